@@ -1,0 +1,56 @@
+# memprobe. `make demo` shows it, `make check` tests it, `make help` lists the rest.
+
+CC ?= gcc
+CFLAGS ?= -O2 -g
+BUILD ?= build
+PREFIX ?= /usr/local
+DESTDIR ?=
+
+PACKAGES = libdw libelf jansson
+WARNINGS = -Wall -Wextra -Wstrict-prototypes -Wmissing-prototypes -Wno-unused-parameter
+CPPFLAGS += -Iinclude -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64
+override CFLAGS += -std=gnu11 $(WARNINGS) -fno-strict-aliasing
+LIBS = -ldw -lelf -ljansson -liberty
+
+ifdef SANITIZE
+override CFLAGS += -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer
+LDFLAGS += -fsanitize=$(SANITIZE)
+endif
+
+SOURCES := $(sort $(wildcard src/*/*.c))
+ASSEMBLY := $(sort $(wildcard src/*/*.S))
+OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(ASSEMBLY:%.S=$(BUILD)/%.o)
+LIBRARY := $(BUILD)/libmemprobe.a
+MANUALS := $(sort $(wildcard man/*.1))
+
+.PHONY: all check check-unit check-live check-layers check-format demo bench fuzz torture install clean help
+.DELETE_ON_ERROR:
+
+all: $(BUILD)/memprobe
+
+help:
+	@echo 'all (build/memprobe), demo, check, bench, torture, install, clean'
+	@echo 'options: CC=clang  SANITIZE=address,undefined  BUILD=dir  PREFIX=/usr/local  DESTDIR='
+
+$(BUILD)/memprobe: $(BUILD)/src/main.o $(LIBRARY)
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+
+$(LIBRARY): $(OBJECTS)
+	rm -f $@
+	ar rcs $@ $^
+
+$(BUILD)/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -include include/memprobe/banned.h -MMD -MP -c -o $@ $<
+
+$(BUILD)/%.o: %.S
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) -MMD -MP -c -o $@ $<
+
+-include $(OBJECTS:.o=.d) $(BUILD)/src/main.d
+
+clean:
+	rm -rf $(BUILD)
+
+include tests/tests.mk
+include contrib/contrib.mk

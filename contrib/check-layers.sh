@@ -1,0 +1,62 @@
+#!/bin/sh
+# Proves that includes point down only. The rows are those of the layer table in CONTRIBUTING.md;
+# a header of include/memprobe/ belongs to the folder of the source file that bears its name.
+set -eu
+cd "$(dirname "$0")/.."
+
+row() {
+	case $1 in
+	base) echo 0 ;;
+	proc | arch) echo 1 ;;
+	target) echo 2 ;;
+	live | stack) echo 3 ;;
+	heap | trace) echo 4 ;;
+	analysis) echo 5 ;;
+	report) echo 6 ;;
+	cmd) echo 7 ;;
+	agent) echo agent ;;
+	*) echo "check-layers: unknown folder $1" >&2; exit 2 ;;
+	esac
+}
+
+# The folder a header belongs to: of its source file, or for header-only ones as listed.
+folder_of() {
+	name=${1%.h}
+	case $name in
+	banned | cleanup | vec | version) echo base; return ;;
+	cmd) echo cmd; return ;;
+	esac
+	set -- src/*/"$name".c
+	if [ ! -e "$1" ] || [ $# -ne 1 ]; then
+		echo "check-layers: include/memprobe/$name.h has no single src/*/$name.c" >&2
+		exit 2
+	fi
+	basename "$(dirname "$1")"
+}
+
+check() { # FILE ITS-FOLDER
+	sed -n 's/^#include "memprobe\/\(.*\)"$/\1/p' "$1" | while read -r header; do
+		folder=$(folder_of "$header")
+		[ "$folder" = "$2" ] && continue
+		if [ "$(row "$folder")" = agent ] || [ "$(row "$2")" = agent ] ||
+			[ "$(row "$folder")" -ge "$(row "$2")" ]; then
+			echo "$1: $2 (row $(row "$2")) includes memprobe/$header of $folder (row $(row "$folder"))"
+		fi
+	done
+	if grep -n '^#include "\(\.\.\|src\)/' "$1"; then
+		echo "$1: includes another folder's private header"
+	fi
+}
+
+bad=$(
+	for file in src/*/*.[chS]; do
+		[ -e "$file" ] && check "$file" "$(basename "$(dirname "$file")")"
+	done
+	for file in include/memprobe/*.h; do
+		check "$file" "$(folder_of "$(basename "$file")")"
+	done
+)
+if [ -n "$bad" ]; then
+	printf '%s\n' "$bad"
+	exit 1
+fi

@@ -1,0 +1,67 @@
+/*
+ * arch.h - what differs between architectures, as one const struct each.
+ *
+ * To add an architecture: 1. write src/arch/NAME.c with its `const struct arch`; 2. add it to the
+ * table in src/arch/arch.c; 3. write its detour stub (src/live/stub_NAME.S) if memprobe is to call
+ * functions in such processes.
+ *
+ * A 64-bit memprobe handles the 32-bit processes of its machine; registers of both come in the
+ * 64-bit layout of PTRACE_GETREGS.
+ */
+#ifndef MEMPROBE_ARCH_H
+#define MEMPROBE_ARCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/user.h>
+
+#define PAGE_SIZE 4096u
+
+/* Numbers of the system calls that memprobe runs in, or asks about in, a target; -1: has none. */
+struct arch_syscalls {
+	int rt_sigprocmask, rt_sigpending, rt_sigreturn, mmap, munmap, mprotect, mremap, brk, madvise;
+	int futex, clone, exit, memfd_create, dup3, close, write, wait4, ftruncate, fcntl, gettid;
+	/* Waits that PTRACE_INTERRUPT alone ends with EINTR (kernel: they return -EINTR). */
+	int epoll_wait, epoll_pwait, epoll_pwait2, rt_sigtimedwait, rt_sigtimedwait_time64;
+	int semop, semtimedop, semtimedop_time64, msgsnd, msgrcv, io_getevents, ipc;
+	int restart_syscall, vfork, nanosleep, poll;
+};
+
+/* Where a DWARF register number lives in struct user_regs_struct. */
+struct arch_register {
+	int dwarf;
+	size_t offset;
+};
+
+struct arch {
+	const char *name; /* as in the JSON: x86_64, i386, aarch64 */
+	unsigned bits;
+	unsigned word_size; /* bytes of a pointer */
+	uint16_t elf_machine;
+	uint8_t elf_class;
+	unsigned red_zone; /* bytes below the stack pointer that belong to the frame */
+	uint32_t audit_arch; /* AUDIT_ARCH_*, what a seccomp filter sees */
+	uint64_t address_max; /* first address beyond user space */
+	struct arch_syscalls syscalls;
+	const struct arch_register *registers; /* ends with dwarf == -1 */
+	/* struct pthread of glibc: the thread pointer's self pointers and the first offset at
+	 * which `tid` was ever seen; see src/target/threads.c. */
+	unsigned tcb_self_offset;
+	uint64_t (*pc)(const struct user_regs_struct *);
+	uint64_t (*sp)(const struct user_regs_struct *);
+	/* The thread pointer where the registers tell it (x86-64), else 0. */
+	uint64_t (*thread_pointer)(const struct user_regs_struct *);
+};
+
+extern const struct arch arch_x86_64;
+extern const struct arch arch_i386;
+extern const struct arch arch_aarch64;
+
+/* The architecture memprobe itself runs on. */
+const struct arch *arch_native(void);
+
+/* By ELF class and machine; NULL: unknown. */
+const struct arch *arch_find(uint8_t elf_class, uint16_t elf_machine);
+
+#endif

@@ -1,0 +1,129 @@
+/*
+ * cmd.h - the command table and what a command gets to work with.
+ *
+ * To add a command: 1. write src/cmd/cmd_NAME.c with its `const struct command`; 2. add it to the
+ * table in src/cmd/commands.c; 3. write man/memprobe-NAME.1 (a test holds its SYNOPSIS against
+ * `-h`) and a line in NEWS. Completions come from the table.
+ *
+ * Only this layer and main.c print or exit.
+ */
+#ifndef MEMPROBE_CMD_H
+#define MEMPROBE_CMD_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "memprobe/error.h"
+#include "memprobe/target.h"
+
+struct command_option {
+	const char *name; /* long name, without dashes */
+	char letter;	  /* 0: none */
+	const char *argument; /* in capitals; NULL: a flag */
+	const char *help;
+};
+
+enum command_target {
+	TARGET_NONE,	 /* the command takes no target */
+	TARGET_OPTIONAL, /* it may be left out */
+	TARGET_ANY,	 /* live or core */
+	TARGET_LIVE,	 /* it changes or watches a process: a core is exit 5 */
+};
+
+struct command_context;
+
+struct command {
+	const char *name;
+	const char *arguments; /* between TARGET and options in the usage line, "" for none */
+	const char *summary;   /* what question it answers; one line, lower case */
+	enum command_target target;
+	const struct command_option *options; /* ends with a NULL name; the common ones come on top */
+	unsigned arguments_min, arguments_max;
+	bool hidden;
+	/* An error ends up on stderr and as the exit status. For an output that is written but
+	 * incomplete, or for --exit-code, return NULL and set context->status. */
+	struct error *(*run)(struct command_context *context);
+};
+
+struct command_context {
+	const struct command *command;
+	struct target *target; /* opened before run(); NULL for TARGET_NONE and an absent optional */
+	const char *target_text;
+	int argument_count;
+	char **arguments; /* after TARGET */
+	const char **option_values; /* by index into command->options; see command_option() */
+	bool json, quiet, color;
+	int verbose;
+	const char *output_path; /* -o; NULL: none given */
+	uint64_t timeout_us;
+	uint64_t stopped_us; /* raise with command_stopped(); goes into the JSON */
+	int status;
+};
+
+/* The value of an option of this command; "" for a flag that was given; NULL: not given. */
+const char *command_option(const struct command_context *context, const char *name);
+
+/* Notes that a thread of the target was held for @us; the longest counts. */
+void command_stopped(struct command_context *context, uint64_t us);
+
+/* The document that every --json output begins with; the caller owns it. */
+json_t *command_json(struct command_context *context);
+
+/*
+ * Writes @document (taking it over) to -o FILE or stdout, with warnings and stopped_us as they are
+ * by then. NULL @document is out-of-memory.
+ */
+struct error *command_write_json(struct command_context *context, json_t *document);
+
+/*
+ * Runs @print on a stream that goes to -o FILE (renamed into place afterwards) or stdout, and
+ * reports what could not be written.
+ */
+struct error *command_print(struct command_context *context,
+			    struct error *(*print)(FILE *out, void *data), void *data);
+
+/* A remark for people on stderr, unless -q or --json: what the figures mean, what to run next. */
+void command_hint(const struct command_context *context, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+
+/* SIGINT or SIGTERM came: finish what is written and undo what was done. */
+bool command_interrupted(void);
+
+/*
+ * `START END`, `START+SIZE`, or a mapping type, from context->arguments[first...]. For a type,
+ * every mapping of it; sorted, half-open. The number of arguments used in *used_ret. ERROR_USAGE for reversed or empty
+ * ranges, overflow, unknown names.
+ */
+struct range {
+	uint64_t start, end;
+};
+
+VEC_DEFINE(range_vec, struct range)
+
+struct error *command_parse_ranges(struct command_context *context, int first, int *used_ret,
+				   struct range_vec *ret);
+
+/* `glibc 2.36` and `jemalloc`, as JSON strings; null where unknown. */
+json_t *command_libc_text(struct target *target);
+json_t *command_allocator_text(struct target *target);
+
+/* A JSON string "0x..." for an address. */
+json_t *json_address(uint64_t address);
+/* A JSON string of foreign bytes: what is no UTF-8 becomes U+FFFD. */
+json_t *json_text(const char *text);
+
+/* The table; ends with NULL. */
+extern const struct command *const commands[];
+extern const struct command_option common_options[];
+const struct command *command_find(const char *name);
+
+/* The usage text of one command (-h), or of memprobe. */
+void command_usage(FILE *out, const struct command *command);
+void memprobe_usage(FILE *out);
+
+/* main() without the process's surroundings. */
+int memprobe_main(int argc, char **argv);
+
+#endif

@@ -1,0 +1,62 @@
+/*
+ * elf_file.h - bounded reading of the ELF files that a target maps.
+ *
+ * All of it takes foreign bytes: every offset is checked against the image, every loop has a
+ * budget, garbage gives ERROR_UNSUPPORTED. Both classes, little endian.
+ */
+#ifndef MEMPROBE_ELF_FILE_H
+#define MEMPROBE_ELF_FILE_H
+
+#include <elf.h>
+
+#include "memprobe/target.h"
+
+struct elf_symbol {
+	uint64_t address; /* in the target: bias added */
+	uint64_t size;
+	uint8_t type; /* STT_FUNC, STT_OBJECT, STT_GNU_IFUNC, STT_TLS (address is then the offset) */
+};
+
+/* Loads module->image through the target, once. */
+struct error *module_load(struct target *target, struct module *module);
+
+/*
+ * A defined symbol of .dynsym, else of .symtab, by exact name; the default version where there
+ * are several. False: there is none.
+ */
+bool module_symbol(struct target *target, struct module *module, const char *name,
+		   struct elf_symbol *ret);
+
+/*
+ * The symbol as the dynamic linker would find it for the program: modules in link-map order, the
+ * executable first. An IFUNC is given back as such: its address is the resolver's.
+ */
+bool target_symbol(struct target *target, const char *name, struct elf_symbol *ret,
+		   struct module **module_ret);
+
+/* Calls @visit for every defined symbol (.dynsym and .symtab) until it returns false. */
+struct error *module_each_symbol(struct target *target, struct module *module,
+				 bool (*visit)(const char *name, const struct elf_symbol *symbol,
+					       void *data),
+				 void *data);
+
+/* Program header @index in Elf64 form; false past the end. */
+bool module_program_header(struct target *target, struct module *module, unsigned index,
+			   Elf64_Phdr *ret);
+
+/* NT_GNU_BUILD_ID as lower-case hex into @text; "" if there is none. */
+void module_build_id(struct target *target, struct module *module, char text[65]);
+
+/* The libc that the target runs on. */
+enum libc_kind { LIBC_NONE, LIBC_GLIBC, LIBC_MUSL, LIBC_OTHER };
+
+struct libc {
+	enum libc_kind kind;
+	unsigned major, minor; /* 0, 0: unknown */
+	struct module *module; /* the executable, if linked statically; NULL with LIBC_NONE */
+};
+
+/* By the version string in libc's read-only data, the file's name, or for static programs their symbols. */
+struct error *target_libc(struct target *target, struct libc *ret);
+
+#endif

@@ -1,0 +1,84 @@
+/*
+ * maps.h - parses the text of /proc/PID/maps and /proc/PID/smaps.
+ *
+ * One pass, no allocation per line but for paths, every field checked: garbage gives ERROR_FAILED
+ * naming the line, never a crash. Source of the format: Linux fs/proc/task_mmu.c.
+ */
+#ifndef MEMPROBE_MAPS_H
+#define MEMPROBE_MAPS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "memprobe/vec.h"
+
+/* What a mapping is, as `memprobe maps` names it. The text is mapping_type_name(). */
+enum mapping_type {
+	MAPPING_EXE,
+	MAPPING_LIB,
+	MAPPING_FILE,
+	MAPPING_HEAP,	      /* brk area */
+	MAPPING_ARENA,	      /* heap of a non-main arena of glibc, reserve included */
+	MAPPING_MMAP_CHUNK,   /* a block that malloc mapped by itself */
+	MAPPING_STACK,	      /* of the main thread */
+	MAPPING_THREAD_STACK,
+	MAPPING_ANON,
+	MAPPING_SHM,	      /* shared anonymous, memfd, /dev/shm, System V */
+	MAPPING_GUARD,	      /* no access, nothing behind it */
+	MAPPING_KERNEL,	      /* vdso, vvar, vsyscall */
+	MAPPING_TYPES
+};
+
+enum mapping_perms {
+	PERM_READ = 1,
+	PERM_WRITE = 2,
+	PERM_EXEC = 4,
+	PERM_SHARED = 8,
+};
+
+/* Bytes, from smaps. Unknown (only maps was read, or kernel too old) is the struct's absence:
+ * mapping.usage_known is false and all of it is 0. */
+struct mapping_usage {
+	uint64_t rss, pss, private_clean, private_dirty, shared_clean, shared_dirty;
+	uint64_t anonymous, swap;
+	uint64_t huge; /* AnonHugePages + ShmemPmdMapped + FilePmdMapped + *_Hugetlb */
+};
+
+struct mapping {
+	uint64_t start, end; /* [start, end) */
+	uint64_t offset;     /* in the file */
+	uint64_t inode;
+	dev_t device;
+	unsigned perms; /* enum mapping_perms */
+	bool deleted;	/* the file has no name any more */
+	bool usage_known;
+	bool no_fork; /* VmFlags has dc: MADV_DONTFORK */
+	struct mapping_usage usage;
+	char *path; /* owned; as the kernel shows it, octal escapes undone, without ` (deleted)`;
+		       "" where it has none; "[heap]" and its like stay */
+	/* Filled by mappings_classify() (analysis), not by the parser. */
+	enum mapping_type type;
+	pid_t tid;   /* thread-stack, arena: a thread that uses it; 0: none known */
+	char *label; /* owned; for people, e.g. `arena 3 of 12`; NULL */
+};
+
+VEC_DEFINE(mapping_vec, struct mapping)
+
+/* Frees paths and labels, too. */
+void mappings_deinit(struct mapping_vec *maps);
+
+/* @text is NUL-terminated, @size without the NUL; smaps if its lines are there. Appends. */
+struct error *maps_parse(const char *text, size_t size, struct mapping_vec *maps);
+
+/* The mapping that holds @address in a sorted vector, or NULL. O(log n). */
+struct mapping *mappings_find(const struct mapping_vec *maps, uint64_t address);
+
+const char *mapping_type_name(enum mapping_type type);
+/* False: there is no type of that name. */
+bool mapping_type_parse(const char *name, enum mapping_type *ret);
+
+/* `rw-p` into @text. */
+void mapping_perms_text(unsigned perms, char text[5]);
+
+#endif

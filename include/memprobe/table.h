@@ -1,0 +1,42 @@
+/*
+ * table.h - aligned tables for people.
+ *
+ *	struct table *table = table_create();
+ *	table_column(table, "SIZE", TABLE_RIGHT);
+ *	table_cell(table, "%s", text);		one call per column, row after row
+ *	table_rule(table);			a line across, e.g. before totals
+ *	table_print(table, out, color);
+ *
+ * Out-of-memory is remembered and returned by table_print(). Cells of foreign text are made safe:
+ * control characters show as `\x1b`, broken UTF-8 as `\xff`; widths count columns, not bytes.
+ */
+#ifndef MEMPROBE_TABLE_H
+#define MEMPROBE_TABLE_H
+
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "memprobe/error.h"
+
+enum table_align { TABLE_LEFT, TABLE_RIGHT };
+
+struct table;
+
+struct table *table_create(void);
+void table_destroy(struct table *table);
+CLEANUP_DEFINE(table, struct table *, table_destroy)
+
+void table_column(struct table *table, const char *heading, enum table_align align);
+void table_cell(struct table *table, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* A number of bytes in human units, right-aligned by its column; 0 shows as `-`. */
+void table_cell_size(struct table *table, uint64_t bytes);
+void table_rule(struct table *table);
+struct error *table_print(struct table *table, FILE *out, bool color);
+
+/* The escaping alone, for text outside tables. The caller frees it; NULL: out of memory. */
+char *text_printable(const char *text);
+
+/* Valid UTF-8 out of any bytes, for JSON: what is none becomes U+FFFD. The caller frees it. */
+char *text_utf8(const char *text);
+
+#endif

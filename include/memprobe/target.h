@@ -1,0 +1,116 @@
+/*
+ * target.h - the read-only view of a process, whatever it is read from.
+ *
+ * Analysis sees only this. Backends: live process (live.c), fake (fake.c, for tests); cores and
+ * snapshots join them. The power to change a process is not here: see call.h.
+ *
+ * To add a backend: 1. fill a `struct target_ops`; 2. give it a constructor that calls
+ * target_init(); 3. describe what it cannot do by leaving that op NULL (the wrapper then fails
+ * with ERROR_UNSUPPORTED).
+ */
+#ifndef MEMPROBE_TARGET_H
+#define MEMPROBE_TARGET_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "memprobe/arch.h"
+#include "memprobe/maps.h"
+#include "memprobe/process.h"
+#include "memprobe/vec.h"
+
+struct target;
+
+/* How much to read for each mapping. */
+enum maps_detail {
+	MAPS_PLAIN, /* addresses, permissions, paths */
+	MAPS_USAGE, /* and struct mapping_usage: the kernel walks the page tables, 20 times dearer */
+};
+
+struct thread {
+	pid_t tid;
+	pid_t ns_tid; /* the id the process itself knows it by */
+	char name[64];
+	char state; /* as in /proc/PID/stat; 0: unknown */
+	/* The mapping its stack lies in, without guard; 0, 0: not found. */
+	uint64_t stack_start, stack_end;
+	uint64_t sp;		 /* 0: not known without stopping it (it was running) */
+	uint64_t thread_pointer; /* address of its TCB (struct pthread); 0: not found */
+};
+
+VEC_DEFINE(thread_vec, struct thread)
+
+/* An ELF file, or the vdso, mapped into the target. */
+struct module {
+	char *path;	     /* owned; as the target sees it */
+	uint64_t start, end; /* from its first to its last mapping */
+	uint64_t bias;	     /* what to add to an address in the file */
+	uint64_t inode;
+	dev_t device;
+	bool is_exe;
+	bool is_vdso;
+	bool deleted;
+	void *image;  /* cached by elf.c: the file's bytes, mapped or copied; NULL until needed */
+	size_t image_size;
+	bool image_is_mapped; /* by mmap(2), else malloc'ed */
+};
+
+VEC_DEFINE(module_vec, struct module)
+
+struct target_ops {
+	/* All of [address, address + size) or ERROR_FAULT with the first bad address. */
+	struct error *(*read)(struct target *target, uint64_t address, void *buffer, size_t size);
+	/* Fresh on every call. Sorted by address. Not yet classified. */
+	struct error *(*read_maps)(struct target *target, enum maps_detail detail,
+				   struct mapping_vec *ret);
+	struct error *(*read_threads)(struct target *target, struct thread_vec *ret);
+	/* The bytes of the module's file. */
+	struct error *(*load_image)(struct target *target, struct module *module);
+	/*
+	 * For each page of [address, address + pages * PAGE_SIZE) whether it holds data of its own:
+	 * not present and not swapped means that reading it would give zeros (anonymous memory).
+	 */
+	struct error *(*page_present)(struct target *target, uint64_t address, size_t pages,
+				      bool *present);
+	void (*destroy)(struct target *target);
+};
+
+struct target {
+	const struct target_ops *ops;
+	const struct arch *arch;
+	pid_t pid;		 /* 0: none (fake) */
+	struct process *process; /* NULL unless live */
+	char *name;		 /* comm; owned */
+	char *exe;		 /* path as the target sees it; "" if unknown; owned */
+	/* Lazily read by target_modules(); in link-map order where that can be had (the order in which
+	 * symbols are searched), else by address. */
+	struct module_vec modules;
+	bool modules_known;
+	void *backend;
+};
+
+/* Opens a live process. Reads nothing but /proc; needs no permission beyond what that takes. */
+struct error *target_open_live(pid_t pid, struct target **ret);
+
+void target_destroy(struct target *target);
+CLEANUP_DEFINE(target, struct target *, target_destroy)
+
+struct error *target_read(struct target *target, uint64_t address, void *buffer, size_t size);
+/* One word of the target's size, zero-extended. */
+struct error *target_read_word(struct target *target, uint64_t address, uint64_t *ret);
+struct error *target_read_u32(struct target *target, uint64_t address, uint32_t *ret);
+/* At most @size - 1 bytes, always NUL-terminated; stops quietly at unmapped memory. */
+struct error *target_read_string(struct target *target, uint64_t address, char *buffer,
+				 size_t size);
+struct error *target_read_maps(struct target *target, enum maps_detail detail,
+			       struct mapping_vec *ret);
+struct error *target_read_threads(struct target *target, struct thread_vec *ret);
+struct error *target_page_present(struct target *target, uint64_t address, size_t pages,
+				  bool *present);
+struct error *target_modules(struct target *target, const struct module_vec **ret);
+
+/* The module that has @address in one of its mappings, or NULL (also on error). */
+const struct module *target_module_at(struct target *target, uint64_t address);
+
+#endif

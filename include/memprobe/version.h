@@ -1,0 +1,6 @@
+#ifndef MEMPROBE_VERSION_H
+#define MEMPROBE_VERSION_H
+
+#define MEMPROBE_VERSION "0.1.0"
+
+#endif

@@ -1,0 +1,108 @@
+#include "memprobe/num.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+struct error *parse_u64(const char *text, uint64_t *ret)
+{
+	unsigned long long value;
+	char *end;
+
+	errno = 0;
+	value = strtoull(text, &end, 10);
+	if (!isdigit((unsigned char)text[0]) || *end || errno)
+		return error_create(ERROR_USAGE, "'%s' is not a number", text);
+	*ret = value;
+	return NULL;
+}
+
+static int unit_shift(const char *unit)
+{
+	static const char units[] = "KMGT";
+	const char *found;
+
+	if (!*unit || !strcasecmp(unit, "B"))
+		return 0;
+	found = strchr(units, toupper((unsigned char)unit[0]));
+	if (!found || (unit[1] && strcasecmp(unit + 1, "B") && strcasecmp(unit + 1, "iB")))
+		return -1;
+	return 10 * (int)(found - units + 1);
+}
+
+struct error *parse_size(const char *text, uint64_t *bytes_ret)
+{
+	unsigned long long value;
+	char *end;
+	int shift;
+
+	errno = 0;
+	value = strtoull(text, &end, strncasecmp(text, "0x", 2) ? 10 : 16);
+	shift = unit_shift(end);
+	if (!isdigit((unsigned char)text[0]) || errno || shift < 0)
+		return error_hint(error_create(ERROR_USAGE, "'%s' is not a size", text),
+				  "write bytes, or a number with K, M, G or T");
+	if (shift && value > UINT64_MAX >> shift)
+		return error_create(ERROR_USAGE, "size '%s' is too large", text);
+	*bytes_ret = (uint64_t)value << shift;
+	return NULL;
+}
+
+struct error *parse_time(const char *text, uint64_t *us_ret)
+{
+	static const struct {
+		const char *unit;
+		double us;
+	} units[] = { { "", 1e6 },  { "s", 1e6 },  { "ms", 1e3 },
+		      { "us", 1 }, { "m", 60e6 }, { "h", 3600e6 } };
+	double value;
+	char *end;
+
+	value = strtod(text, &end);
+	if (isdigit((unsigned char)text[0]) || text[0] == '.') {
+		for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
+			if (strcmp(end, units[i].unit))
+				continue;
+			if (!(value * units[i].us < 1e18))
+				return error_create(ERROR_USAGE, "time '%s' is too large", text);
+			*us_ret = (uint64_t)(value * units[i].us + 0.5);
+			return NULL;
+		}
+	}
+	return error_hint(error_create(ERROR_USAGE, "'%s' is not a time", text),
+			  "write seconds, or a number with ms, s, m or h");
+}
+
+struct error *parse_address(const char *text, uint64_t *ret)
+{
+	const char *digits = strncasecmp(text, "0x", 2) ? text : text + 2;
+	unsigned long long value;
+	char *end;
+
+	errno = 0;
+	value = strtoull(digits, &end, 16);
+	if (!isxdigit((unsigned char)digits[0]) || *end || errno)
+		return error_create(ERROR_USAGE, "'%s' is not an address", text);
+	*ret = value;
+	return NULL;
+}
+
+const char *format_size(uint64_t bytes, char buffer[SIZE_TEXT_MAX])
+{
+	static const char units[] = "KMGTPE";
+	double value = bytes;
+	int unit = -1;
+
+	while (value >= 1023.95 && units[unit + 1]) {
+		value /= 1024;
+		unit++;
+	}
+	if (unit < 0)
+		snprintf(buffer, SIZE_TEXT_MAX, "%u", (unsigned)bytes);
+	else
+		snprintf(buffer, SIZE_TEXT_MAX, value < 99.95 ? "%.1f%c" : "%.0f%c", value,
+			 units[unit]);
+	return buffer;
+}

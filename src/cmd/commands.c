@@ -1,0 +1,19 @@
+#include "memprobe/cmd.h"
+
+#include <string.h>
+
+extern const struct command cmd_maps;
+
+/* In the order of `memprobe -h`. */
+const struct command *const commands[] = {
+	&cmd_maps,
+	NULL,
+};
+
+const struct command *command_find(const char *name)
+{
+	for (const struct command *const *command = commands; *command; command++)
+		if (!strcmp((*command)->name, name))
+			return *command;
+	return NULL;
+}

@@ -1,0 +1,73 @@
+#include "memprobe/cmd.h"
+
+#include <string.h>
+
+const struct command_option common_options[] = {
+	{ "json", 0, NULL, "one JSON document on stdout" },
+	{ "output", 'o', "FILE", "write to FILE (- is stdout)" },
+	{ "quiet", 'q', NULL, "no hints, no progress" },
+	{ "verbose", 'v', NULL, "say more on stderr; twice for debugging" },
+	{ "color", 0, "WHEN", "auto, always or never" },
+	{ "timeout", 0, "TIME", "for whatever runs in the target (default 5s)" },
+	{ "help", 'h', NULL, "this text" },
+	{ NULL, 0, NULL, NULL },
+};
+
+static void print_options(FILE *out, const struct command_option *options)
+{
+	for (; options && options->name; options++) {
+		char left[64];
+
+		snprintf(left, sizeof(left), "%s%c%s--%s%s%s", options->letter ? "-" : " ",
+			 options->letter ? options->letter : ' ', options->letter ? ", " : "  ",
+			 options->name, options->argument ? "=" : "",
+			 options->argument ? options->argument : "");
+		fprintf(out, "  %-26s %s\n", left, options->help);
+	}
+}
+
+static void print_synopsis(FILE *out, const struct command *command)
+{
+	static const char *const targets[] = {
+		[TARGET_NONE] = "",
+		[TARGET_OPTIONAL] = " [TARGET]",
+		[TARGET_ANY] = " TARGET",
+		[TARGET_LIVE] = " TARGET",
+	};
+
+	fprintf(out, "memprobe %s%s%s%s [OPTION...]", command->name, targets[command->target],
+		*command->arguments ? " " : "", command->arguments);
+}
+
+void command_usage(FILE *out, const struct command *command)
+{
+	fputs("usage: ", out);
+	print_synopsis(out, command);
+	fprintf(out, "\n\n%s\n", command->summary);
+	if (command->target != TARGET_NONE)
+		fputs("TARGET is a PID, the name of a process, or a core file.\n", out);
+	if (command->options && command->options->name) {
+		fputs("\noptions:\n", out);
+		print_options(out, command->options);
+	}
+	fputs("\noptions of every command:\n", out);
+	print_options(out, common_options);
+	fprintf(out, "\nSee memprobe-%s(1).\n", command->name);
+}
+
+void memprobe_usage(FILE *out)
+{
+	fputs("usage: memprobe COMMAND TARGET [ARGUMENT...] [OPTION...]\n"
+	      "\nFinds out what holds the memory of a running process, and leaves it unharmed.\n"
+	      "TARGET is a PID, the name of a process, or a core file.\n"
+	      "\ncommands:\n",
+	      out);
+	for (const struct command *const *command = commands; *command; command++)
+		if (!(*command)->hidden)
+			fprintf(out, "  %-10s %s\n", (*command)->name, (*command)->summary);
+	fputs("\noptions of every command:\n", out);
+	print_options(out, common_options);
+	fputs("      --version              the version\n"
+	      "\n`memprobe COMMAND -h` tells more, memprobe(1) all.\n",
+	      out);
+}
