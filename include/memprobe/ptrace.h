@@ -1,0 +1,86 @@
+/*
+ * ptrace.h - the one door to ptrace(2) and to waiting for what it reports.
+ *
+ * Rules that keep a target alive when memprobe is killed at any instant (Linux kernel/ptrace.c,
+ * kernel/signal.c):
+ * - Threads are SEIZEd, with PTRACE_O_TRACESYSGOOD from the start and never EXITKILL. Without
+ *   TRACESYSGOOD a tracer that dies while its tracee is in a system call stop leaves it a SIGTRAP.
+ * - Stops are looked at with WNOWAIT and never consumed: wait(2) would take the signal out of a
+ *   signal-delivery-stop, and a tracer that dies before PTRACE_CONT would have lost it.
+ * - Nothing here single-steps or sets debug registers.
+ *
+ * All of these must be called by the thread that seized. They return ERROR_FAILED with errnum
+ * ESRCH when the thread is gone or not stopped.
+ */
+#ifndef MEMPROBE_PTRACE_H
+#define MEMPROBE_PTRACE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/ptrace.h>
+#include <sys/types.h>
+#include <sys/user.h>
+
+#include "memprobe/error.h"
+
+enum ptrace_stop_kind {
+	PTRACE_STOP_NONE,    /* timed out, or a signal came to memprobe: it still runs */
+	PTRACE_STOP_TRAP,    /* by PTRACE_INTERRUPT, or a new thread's first stop */
+	PTRACE_STOP_GROUP,   /* stopped by a stopping signal; `signal` says which */
+	PTRACE_STOP_SIGNAL,  /* about to get `signal` */
+	PTRACE_STOP_SYSCALL, /* entry or exit of a system call, under PTRACE_SYSCALL */
+	PTRACE_STOP_EVENT,   /* `event` is PTRACE_EVENT_CLONE, ... */
+	PTRACE_STOP_EXITED,  /* gone; it has been reaped */
+};
+
+struct ptrace_stop {
+	enum ptrace_stop_kind kind;
+	int signal;
+	int event;
+};
+
+/* Any request; the result is never ignored. @what words the message: `cannot WHAT TID: WHY`. */
+struct error *ptrace_call(enum __ptrace_request request, pid_t tid, uintptr_t address, void *data,
+			  const char *what);
+
+/* Attaches without stopping. @options beside PTRACE_O_TRACESYSGOOD. */
+struct error *ptrace_seize(pid_t tid, unsigned long options);
+struct error *ptrace_interrupt(pid_t tid);
+/* From a stop; @signal 0: none. Logs failures: an undo path. */
+void ptrace_detach(pid_t tid, int signal);
+/* PTRACE_CONT, PTRACE_SYSCALL or PTRACE_LISTEN. */
+struct error *ptrace_resume(enum __ptrace_request request, pid_t tid, int signal);
+struct error *ptrace_get_regs(pid_t tid, struct user_regs_struct *ret);
+/*
+ * All registers at once. The kernel copies them one by one from our memory: @regs must be
+ * resident (see ptrace_prepare()), so that a kill cannot fall between two of them.
+ */
+struct error *ptrace_set_regs(pid_t tid, const struct user_regs_struct *regs);
+/* The one-word commit. */
+struct error *ptrace_set_pc(pid_t tid, uint64_t pc);
+
+/*
+ * Waits until @tid stops or exits, at most @timeout_us. Needs ptrace_prepare() before. A stop is reported again on every
+ * call until the thread is resumed.
+ */
+struct error *ptrace_wait(pid_t tid, uint64_t timeout_us, struct ptrace_stop *ret);
+
+/* Blocks SIGCHLD (waiting is by sigtimedwait) and locks memprobe's memory as far as it may. Once. */
+void ptrace_prepare(void);
+
+/*
+ * Stops by PTRACE_INTERRUPT end some waits with EINTR (epoll_wait, sigtimedwait, semtimedop ...;
+ * kernel: they return -EINTR where others return -ERESTART*). In a PTRACE_STOP_TRAP or GROUP stop
+ * this puts the thread back on its system call instruction, unless a signal is pending that would
+ * have interrupted it anyway. @regs are the thread's registers now; true: they were changed.
+ * A relative timeout starts anew.
+ */
+struct process;
+struct arch;
+bool ptrace_repair_eintr(const struct process *process, const struct arch *arch, pid_t tid,
+			 struct user_regs_struct *regs);
+
+/* Microseconds of CLOCK_MONOTONIC. */
+uint64_t clock_us(void);
+
+#endif

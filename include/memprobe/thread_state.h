@@ -1,0 +1,29 @@
+/*
+ * thread_state.h - a thread's registers and stack bytes, taken in one stop and unwound later.
+ */
+#ifndef MEMPROBE_THREAD_STATE_H
+#define MEMPROBE_THREAD_STATE_H
+
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/user.h>
+
+#include "memprobe/vec.h"
+
+struct thread_state {
+	pid_t tid;
+	char name[64];
+	struct user_regs_struct regs;
+	/* [stack_start, stack_start + stack_size): from the stack pointer (less the red zone)
+	 * upwards, as it was in the stop. */
+	uint64_t stack_start;
+	size_t stack_size;
+	uint8_t *stack; /* owned; NULL where it could not be read */
+};
+
+VEC_DEFINE(thread_state_vec, struct thread_state)
+
+/* Frees the stacks, too. */
+void thread_states_deinit(struct thread_state_vec *states);
+
+#endif
