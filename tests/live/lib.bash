@@ -1,0 +1,241 @@
+# Helpers of the live tests: `load lib` at the top of a .bats file, victims by start_victim, and at
+# the end of every test victim_check: whatever memprobe did, the target is alive, in its former
+# state, untraced, with its code bytes and threads as before.
+#
+#	start_victim NAME [ARG...]	build/victims/NAME in the background, until it says `ready`;
+#					sets victim_pid, victim_out (its stdout), victim_in (a descriptor)
+#	victim_say LINE			a command for it
+#	victim_wait REGEX		until a line of its output matches; prints the last such line
+#	victim_truth KEY		the rest of its first line that begins with KEY
+#	adopt PID			treat this process as the victim (servers, children)
+#	victim_check [PID]		see above; victim_threads_vary=1 if it starts and ends threads
+#	victim_works			its counter of rounds goes on growing (victims that answer `ping`)
+#	stop_victim [PID]		ends it now; teardown() ends all that were started or adopted
+#
+#	run memprobe ARG...		bats' run; memprobe is bounded to 60 s
+#	probe ARG...			the same with $stdout and $stderr apart; $output is stdout
+#	json FILTER [jq option...]	asserts that jq -e FILTER holds of $output
+#	json_get FILTER			prints what FILTER gives
+#	as_user COMMAND...		runs it as nobody (needs root: skip_unless_root)
+#
+# Never wait for a time to pass: wait for what is to happen (wait_until), with a bound.
+
+bats_require_minimum_version 1.5.0
+
+ROOT=$(cd "${BASH_SOURCE[0]%/*}/../.." && pwd)
+BUILD=$(realpath "${BUILD:-$ROOT/build}")
+MEMPROBE=$BUILD/memprobe
+VICTIMS=$BUILD/victims
+
+victim_count=0
+declare -A started=() # PID -> its output file, of all that teardown must end
+public_dirs=()
+
+memprobe() {
+	timeout -k 5 60 "$MEMPROBE" "$@"
+}
+
+probe() {
+	run --separate-stderr memprobe "$@"
+	# shellcheck disable=SC2034
+	stdout=$output
+}
+
+fail() {
+	printf '%s\n' "$@" >&2
+	return 1
+}
+
+# wait_until SECONDS COMMAND...: the command's success, or failure after that time.
+wait_until() {
+	local end=$((SECONDS + $1))
+	shift
+	until "$@"; do
+		[ $SECONDS -lt $end ] || {
+			echo "timed out: $*" >&2
+			return 1
+		}
+		sleep 0.02
+	done
+}
+
+is_gone() { # a zombie counts
+	local line
+	line=$(cat "/proc/$1/stat" 2>/dev/null) || return 0
+	line=${line##*) }
+	[ "${line%% *}" = Z ]
+}
+
+# ---- victims ----
+
+start_command() { # FILE [ARG...]: any program that says `ready`
+	local in
+	victim_count=$((victim_count + 1))
+	victim_out=$BATS_TEST_TMPDIR/victim$victim_count.out
+	in=$BATS_TEST_TMPDIR/victim$victim_count.in
+	mkfifo "$in"
+	exec {victim_in}<>"$in"
+	"$@" <"$in" >"$victim_out" 2>"$victim_out.err" 3>&- &
+	victim_pid=$!
+	started[$victim_pid]=$victim_out
+	wait_until 60 victim_is_ready || fail "$1 did not get ready" "$(cat "$victim_out"*)"
+	"$ROOT/tests/live/state.py" "$victim_pid" >"$victim_out.before"
+}
+
+victim_is_ready() {
+	grep -q '^ready' "$victim_out" || is_gone "$victim_pid"
+}
+
+start_victim() {
+	local name=$1
+	shift
+	start_command "$VICTIMS/$name" "$@"
+}
+
+# For processes that the test started by itself; their end is left to teardown, too.
+adopt() {
+	victim_count=$((victim_count + 1))
+	victim_pid=$1
+	victim_out=$BATS_TEST_TMPDIR/victim$victim_count.out
+	: >"$victim_out"
+	started[$victim_pid]=$victim_out
+	"$ROOT/tests/live/state.py" "$victim_pid" >"$victim_out.before"
+}
+
+victim_say() {
+	echo "$*" >&"$victim_in"
+}
+
+victim_wait() {
+	wait_until 60 grep -qE "$1" "$victim_out" || fail "$(cat "$victim_out")"
+	grep -E "$1" "$victim_out" | tail -1
+}
+
+victim_truth() {
+	sed -n "s/^$1 //p" "$victim_out" | head -1
+}
+
+# What is compared; for tests that change the victim themselves, to be taken again.
+victim_remember() {
+	"$ROOT/tests/live/state.py" "$victim_pid" >"$victim_out.before"
+}
+
+victim_check() {
+	local pid=${1:-$victim_pid} out before after
+	out=${started[$pid]}
+	if is_gone "$pid"; then
+		fail "victim $pid is dead" "$(tail -5 "$out" "$out".err 2>/dev/null)"
+		return
+	fi
+	if grep '^WRONG' "$out" >&2; then
+		fail "victim $pid was harmed"
+		return
+	fi
+	before=$(cat "$out.before")
+	after=$("$ROOT/tests/live/state.py" "$pid")
+	if [ -n "${victim_threads_vary:-}" ]; then
+		before=$(grep -v '^threads' <<<"$before")
+		after=$(grep -v '^threads' <<<"$after")
+	fi
+	diff <(echo "$before") <(echo "$after") >&2 || fail "victim $pid is not as it was"
+}
+
+pongs_at_least() {
+	[ "$(grep -c '^pong' "$victim_out")" -ge "$1" ]
+}
+
+ping() { # prints the counter
+	local pongs
+	pongs=$(grep -c '^pong' "$victim_out")
+	victim_say ping
+	wait_until 60 pongs_at_least $((pongs + 1))
+	sed -n 's/^pong //p' "$victim_out" | tail -1
+}
+
+has_progressed() {
+	[ "$(ping)" -gt "$1" ]
+}
+
+victim_works() {
+	local rounds
+	rounds=$(ping)
+	wait_until 60 has_progressed "$rounds"
+}
+
+stop_victim() {
+	local pid=${1:-$victim_pid}
+	[ -n "${started[$pid]:-}" ] || return 0
+	unset "started[$pid]"
+	kill -KILL "$pid" 2>/dev/null || true
+	wait "$pid" 2>/dev/null || true
+}
+
+end_everything() {
+	local pid dir
+	if [ -z "${BATS_TEST_COMPLETED:-}" ]; then
+		for pid in "${!started[@]}"; do
+			echo "# victim $pid: $(tail -n 8 "${started[$pid]}" 2>/dev/null)"
+		done
+	fi
+	for pid in "${!started[@]}"; do
+		stop_victim "$pid"
+	done
+	for dir in "${public_dirs[@]}"; do
+		rm -rf "$dir"
+	done
+}
+
+teardown() {
+	end_everything
+}
+
+# ---- assertions ----
+
+json() {
+	local filter=$1
+	shift
+	jq -e "$@" "$filter" >/dev/null <<<"$output" ||
+		fail "not so: $filter" "$(head -c 3000 <<<"$output")"
+}
+
+json_get() {
+	jq -r "$@" <<<"$output"
+}
+
+status_is() {
+	[ "$status" -eq "$1" ] || fail "exit status $status instead of $1" "$output" "${stderr:-}"
+}
+
+# ---- other users ----
+
+skip_unless_root() {
+	[ "$(id -u)" -eq 0 ] || skip "needs root"
+}
+
+# public_dir: a directory that everybody may enter; prints its name. The bats directory is private.
+make_public_dir() {
+	public_dir=$(mktemp -d /tmp/memprobe-test.XXXXXX)
+	chmod 755 "$public_dir"
+	public_dirs+=("$public_dir")
+}
+
+as_user() {
+	setpriv --reuid=65534 --regid=65534 --clear-groups -- "$@"
+}
+
+# Where nobody can read it: sets user_memprobe; and victims with start_victim_as_user.
+prepare_user() {
+	[ -n "${user_memprobe:-}" ] && return
+	make_public_dir
+	user_memprobe=$public_dir/memprobe
+	install -m 755 "$MEMPROBE" "$user_memprobe"
+}
+
+start_victim_as_user() {
+	local name=$1
+	shift
+	prepare_user
+	install -m 755 "$VICTIMS/$name" "${user_memprobe%/*}/$name"
+	start_command setpriv --reuid=65534 --regid=65534 --clear-groups -- \
+		"${user_memprobe%/*}/$name" "$@"
+}

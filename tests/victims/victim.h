@@ -1,0 +1,111 @@
+/*
+ * victim.h - what every victim does: it says `ready PID`, prints its own truth, and checks itself.
+ *
+ * Truth goes to stdout as lines of `KEY VALUE...`; a line that begins with WRONG says that
+ * something harmed the victim, and fails the test. A victim dies with the shell that started it.
+ */
+#ifndef VICTIM_H
+#define VICTIM_H
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#ifndef PR_SET_PTRACER
+#define PR_SET_PTRACER	   0x59616d61
+#define PR_SET_PTRACER_ANY ((unsigned long)-1)
+#endif
+
+/* Rounds of work done, for `ping`: it must go on growing. */
+static atomic_ulong victim_progress __attribute__((unused));
+
+/* One line on stdout by one write(), without malloc: also from threads that test malloc. */
+__attribute__((format(printf, 1, 2), unused)) static void say(const char *format, ...)
+{
+	char line[1024];
+	va_list args;
+	int length;
+
+	va_start(args, format);
+	length = vsnprintf(line, sizeof(line) - 1, format, args);
+	va_end(args);
+	if (length > (int)sizeof(line) - 2)
+		length = sizeof(line) - 2;
+	line[length++] = '\n';
+	if (write(STDOUT_FILENO, line, length) < 0)
+		_exit(3);
+}
+
+__attribute__((unused)) static void victim_init(void)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	/* Under Yama, memprobe is no ancestor of ours. */
+	prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY);
+}
+
+/* The last line before the test begins. */
+__attribute__((unused)) static void victim_ready(void)
+{
+	say("ready %d", (int)getpid());
+}
+
+__attribute__((unused)) static pid_t victim_tid(void)
+{
+	return (pid_t)syscall(SYS_gettid);
+}
+
+__attribute__((unused)) static void check_that(bool good, const char *what)
+{
+	if (!good)
+		say("WRONG %s: %s", what, strerror(errno));
+}
+
+/*
+ * The main thread's life: reads commands, a line each, from stdin. `ping` is answered by
+ * `pong PROGRESS`, `exit` ends the process; others go to @command (false: unknown). Ends at EOF.
+ */
+__attribute__((unused)) static void victim_serve(bool (*command)(const char *line))
+{
+	char line[256];
+
+	for (;;) {
+		size_t length = 0;
+
+		for (;;) {
+			ssize_t got = read(STDIN_FILENO, line + length, 1);
+
+			if (got < 0)
+				say("WRONG read of stdin: %s", strerror(errno));
+			if (got <= 0)
+				return;
+			if (line[length] == '\n' || length == sizeof(line) - 1)
+				break;
+			length++;
+		}
+		line[length] = '\0';
+		if (!strcmp(line, "ping"))
+			say("pong %lu", (unsigned long)victim_progress);
+		else if (!strcmp(line, "exit"))
+			exit(0);
+		else if (!command || !command(line))
+			say("WRONG command: %s", line);
+	}
+}
+
+/* A number of the command line, or @otherwise. */
+__attribute__((unused)) static unsigned long victim_number(int argc, char **argv, int index,
+							   unsigned long otherwise)
+{
+	return index < argc ? strtoul(argv[index], NULL, 10) : otherwise;
+}
+
+#endif
