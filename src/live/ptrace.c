@@ -1,0 +1,191 @@
+#include "memprobe/ptrace.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stddef.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "memprobe/arch.h"
+#include "memprobe/log.h"
+#include "memprobe/num.h"
+#include "memprobe/process.h"
+
+struct error *ptrace_call(enum __ptrace_request request, pid_t tid, uintptr_t address, void *data,
+			  const char *what)
+{
+	errno = 0;
+	if (ptrace(request, tid, (void *)address, data) == -1 && errno)
+		return error_errno(errno == EPERM ? ERROR_PERMISSION : ERROR_FAILED, errno,
+				   "cannot %s %d", what, (int)tid);
+	return NULL;
+}
+
+struct error *ptrace_seize(pid_t tid, unsigned long options)
+{
+	return ptrace_call(PTRACE_SEIZE, tid, 0, (void *)(options | PTRACE_O_TRACESYSGOOD),
+			   "attach to");
+}
+
+struct error *ptrace_interrupt(pid_t tid)
+{
+	return ptrace_call(PTRACE_INTERRUPT, tid, 0, NULL, "interrupt thread");
+}
+
+void ptrace_detach(pid_t tid, int signal)
+{
+	struct error *error = ptrace_call(PTRACE_DETACH, tid, 0, (void *)(uintptr_t)signal,
+					  "detach from thread");
+
+	/* A thread that is gone needs no detaching. */
+	if (error && error->errnum != ESRCH)
+		log_warn("%s", error->message);
+	error_destroy(error);
+}
+
+struct error *ptrace_resume(enum __ptrace_request request, pid_t tid, int signal)
+{
+	return ptrace_call(request, tid, 0, (void *)(uintptr_t)signal, "resume thread");
+}
+
+struct error *ptrace_get_regs(pid_t tid, struct user_regs_struct *ret)
+{
+	return ptrace_call(PTRACE_GETREGS, tid, 0, ret, "read the registers of thread");
+}
+
+struct error *ptrace_set_regs(pid_t tid, const struct user_regs_struct *regs)
+{
+	return ptrace_call(PTRACE_SETREGS, tid, 0, (void *)regs, "write the registers of thread");
+}
+
+struct error *ptrace_set_pc(pid_t tid, uint64_t pc)
+{
+	return ptrace_call(PTRACE_POKEUSER, tid, offsetof(struct user_regs_struct, rip),
+			   (void *)pc, "write the registers of thread");
+}
+
+uint64_t clock_us(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+static void sigchld_set(sigset_t *set)
+{
+	sigemptyset(set);
+	sigaddset(set, SIGCHLD);
+}
+
+void ptrace_prepare(void)
+{
+	sigset_t set;
+
+	sigchld_set(&set);
+	signal(SIGCHLD, SIG_DFL);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	/* Without the right to lock we only lose the guarantee against a page fault of ours. */
+	if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) < 0)
+		log_debug("memory is not locked: mlockall is not permitted");
+}
+
+static void decode_stop(const siginfo_t *info, struct ptrace_stop *ret)
+{
+	int event = info->si_status >> 8;
+
+	*ret = (struct ptrace_stop){ .signal = info->si_status & 0x7f };
+	if (info->si_status == (SIGTRAP | 0x80)) {
+		ret->kind = PTRACE_STOP_SYSCALL;
+	} else if (event == PTRACE_EVENT_STOP) {
+		ret->kind = ret->signal == SIGTRAP ? PTRACE_STOP_TRAP : PTRACE_STOP_GROUP;
+	} else if (event) {
+		ret->kind = PTRACE_STOP_EVENT;
+		ret->event = event;
+	} else {
+		ret->kind = PTRACE_STOP_SIGNAL;
+	}
+}
+
+/* PTRACE_STOP_NONE: there is nothing to tell about @tid yet. */
+static struct error *poll_stop(pid_t tid, struct ptrace_stop *ret)
+{
+	siginfo_t info = { 0 };
+
+	*ret = (struct ptrace_stop){ .kind = PTRACE_STOP_NONE };
+	if (waitid(P_PID, tid, &info, WSTOPPED | WEXITED | WNOHANG | WNOWAIT | __WALL) < 0) {
+		/* ECHILD: an execve() elsewhere made the thread vanish without a report. */
+		if (errno == ECHILD)
+			ret->kind = PTRACE_STOP_EXITED;
+		else if (errno != EINTR)
+			return error_errno(ERROR_FAILED, errno, "cannot wait for thread %d",
+					   (int)tid);
+	} else if (info.si_code == CLD_TRAPPED || info.si_code == CLD_STOPPED) {
+		decode_stop(&info, ret);
+	} else if (info.si_pid) {
+		/* Reaps a thread; hands the zombie of a process on to its parent. */
+		waitid(P_PID, tid, &info, WEXITED | WNOHANG | __WALL);
+		ret->kind = PTRACE_STOP_EXITED;
+	}
+	return NULL;
+}
+
+struct error *ptrace_wait(pid_t tid, uint64_t timeout_us, struct ptrace_stop *ret)
+{
+	uint64_t deadline = clock_us() + timeout_us;
+	sigset_t set;
+
+	sigchld_set(&set);
+	for (;;) {
+		struct error *error = poll_stop(tid, ret);
+		uint64_t now = clock_us();
+		struct timespec wait = { 0 };
+
+		if (error || ret->kind != PTRACE_STOP_NONE || now >= deadline)
+			return error;
+		/* Another tracee's signal can swallow ours: look again at least this often. */
+		wait.tv_nsec = 1000 * (long)min_u64(deadline - now, 50000);
+		if (sigtimedwait(&set, NULL, &wait) < 0 && errno == EINTR)
+			return poll_stop(tid, ret);
+	}
+}
+
+/*
+ * In this stop -EINTR with orig_rax still set is the work of our interrupt: a handler would have
+ * run and left orig_rax at -1. epoll_wait, sigtimedwait, semtimedop, msgrcv, and sockets with a
+ * timeout end so (kernel: fs/eventpoll.c, kernel/signal.c, ipc/sem.c, net/core/sock.c).
+ */
+static bool ended_by_interrupt(const struct arch *arch, const struct user_regs_struct *regs)
+{
+	long orig = arch->bits == 32 ? (int32_t)regs->orig_rax : (long)regs->orig_rax;
+	long result = arch->bits == 32 ? (int32_t)regs->rax : (long)regs->rax;
+
+	return orig >= 0 && result == -EINTR;
+}
+
+bool ptrace_repair_eintr(const struct process *process, const struct arch *arch, pid_t tid,
+			 struct user_regs_struct *regs)
+{
+	struct process_status status;
+	struct user_regs_struct repaired = *regs;
+	struct error *error;
+
+	if (!ended_by_interrupt(arch, regs))
+		return false;
+	error = process_read_status(process, tid, &status);
+	if (!error && (status.sig_pending & ~status.sig_blocked & status.sig_caught))
+		return false;
+	error_destroy(error);
+	repaired.rax = repaired.orig_rax;
+	repaired.rip -= 2;
+	repaired.orig_rax = -1;
+	error = ptrace_set_regs(tid, &repaired);
+	if (error) {
+		log_warn("%s", error->message);
+		error_destroy(error);
+		return false;
+	}
+	*regs = repaired;
+	return true;
+}
