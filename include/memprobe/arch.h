@@ -16,7 +16,9 @@
 #include <stdint.h>
 #include <sys/user.h>
 
-#define PAGE_SIZE 4096u
+/* <sys/user.h> has its own on x86 only. */
+#undef PAGE_SIZE
+#define PAGE_SIZE 4096ul
 
 /* Numbers of the system calls that memprobe runs in, or asks about in, a target; -1: has none. */
 struct arch_syscalls {
@@ -45,8 +47,10 @@ struct arch {
 	uint64_t address_max; /* first address beyond user space */
 	struct arch_syscalls syscalls;
 	const struct arch_register *registers; /* ends with dwarf == -1 */
-	/* struct pthread of glibc: the thread pointer's self pointers and the first offset at
-	 * which `tid` was ever seen; see src/target/threads.c. */
+	/*
+	 * glibc's struct pthread begins with a pointer to itself (tcb) and has another one (self)
+	 * this many bytes into it; 0: it has none, so that it cannot be told from other data.
+	 */
 	unsigned tcb_self_offset;
 	uint64_t (*pc)(const struct user_regs_struct *);
 	uint64_t (*sp)(const struct user_regs_struct *);

@@ -1,0 +1,97 @@
+#include "memprobe/arch.h"
+
+#include <elf.h>
+#include <linux/audit.h>
+
+/* struct user_regs_struct of that architecture: Linux arch/arm64, user_pt_regs. */
+struct aarch64_registers {
+	uint64_t x[31], sp, pc, pstate;
+};
+
+#define X(number)                                                                           \
+	{                                                                                   \
+		number, offsetof(struct aarch64_registers, x) + (number) * sizeof(uint64_t) \
+	}
+
+static const struct arch_register registers[] = {
+	X(0),
+	X(1),
+	X(2),
+	X(3),
+	X(4),
+	X(5),
+	X(6),
+	X(7),
+	X(8),
+	X(9),
+	X(10),
+	X(11),
+	X(12),
+	X(13),
+	X(14),
+	X(15),
+	X(16),
+	X(17),
+	X(18),
+	X(19),
+	X(20),
+	X(21),
+	X(22),
+	X(23),
+	X(24),
+	X(25),
+	X(26),
+	X(27),
+	X(28),
+	X(29),
+	X(30),
+	{ 31, offsetof(struct aarch64_registers, sp) },
+	{ 32, offsetof(struct aarch64_registers, pc) },
+	{ -1, 0 },
+};
+
+static uint64_t aarch64_pc(const struct user_regs_struct *regs)
+{
+	return ((const struct aarch64_registers *)regs)->pc;
+}
+
+static uint64_t aarch64_sp(const struct user_regs_struct *regs)
+{
+	return ((const struct aarch64_registers *)regs)->sp;
+}
+
+/* tpidr_el0 is in a register set of its own (NT_ARM_TLS). */
+static uint64_t aarch64_thread_pointer(const struct user_regs_struct *regs)
+{
+	return 0;
+}
+
+const struct arch arch_aarch64 = {
+	.name = "aarch64",
+	.bits = 64,
+	.word_size = 8,
+	.elf_machine = EM_AARCH64,
+	.elf_class = ELFCLASS64,
+	.red_zone = 0,
+	.audit_arch = AUDIT_ARCH_AARCH64,
+	.address_max = 1ULL << 52,
+	/* include/uapi/asm-generic/unistd.h */
+	.syscalls = {
+		.rt_sigprocmask = 135, .rt_sigpending = 136, .rt_sigreturn = 139,
+		.mmap = 222, .munmap = 215, .mprotect = 226, .mremap = 216, .brk = 214,
+		.madvise = 233, .futex = 98, .clone = 220, .exit = 93, .memfd_create = 279,
+		.dup3 = 24, .close = 57, .write = 64, .wait4 = 260, .ftruncate = 46, .fcntl = 25,
+		.gettid = 178,
+		.epoll_wait = -1, .epoll_pwait = 22, .epoll_pwait2 = 441,
+		.rt_sigtimedwait = 137, .rt_sigtimedwait_time64 = -1,
+		.semop = 193, .semtimedop = 192, .semtimedop_time64 = -1,
+		.msgsnd = 189, .msgrcv = 188, .io_getevents = 4, .ipc = -1,
+		.restart_syscall = 128, .vfork = -1, .nanosleep = 101, .poll = -1,
+	},
+	.registers = registers,
+	/* tcbhead_t has no pointer to itself. */
+	.tcb_self_offset = 0,
+	.pc = aarch64_pc,
+	.sp = aarch64_sp,
+	.thread_pointer = aarch64_thread_pointer,
+};

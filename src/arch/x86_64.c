@@ -1,0 +1,63 @@
+#include "memprobe/arch.h"
+
+#include <elf.h>
+#include <linux/audit.h>
+
+#include "x86.h"
+
+/* System V ABI for x86-64, figure 3.36. */
+static const struct arch_register registers[] = {
+	{ 0, offsetof(struct x86_registers, rax) },  { 1, offsetof(struct x86_registers, rdx) },
+	{ 2, offsetof(struct x86_registers, rcx) },  { 3, offsetof(struct x86_registers, rbx) },
+	{ 4, offsetof(struct x86_registers, rsi) },  { 5, offsetof(struct x86_registers, rdi) },
+	{ 6, offsetof(struct x86_registers, rbp) },  { 7, offsetof(struct x86_registers, rsp) },
+	{ 8, offsetof(struct x86_registers, r8) },   { 9, offsetof(struct x86_registers, r9) },
+	{ 10, offsetof(struct x86_registers, r10) }, { 11, offsetof(struct x86_registers, r11) },
+	{ 12, offsetof(struct x86_registers, r12) }, { 13, offsetof(struct x86_registers, r13) },
+	{ 14, offsetof(struct x86_registers, r14) }, { 15, offsetof(struct x86_registers, r15) },
+	{ 16, offsetof(struct x86_registers, rip) }, { -1, 0 },
+};
+
+static uint64_t x86_64_pc(const struct user_regs_struct *regs)
+{
+	return ((const struct x86_registers *)regs)->rip;
+}
+
+static uint64_t x86_64_sp(const struct user_regs_struct *regs)
+{
+	return ((const struct x86_registers *)regs)->rsp;
+}
+
+static uint64_t x86_64_thread_pointer(const struct user_regs_struct *regs)
+{
+	return ((const struct x86_registers *)regs)->fs_base;
+}
+
+const struct arch arch_x86_64 = {
+	.name = "x86_64",
+	.bits = 64,
+	.word_size = 8,
+	.elf_machine = EM_X86_64,
+	.elf_class = ELFCLASS64,
+	.red_zone = 128,
+	.audit_arch = AUDIT_ARCH_X86_64,
+	/* With five-level page tables; with four nothing is mapped above 1 << 47. */
+	.address_max = (1ULL << 56) - PAGE_SIZE,
+	/* arch/x86/entry/syscalls/syscall_64.tbl */
+	.syscalls = {
+		.rt_sigprocmask = 14, .rt_sigpending = 127, .rt_sigreturn = 15,
+		.mmap = 9, .munmap = 11, .mprotect = 10, .mremap = 25, .brk = 12, .madvise = 28,
+		.futex = 202, .clone = 56, .exit = 60, .memfd_create = 319, .dup3 = 292,
+		.close = 3, .write = 1, .wait4 = 61, .ftruncate = 77, .fcntl = 72, .gettid = 186,
+		.epoll_wait = 232, .epoll_pwait = 281, .epoll_pwait2 = 441,
+		.rt_sigtimedwait = 128, .rt_sigtimedwait_time64 = -1,
+		.semop = 65, .semtimedop = 220, .semtimedop_time64 = -1,
+		.msgsnd = 69, .msgrcv = 70, .io_getevents = 208, .ipc = -1,
+		.restart_syscall = 219, .vfork = 58, .nanosleep = 35, .poll = 7,
+	},
+	.registers = registers,
+	.tcb_self_offset = 0x10,
+	.pc = x86_64_pc,
+	.sp = x86_64_sp,
+	.thread_pointer = x86_64_thread_pointer,
+};
