@@ -10,6 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A macro of <stdlib.h>, or a builtin without it. */
+#undef alloca
+
 #pragma GCC poison strcpy strcat sprintf vsprintf strtok atoi atol atoll gets alloca
 
 #endif
