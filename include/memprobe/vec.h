@@ -56,7 +56,7 @@
 	}
 
 #define vec_for_each(element, vec)                                                                 \
-	for (__typeof__((vec)->data)(element) = (vec)->data;                                       \
+	for (__typeof__(&(vec)->data[0]) element = (vec)->data;                                       \
 	     (element) < (vec)->data + (vec)->size; (element)++)
 
 #endif
