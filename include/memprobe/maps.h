@@ -55,8 +55,10 @@ struct mapping {
 	bool usage_known;
 	bool no_fork; /* VmFlags has dc: MADV_DONTFORK */
 	struct mapping_usage usage;
-	char *path; /* owned; as the kernel shows it, octal escapes undone, without ` (deleted)`;
-		       "" where it has none; "[heap]" and its like stay */
+	/* Owned; as the kernel shows it, its escaped newline undone, without ` (deleted)` (which a
+	 * file may really be called: the live target looks, the parser cannot); "" where it has
+	 * none; "[heap]" and its like stay. */
+	char *path;
 	/* Filled by mappings_classify() (analysis), not by the parser. */
 	enum mapping_type type;
 	pid_t tid;   /* thread-stack, arena: a thread that uses it; 0: none known */
@@ -68,8 +70,16 @@ VEC_DEFINE(mapping_vec, struct mapping)
 /* Frees paths and labels, too. */
 void mappings_deinit(struct mapping_vec *maps);
 
-/* @text is NUL-terminated, @size without the NUL; smaps if its lines are there. Appends. */
+/*
+ * @text of @size bytes (without a NUL) is maps, or smaps if its lines are there. Appends; what was
+ * parsed before an error stays, for mappings_deinit(). The result is sorted and free of overlaps
+ * even where the process changed between two reads of the file.
+ */
 struct error *maps_parse(const char *text, size_t size, struct mapping_vec *maps);
+
+/* The same from an open maps or smaps, without holding its text: 16 MiB for 22,000 mappings. @name
+ * is for the message; error.errnum is that of read(2), ESRCH if the process has exited. */
+struct error *maps_read(int fd, const char *name, struct mapping_vec *maps);
 
 /* The mapping that holds @address in a sorted vector, or NULL. O(log n). */
 struct mapping *mappings_find(const struct mapping_vec *maps, uint64_t address);
