@@ -43,6 +43,10 @@ struct ptrace_stop {
 struct error *ptrace_call(enum __ptrace_request request, pid_t tid, uintptr_t address, void *data,
 			  const char *what);
 
+/* The same for requests whose answer is a number. */
+struct error *ptrace_call_result(enum __ptrace_request request, pid_t tid, uintptr_t address,
+				 void *data, const char *what, long *ret);
+
 /* Attaches without stopping. @options beside PTRACE_O_TRACESYSGOOD. */
 struct error *ptrace_seize(pid_t tid, unsigned long options);
 struct error *ptrace_interrupt(pid_t tid);

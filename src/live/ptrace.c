@@ -12,14 +12,26 @@
 #include "memprobe/num.h"
 #include "memprobe/process.h"
 
+struct error *ptrace_call_result(enum __ptrace_request request, pid_t tid, uintptr_t address,
+				 void *data, const char *what, long *ret)
+{
+	long result;
+
+	errno = 0;
+	result = ptrace(request, tid, (void *)address, data);
+	if (result == -1 && errno)
+		return error_errno(errno == EPERM ? ERROR_PERMISSION : ERROR_FAILED, errno,
+				   "cannot %s %d", what, (int)tid);
+	*ret = result;
+	return NULL;
+}
+
 struct error *ptrace_call(enum __ptrace_request request, pid_t tid, uintptr_t address, void *data,
 			  const char *what)
 {
-	errno = 0;
-	if (ptrace(request, tid, (void *)address, data) == -1 && errno)
-		return error_errno(errno == EPERM ? ERROR_PERMISSION : ERROR_FAILED, errno,
-				   "cannot %s %d", what, (int)tid);
-	return NULL;
+	long unused;
+
+	return ptrace_call_result(request, tid, address, data, what, &unused);
 }
 
 struct error *ptrace_seize(pid_t tid, unsigned long options)
