@@ -36,7 +36,7 @@ tests cmd:gdb gdb gdb gdb gdb
 tests cmd:strace strace strace strace strace
 tests cmd:setpriv util-linux util-linux util-linux util-linux
 tests cmd:ps procps procps-ng procps procps-ng
-tests cmd:groff groff groff groff groff
+tests cmd:groff groff-base groff groff groff
 tests cmd:redis-server redis-server redis redis redis
 tests cmd:redis-benchmark redis-tools redis redis redis
 tests cmd:mariadbd mariadb-server mariadb-server mariadb mariadb

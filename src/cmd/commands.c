@@ -2,11 +2,13 @@
 
 #include <string.h>
 
+extern const struct command cmd_completion;
 extern const struct command cmd_maps;
 
 /* In the order of `memprobe -h`. */
 const struct command *const commands[] = {
 	&cmd_maps,
+	&cmd_completion,
 	NULL,
 };
 
