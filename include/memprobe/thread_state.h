@@ -13,6 +13,7 @@
 struct thread_state {
 	pid_t tid;
 	char name[64];
+	char state; /* as in /proc/PID/stat, just before the stop; 0: unknown */
 	struct user_regs_struct regs;
 	/* [stack_start, stack_start + stack_size): from the stack pointer (less the red zone)
 	 * upwards, as it was in the stop. */

@@ -1,0 +1,57 @@
+/*
+ * stop.h - holds all threads of a process for an instant and takes their registers and stacks.
+ *
+ * Nothing is worked out while the target is held: the registers and stack bytes are copied, the
+ * threads released, and unwinding (unwind.h) and naming (symbols.h) happen afterwards.
+ *
+ * The work is done by a thread of memprobe's own, which runs at real-time priority where that is
+ * permitted. The kernel detaches what is still attached when that thread ends, and when memprobe
+ * dies at any instant: no path leaves a thread of the target held.
+ */
+#ifndef MEMPROBE_STOP_H
+#define MEMPROBE_STOP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "memprobe/process.h"
+#include "memprobe/target.h"
+#include "memprobe/thread_state.h"
+
+#define STOP_STACK_MAX	 (256u << 10)
+#define STOP_STACK_TOTAL (64u << 20)
+
+struct stop_options {
+	const pid_t *tids; /* only these are stopped; NULL: every thread */
+	size_t tid_count;
+	size_t stack_max;   /* bytes copied per thread; 0: STOP_STACK_MAX */
+	size_t stack_total; /* bytes copied of all threads; 0: STOP_STACK_TOTAL */
+	bool no_stacks;	    /* registers only */
+	/* Asked between waits; true releases everything and fails. May be NULL. */
+	bool (*interrupted)(void);
+};
+
+/* What one stop found. */
+struct stop {
+	struct thread_state_vec threads; /* in the order of /proc/PID/task */
+	/* Threads that did not stop in time (in an uninterruptible wait), in no order. */
+	struct pid_vec missed;
+	uint64_t stopped_us; /* the longest time that a thread was held */
+};
+
+/*
+ * Stops the threads of a live @target at one common instant, copies, and releases them. Waits that
+ * the stop alone would have ended with EINTR go on. Threads that had been stopped by a signal stay
+ * so. NULL @options: the defaults.
+ *
+ * ERROR_UNSUPPORTED: not a live process. ERROR_PERMISSION: may not attach. ERROR_NO_TARGET: it
+ * vanished, or has none of the given threads. ERROR_FAILED: interrupted.
+ */
+struct error *stop_threads(struct target *target, const struct stop_options *options,
+			   struct stop **ret);
+
+void stop_destroy(struct stop *stop);
+CLEANUP_DEFINE(stop, struct stop *, stop_destroy)
+
+#endif

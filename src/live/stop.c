@@ -1,0 +1,544 @@
+#include "memprobe/stop.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "memprobe/log.h"
+#include "memprobe/num.h"
+#include "memprobe/permit.h"
+#include "memprobe/ptrace.h"
+
+/* All threads are held for at most this long when one of them does not stop. */
+#define STOP_WAIT_US 100000
+/* A thread that did not stop in time and is not in an uninterruptible wait gets this much more,
+ * with the others released: its wait may have ended by our interrupt and wants repair. */
+#define LATE_WAIT_US 1000000
+/* Passes over /proc/PID/task; each pass finds only threads born during the one before. */
+#define PASSES_MAX 64
+/* Copied of a stack whose depth is not known before the stop. */
+#define STACK_GUESS   (32u << 10)
+#define STOPPER_STACK (256u << 10)
+
+enum hold {
+	HOLD_SEIZED,	  /* attached, running */
+	HOLD_INTERRUPTED, /* asked to stop */
+	HOLD_STOPPED,
+	HOLD_LATE,     /* did not stop in time */
+	HOLD_RELEASED, /* detached after it was stopped */
+	HOLD_GONE,
+};
+
+struct held {
+	pid_t tid;
+	enum hold hold;
+	bool copied; /* `state` is complete; its stack points into the arena */
+	uint64_t seized_us, interrupted_us;
+	uint64_t held_since_us;
+	struct thread_state state;
+};
+
+VEC_DEFINE(held_vec, struct held)
+
+struct stopper {
+	struct target *target;
+	struct stop_options options;
+	struct held_vec held; /* does not grow once threads are being stopped */
+	struct pid_vec listing;
+	struct mapping_vec maps;
+	uint8_t *arena; /* takes the stacks' bytes */
+	size_t arena_size, arena_used;
+	bool stopping;	/* from the first interrupt on */
+	bool cancelled; /* by options.interrupted */
+	bool overflow;	/* more threads were born than there is room for */
+	uint64_t stopped_us;
+	struct error *error;
+};
+
+static bool is_gone(const struct error *error)
+{
+	return error->errnum == ESRCH || error->errnum == ECHILD;
+}
+
+/* ---- attaching, which stops nothing ---- */
+
+static bool is_known(const struct stopper *stopper, pid_t tid)
+{
+	vec_for_each (held, &stopper->held)
+		if (held->tid == tid)
+			return true;
+	return false;
+}
+
+/* A thread that exits, or has exited but for its leader's zombie, cannot be attached to. */
+static bool is_exiting(const struct stopper *stopper, pid_t tid)
+{
+	struct process_status status;
+	struct error *error = process_read_status(stopper->target->process, tid, &status);
+	bool exiting = error || status.state == 'Z' || status.state == 'X';
+
+	error_destroy(error);
+	return exiting;
+}
+
+static struct error *seize(struct stopper *stopper, pid_t tid)
+{
+	struct held held = { .tid = tid, .seized_us = clock_us(), .state.tid = tid };
+	struct error *error = ptrace_seize(tid, 0);
+	int errnum;
+
+	if (!error)
+		return held_vec_append(&stopper->held, &held);
+	if (is_gone(error) || is_exiting(stopper, tid)) {
+		error_destroy(error);
+		held.hold = HOLD_GONE;
+		return held_vec_append(&stopper->held, &held);
+	}
+	if (error->code != ERROR_PERMISSION)
+		return error;
+	errnum = error->errnum;
+	error_destroy(error);
+	return permit_explain(stopper->target->process, PERMIT_ATTACH, errnum);
+}
+
+/* One pass over the threads that now exist. */
+static struct error *seize_new(struct stopper *stopper, size_t *count_ret)
+{
+	struct error *error;
+
+	*count_ret = 0;
+	stopper->listing.size = 0;
+	error = process_list_threads(stopper->target->process, &stopper->listing);
+	if (error)
+		return error;
+	vec_for_each (tid, &stopper->listing) {
+		if (is_known(stopper, *tid))
+			continue;
+		if (stopper->stopping && stopper->held.size == stopper->held.capacity) {
+			stopper->overflow = true;
+			return NULL;
+		}
+		error = seize(stopper, *tid);
+		if (error)
+			return error;
+		++*count_ret;
+	}
+	return NULL;
+}
+
+static struct error *seize_given(struct stopper *stopper)
+{
+	struct error *error = NULL;
+
+	for (size_t i = 0; !error && i < stopper->options.tid_count; i++) {
+		struct process_status status;
+		pid_t tid = stopper->options.tids[i];
+
+		error = process_read_status(stopper->target->process, tid, &status);
+		if (error_is(error, ERROR_NO_TARGET))
+			error = error_prefix(error, "process %d has no thread %d",
+					     (int)stopper->target->pid, (int)tid);
+		if (!error && !is_known(stopper, tid))
+			error = seize(stopper, tid);
+	}
+	return error;
+}
+
+static struct error *seize_all(struct stopper *stopper)
+{
+	size_t count = 1;
+
+	if (stopper->options.tids)
+		return seize_given(stopper);
+	for (unsigned pass = 0; count && pass < PASSES_MAX; pass++) {
+		struct error *error = seize_new(stopper, &count);
+
+		if (error)
+			return error;
+	}
+	return NULL;
+}
+
+/* ---- getting ready, so that nothing needs memory, files or luck while threads are held ---- */
+
+static size_t expected_stack(struct stopper *stopper, const struct held *held)
+{
+	struct process_syscall call;
+	struct error *error = process_read_syscall(stopper->target->process, held->tid, &call);
+	const struct mapping *mapping = NULL;
+
+	if (!error && !call.running)
+		mapping = mappings_find(&stopper->maps, call.sp);
+	error_destroy(error);
+	if (!mapping)
+		return min_u64(STACK_GUESS, stopper->options.stack_max);
+	return min_u64(mapping->end - call.sp + 2 * PAGE_SIZE, stopper->options.stack_max);
+}
+
+static struct error *make_arena(struct stopper *stopper)
+{
+	size_t expected = 0;
+
+	if (stopper->options.no_stacks)
+		return NULL;
+	vec_for_each (held, &stopper->held)
+		expected += expected_stack(stopper, held);
+	stopper->arena_size = min_u64((stopper->held.capacity + 1) * stopper->options.stack_max,
+				      stopper->options.stack_total);
+	stopper->arena = mmap(NULL, stopper->arena_size, PROT_READ | PROT_WRITE,
+			      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (stopper->arena == MAP_FAILED) {
+		stopper->arena = NULL;
+		return &error_no_memory;
+	}
+	memset(stopper->arena, 0, min_u64(expected, stopper->arena_size));
+	return NULL;
+}
+
+static void read_names(struct stopper *stopper)
+{
+	vec_for_each (held, &stopper->held) {
+		struct process_status status;
+		struct error *error = NULL;
+
+		if (held->state.name[0] || held->hold == HOLD_GONE)
+			continue;
+		error = process_read_status(stopper->target->process, held->tid, &status);
+		if (!error) {
+			memcpy(held->state.name, status.name, sizeof(held->state.name));
+			held->state.state = status.state;
+		}
+		error_destroy(error);
+	}
+}
+
+static struct error *get_ready(struct stopper *stopper)
+{
+	size_t room = stopper->held.size * 2 + 64;
+	struct error *error = held_vec_reserve(&stopper->held, room);
+
+	if (!error)
+		error = pid_vec_reserve(&stopper->listing, room);
+	if (!error)
+		error = target_read_maps(stopper->target, MAPS_PLAIN, &stopper->maps);
+	if (!error)
+		error = make_arena(stopper);
+	if (!error)
+		read_names(stopper);
+	return error;
+}
+
+/* For this thread alone, which ends with the stop: released threads must not run in front of it
+ * while it is still releasing the others. */
+static void raise_priority(void)
+{
+	struct sched_param param = { .sched_priority = 50 };
+
+	if (sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &param) < 0)
+		setpriority(PRIO_PROCESS, (id_t)gettid(), -20);
+}
+
+/* ---- stopping ---- */
+
+static void interrupt(struct held *held)
+{
+	struct error *error = ptrace_interrupt(held->tid);
+
+	if (held->hold == HOLD_SEIZED)
+		held->interrupted_us = clock_us();
+	held->hold = error ? HOLD_GONE : HOLD_INTERRUPTED;
+	error_destroy(error);
+}
+
+/* Any stop but the one asked for: a signal is passed on, then the thread is to stop again. The
+ * interrupt comes first, so that it stops before it runs the handler's first instruction. */
+static void pass_on(struct held *held, const struct ptrace_stop *stop)
+{
+	int signal = stop->kind == PTRACE_STOP_SIGNAL ? stop->signal : 0;
+	struct error *error;
+
+	interrupt(held);
+	if (held->hold == HOLD_GONE)
+		return;
+	error = ptrace_resume(PTRACE_CONT, held->tid, signal);
+	if (error)
+		held->hold = HOLD_GONE;
+	error_destroy(error);
+}
+
+static void wait_for(struct stopper *stopper, struct held *held, uint64_t deadline_us)
+{
+	held->held_since_us = held->interrupted_us;
+	while (held->hold == HOLD_INTERRUPTED || held->hold == HOLD_LATE) {
+		uint64_t now = clock_us();
+		struct ptrace_stop stop;
+		struct error *error =
+			ptrace_wait(held->tid, deadline_us - min_u64(now, deadline_us), &stop);
+
+		if (error) {
+			held->hold = HOLD_GONE;
+			error_destroy(error);
+			return;
+		}
+		switch (stop.kind) {
+		case PTRACE_STOP_TRAP:
+		case PTRACE_STOP_GROUP:
+			held->hold = HOLD_STOPPED;
+			break;
+		case PTRACE_STOP_EXITED:
+			held->hold = HOLD_GONE;
+			break;
+		case PTRACE_STOP_NONE:
+			if (stopper->options.interrupted && stopper->options.interrupted())
+				stopper->cancelled = true;
+			if (clock_us() >= deadline_us) {
+				held->hold = HOLD_LATE;
+				return;
+			}
+			break;
+		default:
+			/* It may have stopped right after it was seized. */
+			held->held_since_us = held->seized_us;
+			pass_on(held, &stop);
+		}
+	}
+}
+
+/* The stack from the red zone up. Where the mapping is not known (it is younger than our look at
+ * the maps), as far as it can be read. */
+static void copy_stack(struct stopper *stopper, struct thread_state *state)
+{
+	const struct arch *arch = stopper->target->arch;
+	uint64_t sp = arch->sp(&state->regs);
+	const struct mapping *mapping = mappings_find(&stopper->maps, sp);
+	uint8_t *place = stopper->arena + stopper->arena_used;
+	size_t room =
+		min_u64(stopper->options.stack_max, stopper->arena_size - stopper->arena_used);
+	uint64_t start = sp;
+	struct error *error;
+
+	if (mapping) {
+		start = max_u64(sp - min_u64(sp, arch->red_zone), mapping->start);
+		room = min_u64(room, mapping->end - start);
+	}
+	room = min_u64(room, UINT64_MAX - start);
+	error = target_read(stopper->target, start, place, room);
+	if (error_is(error, ERROR_FAULT) && error->address > start &&
+	    error->address - start < room) {
+		room = error->address - start;
+		error_destroy(error);
+		error = target_read(stopper->target, start, place, room);
+	}
+	if (!error && room) {
+		state->stack = place;
+		state->stack_start = start;
+		state->stack_size = room;
+		stopper->arena_used += room;
+	}
+	error_destroy(error);
+}
+
+static void copy(struct stopper *stopper, struct held *held)
+{
+	struct error *error = ptrace_get_regs(held->tid, &held->state.regs);
+
+	held->copied = !error;
+	if (held->copied && stopper->arena)
+		copy_stack(stopper, &held->state);
+	error_destroy(error);
+}
+
+static void release(struct stopper *stopper, struct held *held)
+{
+	struct user_regs_struct regs = held->state.regs;
+	struct error *error = NULL;
+
+	if (held->hold != HOLD_STOPPED)
+		return;
+	if (!held->copied)
+		error = ptrace_get_regs(held->tid, &regs);
+	if (!error)
+		ptrace_repair_eintr(stopper->target->process, stopper->target->arch, held->tid,
+				    &regs);
+	ptrace_detach(held->tid, 0);
+	held->hold = HOLD_RELEASED;
+	stopper->stopped_us = max_u64(stopper->stopped_us, clock_us() - held->held_since_us);
+	error_destroy(error);
+}
+
+/* Stops what is attached, then what was born meanwhile, until nothing runs but the late ones. */
+static void stop_all(struct stopper *stopper)
+{
+	uint64_t deadline_us = clock_us() + STOP_WAIT_US;
+	size_t count = 1, done = 0;
+
+	stopper->stopping = true;
+	for (unsigned pass = 0; count && pass < PASSES_MAX && !stopper->cancelled; pass++) {
+		for (size_t i = done; i < stopper->held.size; i++)
+			if (stopper->held.data[i].hold == HOLD_SEIZED)
+				interrupt(&stopper->held.data[i]);
+		for (size_t i = done; i < stopper->held.size; i++)
+			wait_for(stopper, &stopper->held.data[i], deadline_us);
+		done = stopper->held.size;
+		if (stopper->options.tids)
+			return;
+		stopper->error = seize_new(stopper, &count);
+		if (stopper->error)
+			return;
+	}
+}
+
+/* With everything else running again: what comes to its stop only now must be released, too. In an
+ * uninterruptible wait it does not, and is detached by the kernel as this thread ends. */
+static void release_late(struct stopper *stopper)
+{
+	uint64_t deadline_us = clock_us() + LATE_WAIT_US;
+
+	vec_for_each (held, &stopper->held) {
+		struct process_status status;
+		struct error *error = NULL;
+
+		while (held->hold == HOLD_LATE) {
+			error = process_read_status(stopper->target->process, held->tid, &status);
+			if (error || status.state == 'D')
+				break;
+			wait_for(stopper, held, min_u64(deadline_us, clock_us() + STOP_WAIT_US));
+			if (clock_us() >= deadline_us)
+				break;
+		}
+		error_destroy(error);
+		release(stopper, held);
+	}
+}
+
+static void *run_stopper(void *data)
+{
+	struct stopper *stopper = data;
+
+	stopper->error = seize_all(stopper);
+	if (!stopper->error)
+		stopper->error = get_ready(stopper);
+	if (stopper->error)
+		return NULL;
+	raise_priority();
+	stop_all(stopper);
+	if (!stopper->cancelled && !stopper->error)
+		vec_for_each (held, &stopper->held)
+			if (held->hold == HOLD_STOPPED)
+				copy(stopper, held);
+	vec_for_each (held, &stopper->held)
+		release(stopper, held);
+	release_late(stopper);
+	return NULL;
+}
+
+/* ---- the result ---- */
+
+static struct error *take_state(struct stop *stop, const struct held *held)
+{
+	struct thread_state state = held->state;
+	struct error *error;
+
+	if (state.stack) {
+		state.stack = malloc(state.stack_size);
+		if (!state.stack)
+			return &error_no_memory;
+		memcpy(state.stack, held->state.stack, state.stack_size);
+	}
+	error = thread_state_vec_append(&stop->threads, &state);
+	if (error)
+		free(state.stack);
+	return error;
+}
+
+static struct error *make_result(struct stopper *stopper, struct stop **ret)
+{
+	cleanup(stop) struct stop *stop = calloc(1, sizeof(*stop));
+	struct error *error = NULL;
+
+	if (!stop)
+		return &error_no_memory;
+	stop->stopped_us = stopper->stopped_us;
+	read_names(stopper); /* of threads born while the others were being stopped */
+	vec_for_each (held, &stopper->held) {
+		if (held->copied)
+			error = take_state(stop, held);
+		else if (held->hold == HOLD_LATE || held->hold == HOLD_RELEASED)
+			error = pid_vec_append(&stop->missed, &held->tid);
+		if (error)
+			return error;
+	}
+	if (stop->threads.size == 0 && stop->missed.size == 0)
+		return error_create(ERROR_NO_TARGET, "process %d has exited",
+				    (int)stopper->target->pid);
+	vec_for_each (tid, &stop->missed)
+		log_warn("thread %d did not stop within %d ms: it is left out", (int)*tid,
+			 STOP_WAIT_US / 1000);
+	if (stopper->overflow)
+		log_warn("threads are being created faster than they can be stopped: "
+			 "the youngest are left out");
+	*ret = take_pointer(stop);
+	return NULL;
+}
+
+static struct error *start_stopper(struct stopper *stopper)
+{
+	pthread_attr_t attributes;
+	pthread_t thread;
+	int errnum;
+
+	pthread_attr_init(&attributes);
+	pthread_attr_setstacksize(&attributes, STOPPER_STACK);
+	errnum = pthread_create(&thread, &attributes, run_stopper, stopper);
+	pthread_attr_destroy(&attributes);
+	if (errnum)
+		return error_errno(ERROR_FAILED, errnum, "cannot start a thread");
+	pthread_join(thread, NULL);
+	return NULL;
+}
+
+struct error *stop_threads(struct target *target, const struct stop_options *options,
+			   struct stop **ret)
+{
+	struct stopper stopper = { .target = target };
+	struct error *error;
+
+	if (!target->process)
+		return error_create(ERROR_UNSUPPORTED, "cannot stop %s: it is not a live process",
+				    target->name);
+	if (options)
+		stopper.options = *options;
+	if (!stopper.options.stack_max)
+		stopper.options.stack_max = STOP_STACK_MAX;
+	if (!stopper.options.stack_total)
+		stopper.options.stack_total = STOP_STACK_TOTAL;
+	ptrace_prepare();
+	error = start_stopper(&stopper);
+	if (!error)
+		error = take_pointer(stopper.error);
+	if (!error && stopper.cancelled)
+		error = error_create(ERROR_FAILED, "interrupted while stopping process %d",
+				     (int)target->pid);
+	if (!error)
+		error = make_result(&stopper, ret);
+	if (stopper.arena)
+		munmap(stopper.arena, stopper.arena_size);
+	held_vec_deinit(&stopper.held);
+	pid_vec_deinit(&stopper.listing);
+	mappings_deinit(&stopper.maps);
+	return error;
+}
+
+void stop_destroy(struct stop *stop)
+{
+	if (!stop)
+		return;
+	thread_states_deinit(&stop->threads);
+	pid_vec_deinit(&stop->missed);
+	free(stop);
+}

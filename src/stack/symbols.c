@@ -1,0 +1,99 @@
+#include "memprobe/symbols.h"
+
+#include <string.h>
+
+#include "symbolizer.h"
+
+void symbols_deinit(struct symbol_vec *symbols)
+{
+	vec_for_each (symbol, symbols) {
+		free(symbol->function);
+		free(symbol->file);
+	}
+	symbol_vec_deinit(symbols);
+}
+
+struct error *symbolizer_create(struct target *target, struct symbolizer **ret)
+{
+	cleanup(symbolizer) struct symbolizer *symbolizer = calloc(1, sizeof(*symbolizer));
+	struct error *error;
+
+	if (!symbolizer)
+		return &error_no_memory;
+	symbolizer->target = target;
+	error = symbolizer_open(symbolizer);
+	if (error)
+		return error;
+	*ret = take_pointer(symbolizer);
+	return NULL;
+}
+
+void symbolizer_destroy(struct symbolizer *symbolizer)
+{
+	if (!symbolizer)
+		return;
+	if (symbolizer->dwfl)
+		dwfl_end(symbolizer->dwfl);
+	free(symbolizer->sources);
+	free(symbolizer);
+}
+
+static struct error *find_line(Dwfl_Module *module, uint64_t address, struct symbol *symbol)
+{
+	Dwfl_Line *line = dwfl_module_getsrc(module, address);
+	const char *file;
+	int number;
+
+	if (!line)
+		return NULL;
+	file = dwfl_lineinfo(line, NULL, &number, NULL, NULL, NULL);
+	if (!file)
+		return NULL;
+	symbol->line = number > 0 ? (unsigned)number : 0;
+	symbol->file = strdup(file);
+	return symbol->file ? NULL : &error_no_memory;
+}
+
+static struct error *find_function(Dwfl_Module *dwfl_module, uint64_t pc, uint64_t address,
+				   struct symbol *symbol)
+{
+	const struct module *module = symbolizer_module(dwfl_module);
+	GElf_Off offset = 0;
+	GElf_Sym sym;
+	const char *name =
+		dwfl_module_addrinfo(dwfl_module, address, &offset, &sym, NULL, NULL, NULL);
+
+	if (module) {
+		symbol->module = module->path;
+		symbol->offset = pc - module->bias;
+	}
+	if (!name)
+		return NULL;
+	symbol->offset = offset + (pc - address);
+	symbol->function = demangle(name);
+	return symbol->function ? NULL : &error_no_memory;
+}
+
+struct error *symbolize(struct symbolizer *symbolizer, uint64_t pc, bool is_return,
+			struct symbol_vec *symbols)
+{
+	uint64_t address = is_return ? pc - 1 : pc;
+	struct symbol symbol = { .offset = pc };
+	Dwfl_Module *module = dwfl_addrmodule(symbolizer->dwfl, address);
+	struct error *error = NULL;
+
+	if (module) {
+		error = find_function(module, pc, address, &symbol);
+		if (!error)
+			error = find_line(module, address, &symbol);
+		if (!error && symbol.file)
+			error = append_inlined(module, address, symbols, &symbol);
+	}
+	if (!error)
+		error = symbol_vec_append(symbols, &symbol);
+	if (error) {
+		free(symbol.function);
+		free(symbol.file);
+	}
+	return error;
+}

@@ -1,0 +1,8 @@
+#include "memprobe/thread_state.h"
+
+void thread_states_deinit(struct thread_state_vec *states)
+{
+	vec_for_each (state, states)
+		free(state->stack);
+	thread_state_vec_deinit(states);
+}
