@@ -4,10 +4,12 @@
 
 extern const struct command cmd_completion;
 extern const struct command cmd_maps;
+extern const struct command cmd_stack;
 
 /* In the order of `memprobe -h`. */
 const struct command *const commands[] = {
 	&cmd_maps,
+	&cmd_stack,
 	&cmd_completion,
 	NULL,
 };

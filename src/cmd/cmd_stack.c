@@ -1,0 +1,313 @@
+#include "memprobe/cmd.h"
+
+#include <string.h>
+
+#include "memprobe/num.h"
+#include "memprobe/stop.h"
+#include "memprobe/table.h"
+#include "memprobe/unwind.h"
+
+static const struct command_option options[] = {
+	{ "tid", 't', "TID", "only this thread; the others are not stopped" },
+	{ 0 },
+};
+
+/* One line of a call stack: a symbol and the frame it belongs to. */
+struct stack_line {
+	uint64_t pc;
+	struct symbol symbol;
+};
+
+VEC_DEFINE(stack_line_vec, struct stack_line)
+
+struct stack {
+	const struct thread_state *thread;
+	struct stack_line_vec lines;
+	bool is_cut;
+};
+
+struct stacks {
+	struct stack *data;
+	size_t size;
+};
+
+static void stacks_deinit(struct stacks *stacks)
+{
+	for (size_t i = 0; i < stacks->size; i++) {
+		vec_for_each (line, &stacks->data[i].lines) {
+			free(line->symbol.function);
+			free(line->symbol.file);
+		}
+		stack_line_vec_deinit(&stacks->data[i].lines);
+	}
+	free(stacks->data);
+}
+
+/* Takes over what the symbols own. */
+static struct error *add_frame(struct stack *stack, const struct frame *frame,
+			       struct symbolizer *symbolizer)
+{
+	struct symbol_vec symbols = { 0 };
+	struct error *error = symbolize(symbolizer, frame->pc, !frame->is_activation, &symbols);
+
+	if (!error)
+		error = stack_line_vec_reserve(&stack->lines, stack->lines.size + symbols.size);
+	if (error) {
+		symbols_deinit(&symbols);
+		return error;
+	}
+	vec_for_each (symbol, &symbols)
+		stack->lines.data[stack->lines.size++] = (struct stack_line){ frame->pc, *symbol };
+	symbol_vec_deinit(&symbols);
+	stack->is_cut = frame->is_cut;
+	return NULL;
+}
+
+static struct error *resolve_thread(struct symbolizer *symbolizer, struct unwinder *unwinder,
+				    struct stack *stack)
+{
+	struct frame_vec frames = { 0 };
+	struct error *error = unwind_thread(unwinder, stack->thread, &frames);
+
+	for (size_t i = 0; !error && i < frames.size; i++)
+		error = add_frame(stack, &frames.data[i], symbolizer);
+	frame_vec_deinit(&frames);
+	return error;
+}
+
+static struct error *resolve(struct symbolizer *symbolizer, const struct stop *stop,
+			     struct stacks *stacks)
+{
+	cleanup(unwinder) struct unwinder *unwinder = NULL;
+	struct error *error = unwinder_create(symbolizer, &unwinder);
+
+	if (error)
+		return error;
+	stacks->data = calloc(stop->threads.size + 1, sizeof(*stacks->data));
+	if (!stacks->data)
+		return &error_no_memory;
+	vec_for_each (thread, &stop->threads) {
+		struct stack *stack = &stacks->data[stacks->size++];
+
+		stack->thread = thread;
+		error = resolve_thread(symbolizer, unwinder, stack);
+		if (error)
+			return error;
+	}
+	return NULL;
+}
+
+/* ---- output ---- */
+
+static const char *state_word(char state)
+{
+	switch (state) {
+	case 'R':
+		return ", running";
+	case 'S':
+	case 'I':
+		return ", sleeping";
+	case 'D':
+		return ", in an uninterruptible wait";
+	case 'T':
+		return ", stopped";
+	case 't':
+		return ", traced";
+	default:
+		return "";
+	}
+}
+
+static const char *base_name(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash ? slash + 1 : path;
+}
+
+/* `function+0x1f (libfoo.so) file.c:12`, or as much of it as is known. */
+static char *line_text(const struct symbol *symbol)
+{
+	char *text = NULL;
+	size_t size;
+	FILE *out = open_memstream(&text, &size);
+	const char *module = symbol->module ? base_name(symbol->module) : NULL;
+
+	if (!out)
+		return NULL;
+	if (!symbol->function && module)
+		fprintf(out, "%s+0x%llx", module, (unsigned long long)symbol->offset);
+	else if (!symbol->function)
+		fputs("??", out);
+	else if (symbol->inlined)
+		fprintf(out, "%s (inlined)", symbol->function);
+	else
+		fprintf(out, "%s+0x%llx", symbol->function, (unsigned long long)symbol->offset);
+	if (symbol->function && module)
+		fprintf(out, " (%s)", module);
+	if (symbol->file)
+		fprintf(out, " %s:%u", symbol->file, symbol->line);
+	if (fclose(out)) {
+		free(text);
+		return NULL;
+	}
+	return text;
+}
+
+static struct error *print_line(FILE *out, unsigned number, unsigned digits,
+				const struct stack_line *line)
+{
+	cleanup(free) char *raw = line_text(&line->symbol);
+	cleanup(free) char *text = raw ? text_printable(raw) : NULL;
+
+	if (!text)
+		return &error_no_memory;
+	fprintf(out, "#%-2u 0x%0*llx %s\n", number, (int)digits, (unsigned long long)line->pc,
+		text);
+	return NULL;
+}
+
+struct printed {
+	struct command_context *context;
+	const struct stacks *stacks;
+};
+
+static struct error *print_text(FILE *out, void *data)
+{
+	const struct printed *printed = data;
+	unsigned digits = printed->context->target->arch->word_size * 2;
+
+	for (size_t i = 0; i < printed->stacks->size; i++) {
+		const struct stack *stack = &printed->stacks->data[i];
+		cleanup(free) char *name = text_printable(stack->thread->name);
+		unsigned number = 0;
+
+		if (!name)
+			return &error_no_memory;
+		fprintf(out, "%sthread %d (%s)%s\n", i ? "\n" : "", (int)stack->thread->tid, name,
+			state_word(stack->thread->state));
+		vec_for_each (line, &stack->lines) {
+			struct error *error = print_line(out, number++, digits, line);
+
+			if (error)
+				return error;
+		}
+		if (stack->is_cut)
+			fputs("    (the callers could not be found)\n", out);
+	}
+	return NULL;
+}
+
+static json_t *json_frame(const struct stack_line *line)
+{
+	const struct symbol *symbol = &line->symbol;
+	json_t *frame = json_object();
+
+	json_object_set_new(frame, "pc", json_address(line->pc));
+	json_object_set_new(frame, "function",
+			    symbol->function ? json_text(symbol->function) : json_null());
+	json_object_set_new(frame, "module",
+			    symbol->module ? json_text(symbol->module) : json_null());
+	json_object_set_new(frame, "offset",
+			    symbol->inlined || (!symbol->function && !symbol->module)
+				    ? json_null()
+				    : json_integer((json_int_t)symbol->offset));
+	if (symbol->file) {
+		json_object_set_new(frame, "file", json_text(symbol->file));
+		json_object_set_new(frame, "line", json_integer(symbol->line));
+	}
+	if (symbol->inlined)
+		json_object_set_new(frame, "inlined", json_true());
+	return frame;
+}
+
+static json_t *json_stacks(const struct stacks *stacks)
+{
+	json_t *threads = json_array();
+
+	for (size_t i = 0; i < stacks->size; i++) {
+		const struct stack *stack = &stacks->data[i];
+		json_t *thread = json_object(), *frames = json_array();
+		char state[2] = { stack->thread->state, '\0' };
+
+		json_object_set_new(thread, "tid", json_integer(stack->thread->tid));
+		json_object_set_new(thread, "name", json_text(stack->thread->name));
+		json_object_set_new(thread, "state", *state ? json_text(state) : json_null());
+		vec_for_each (line, &stack->lines)
+			json_array_append_new(frames, json_frame(line));
+		json_object_set_new(thread, "frames", frames);
+		if (stack->is_cut)
+			json_object_set_new(thread, "truncated", json_true());
+		json_array_append_new(threads, thread);
+	}
+	return threads;
+}
+
+static struct error *show(struct command_context *context, const struct stacks *stacks)
+{
+	struct printed printed = { context, stacks };
+	json_t *document;
+
+	if (!context->json)
+		return command_print(context, print_text, &printed);
+	document = command_json(context);
+	json_object_set_new(document, "threads", json_stacks(stacks));
+	return command_write_json(context, document);
+}
+
+/* ---- the command ---- */
+
+static struct error *parse_tid(const char *text, pid_t *ret)
+{
+	uint64_t tid;
+	struct error *error = parse_u64(text, &tid);
+
+	if (error)
+		return error_prefix(error, "--tid");
+	if (tid == 0 || tid > INT32_MAX)
+		return error_create(ERROR_USAGE, "--tid: '%s' is no thread id", text);
+	*ret = (pid_t)tid;
+	return NULL;
+}
+
+static struct error *run(struct command_context *context)
+{
+	cleanup(symbolizer) struct symbolizer *symbolizer = NULL;
+	cleanup(stop) struct stop *stop = NULL;
+	const char *tid_text = command_option(context, "tid");
+	struct stop_options stop_options = { .interrupted = command_interrupted };
+	struct stacks stacks = { 0 };
+	struct error *error;
+	pid_t tid;
+
+	if (tid_text) {
+		error = parse_tid(tid_text, &tid);
+		if (error)
+			return error;
+		stop_options.tids = &tid;
+		stop_options.tid_count = 1;
+	}
+	/* First, so that a target which ends right afterwards has its names. */
+	error = symbolizer_create(context->target, &symbolizer);
+	if (!error)
+		error = stop_threads(context->target, &stop_options, &stop);
+	if (error)
+		return error;
+	command_stopped(context, stop->stopped_us);
+	if (stop->missed.size)
+		context->status = ERROR_PARTIAL;
+	error = resolve(symbolizer, stop, &stacks);
+	if (!error)
+		error = show(context, &stacks);
+	stacks_deinit(&stacks);
+	return error;
+}
+
+const struct command cmd_stack = {
+	.name = "stack",
+	.arguments = "",
+	.summary = "call stacks of all threads",
+	.target = TARGET_ANY,
+	.options = options,
+	.run = run,
+};
