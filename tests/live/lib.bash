@@ -7,10 +7,12 @@
 #	victim_say LINE			a command for it
 #	victim_wait REGEX		until a line of its output matches; prints the last such line
 #	victim_truth KEY		the rest of its first line that begins with KEY
-#	adopt PID			treat this process as the victim (servers, children)
+#	adopt PID			treat this process, which the test started, as the victim; its
+#					end is the test's (ends_with)
+#	ends_with PID [SIGNAL]		teardown() ends PID by SIGNAL (TERM) and waits for it
 #	victim_check [PID]		see above; victim_threads_vary=1 if it starts and ends threads
 #	victim_works			its counter of rounds goes on growing (victims that answer `ping`)
-#	stop_victim [PID]		ends it now; teardown() ends all that were started or adopted
+#	stop_victim [PID]		ends it now; teardown() ends all that were started
 #
 #	run memprobe ARG...		bats' run; memprobe is bounded to 60 s
 #	probe ARG...			the same with $stdout and $stderr apart; $output is stdout
@@ -28,7 +30,10 @@ MEMPROBE=$BUILD/memprobe
 VICTIMS=$BUILD/victims
 
 victim_count=0
-declare -A started=() # PID -> its output file, of all that teardown must end
+declare -A started=()	    # PID -> its output file, of all that teardown must kill
+declare -A victim_files=() # PID -> the same, of all that can be checked
+declare -A ending=()	    # PID -> signal, of what teardown must end gently, and
+ending_order=()		    # in which order
 public_dirs=()
 
 memprobe() {
@@ -78,6 +83,7 @@ start_command() { # FILE [ARG...]: any program that says `ready`
 	"$@" <"$in" >"$victim_out" 2>"$victim_out.err" 3>&- &
 	victim_pid=$!
 	started[$victim_pid]=$victim_out
+	victim_files[$victim_pid]=$victim_out
 	wait_until 60 victim_is_ready || fail "$1 did not get ready" "$(cat "$victim_out"*)"
 	"$ROOT/tests/live/state.py" "$victim_pid" >"$victim_out.before"
 }
@@ -92,14 +98,18 @@ start_victim() {
 	start_command "$VICTIMS/$name" "$@"
 }
 
-# For processes that the test started by itself; their end is left to teardown, too.
 adopt() {
 	victim_count=$((victim_count + 1))
 	victim_pid=$1
 	victim_out=$BATS_TEST_TMPDIR/victim$victim_count.out
 	: >"$victim_out"
-	started[$victim_pid]=$victim_out
-	"$ROOT/tests/live/state.py" "$victim_pid" >"$victim_out.before"
+	victim_files[$victim_pid]=$victim_out
+	victim_remember
+}
+
+ends_with() {
+	ending[$1]=${2:-TERM}
+	ending_order=("$1" "${ending_order[@]}")
 }
 
 victim_say() {
@@ -122,7 +132,7 @@ victim_remember() {
 
 victim_check() {
 	local pid=${1:-$victim_pid} out before after
-	out=${started[$pid]}
+	out=${victim_files[$pid]}
 	if is_gone "$pid"; then
 		fail "victim $pid is dead" "$(tail -5 "$out" "$out".err 2>/dev/null)"
 		return
@@ -177,6 +187,10 @@ end_everything() {
 			echo "# victim $pid: $(tail -n 8 "${started[$pid]}" 2>/dev/null)"
 		done
 	fi
+	for pid in "${ending_order[@]}"; do
+		kill -"${ending[$pid]}" "$pid" 2>/dev/null || continue
+		wait_until 20 is_gone "$pid" || kill -KILL "$pid" || true
+	done
 	for pid in "${!started[@]}"; do
 		stop_victim "$pid"
 	done
@@ -216,11 +230,21 @@ skip_unless_root() {
 make_public_dir() {
 	public_dir=$(mktemp -d /tmp/memprobe-test.XXXXXX)
 	chmod 755 "$public_dir"
+	[ "$(id -u)" -ne 0 ] || chown 65534:65534 "$public_dir"
 	public_dirs+=("$public_dir")
 }
 
 as_user() {
 	setpriv --reuid=65534 --regid=65534 --clear-groups -- "$@"
+}
+
+# For servers that refuse to run as root.
+unprivileged() {
+	if [ "$(id -u)" -eq 0 ]; then
+		exec setpriv --reuid=65534 --regid=65534 --clear-groups -- "$@"
+	else
+		exec "$@"
+	fi
 }
 
 # Where nobody can read it: sets user_memprobe; and victims with start_victim_as_user.
