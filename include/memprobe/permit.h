@@ -27,7 +27,6 @@ enum permit_reason {
 	PERMIT_VANISHED,
 	PERMIT_KERNEL_THREAD,
 	PERMIT_ZOMBIE,
-	PERMIT_LEADER_EXITED, /* the main thread has exited, others live */
 	PERMIT_SELF,
 	PERMIT_FILTERED,       /* a seccomp filter on memprobe itself */
 	PERMIT_OTHER_USER,     /* uids or gids differ, and no CAP_SYS_PTRACE */
@@ -35,6 +34,7 @@ enum permit_reason {
 	PERMIT_NOT_DUMPABLE,
 	PERMIT_CAPABILITIES, /* the target may do more than memprobe */
 	PERMIT_YAMA,
+	PERMIT_LEADER_EXITED, /* the main thread has, others live: ask one of them */
 	PERMIT_TRACED,
 	PERMIT_FILE_MODE,	/* the file in /proc is its owner's alone */
 	PERMIT_SECURITY_MODULE, /* a guess: nothing else explains it */

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+extern const struct command cmd_check;
 extern const struct command cmd_completion;
 extern const struct command cmd_maps;
 extern const struct command cmd_stack;
@@ -10,6 +11,7 @@ extern const struct command cmd_stack;
 const struct command *const commands[] = {
 	&cmd_maps,
 	&cmd_stack,
+	&cmd_check,
 	&cmd_completion,
 	NULL,
 };

@@ -74,8 +74,8 @@ static enum permit_reason judge_kind(const struct permit_facts *facts, enum perm
 		return PERMIT_VANISHED;
 	if (facts->target.kernel_thread)
 		return PERMIT_KERNEL_THREAD;
-	if (facts->target.state == 'Z')
-		return facts->target.threads > 1 ? PERMIT_LEADER_EXITED : PERMIT_ZOMBIE;
+	if (facts->target.state == 'Z' && facts->target.threads <= 1)
+		return PERMIT_ZOMBIE;
 	if (facts->is_self && power == PERMIT_ATTACH)
 		return PERMIT_SELF;
 	return PERMIT_GRANTED;
@@ -143,6 +143,9 @@ enum permit_reason permit_judge(const struct permit_facts *facts, enum permit_po
 	reason = judge_access(facts, power);
 	if (reason)
 		return reason;
+	/* The other threads can still be attached to, and asked for the memory. */
+	if (errnum && facts->target.state == 'Z')
+		return PERMIT_LEADER_EXITED;
 	if (power == PERMIT_ATTACH && facts->target.tracer_pid)
 		return PERMIT_TRACED;
 	return errnum ? judge_rest(facts, power, errnum) : PERMIT_GRANTED;
@@ -342,11 +345,6 @@ static struct error *explain_kind(const struct permit_facts *facts, enum permit_
 					       pid, name),
 				  "its parent %d (%s) has not collected its exit status",
 				  (int)facts->target.ppid, name_or_unknown(facts->parent_name));
-	case PERMIT_LEADER_EXITED:
-		return error_create(ERROR_UNSUPPORTED,
-				    "the main thread of %d (%s) has exited while others live: "
-				    "the kernel no longer shows its memory",
-				    pid, name);
 	default:
 		return error_create(ERROR_UNSUPPORTED,
 				    "%d is memprobe itself, which cannot attach to itself", pid);
@@ -375,6 +373,10 @@ static struct error *explain_reason(const struct permit_facts *facts, enum permi
 		return explain_traced(facts, what);
 	case PERMIT_FILE_MODE:
 		return explain_file_mode(facts, what);
+	case PERMIT_LEADER_EXITED:
+		return error_create(ERROR_UNSUPPORTED,
+				    "%s %d: its main thread has exited while others live", what,
+				    (int)facts->pid);
 	case PERMIT_SECURITY_MODULE:
 		return explain_security_module(facts, what, errnum);
 	default:

@@ -1,0 +1,81 @@
+/*
+ * Processes that are hard to look at. `refuse dumpable`: not dumpable. `refuse zombie`: has a
+ * zombie as its child (`child PID`). `refuse traced`: has a child and traces it. `refuse leader`:
+ * its main thread ends while another lives.
+ */
+#include "victim.h"
+
+#include <pthread.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+
+static pid_t child_that(bool exits)
+{
+	pid_t child = fork();
+
+	if (child == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (exits)
+			_exit(0);
+		for (;;)
+			pause();
+	}
+	check_that(child > 0, "fork");
+	say("child %d", (int)child);
+	return child;
+}
+
+static void have_zombie(void)
+{
+	pid_t child = child_that(true);
+	siginfo_t info;
+
+	/* Without collecting it. */
+	check_that(!waitid(P_PID, (id_t)child, &info, WEXITED | WNOWAIT), "waitid");
+}
+
+static void trace_child(void)
+{
+	pid_t child = child_that(false);
+
+	check_that(!ptrace(PTRACE_SEIZE, child, 0, 0), "ptrace");
+}
+
+static void *live_on(void *unused)
+{
+	char path[64], line[256] = "";
+
+	/* Until the kernel has seen the main thread go. */
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", (int)getpid());
+	do {
+		FILE *file = fopen(path, "r");
+
+		check_that(file && fgets(line, sizeof(line), file), "stat");
+		fclose(file);
+	} while (!strstr(line, ") Z "));
+	victim_ready();
+	for (;;)
+		pause();
+	return unused;
+}
+
+int main(int argc, char **argv)
+{
+	const char *mode = argc > 1 ? argv[1] : "";
+	pthread_t thread;
+
+	victim_init();
+	if (!strcmp(mode, "dumpable"))
+		check_that(!prctl(PR_SET_DUMPABLE, 0), "prctl");
+	if (!strcmp(mode, "zombie"))
+		have_zombie();
+	if (!strcmp(mode, "traced"))
+		trace_child();
+	if (!strcmp(mode, "leader")) {
+		check_that(!pthread_create(&thread, NULL, live_on, NULL), "pthread_create");
+		pthread_exit(NULL);
+	}
+	victim_ready();
+	victim_serve(NULL);
+	return 0;
+}
