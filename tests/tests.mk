@@ -67,13 +67,11 @@ $(eval $(call victim-rule,,cc,g++,))
 LIVE_TESTS ?= $(sort $(wildcard tests/live/*.bats))
 RUN_TESTS = BUILD=$(BUILD) CHECK_JOBS=$(CHECK_JOBS) CHECK_TIMEOUT=$(CHECK_TIMEOUT) tests/run.sh
 
-.PHONY: check-run check-deps
+.PHONY: check-run
 check:
 	sh contrib/install-deps.sh --build --tests
+	$(MAKE) $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc)) all unit-tests victims
 	$(MAKE) check-run
-
-check-deps:
-	sh contrib/install-deps.sh --build --tests
 
 check-run: all unit-tests victims
 	$(RUN_TESTS) $(UNIT_TESTS) $(LIVE_TESTS)

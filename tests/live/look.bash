@@ -1,6 +1,11 @@
 # look_at PID: every command on a process that is at work, with what must be true of any process.
 # Set allocator=other for those whose allocator is not glibc's.
 
+refused_with_hint() {
+	status_is 5
+	[[ $stderr = *hint:* ]] || fail "no hint: $stderr"
+}
+
 look_at() {
 	local pid=$1 threads
 
@@ -35,10 +40,10 @@ look_at() {
 		status_is 0
 		json '.rss_before > 0 and .rss_after > 0 and (.returned | tostring | test("^[01]$"))'
 	else
-		status_is 5
-		[[ $stderr = *hint:* ]]
-		probe trim "$pid"
-		status_is 5
+		# Its figures and the trim are had through its own functions, or refused with a hint.
+		[ "$status" -eq 0 ] || refused_with_hint
+		probe trim "$pid" --json
+		[ "$status" -eq 0 ] || refused_with_hint
 	fi
 	if grep -qF '[heap]' "/proc/$pid/maps"; then
 		probe dump "$pid" heap -o "$BATS_TEST_TMPDIR/heap.bin"
