@@ -28,6 +28,10 @@ CLEANUP_DEFINE(table, struct table *, table_destroy)
 
 void table_column(struct table *table, const char *heading, enum table_align align);
 void table_cell(struct table *table, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* The same without printf(): for tables of many thousand rows. */
+void table_cell_text(struct table *table, const char *text);
+/* A hexadecimal address, without 0x. */
+void table_cell_hex(struct table *table, uint64_t address);
 /* A number of bytes in human units, right-aligned by its column; 0 shows as `-`. */
 void table_cell_size(struct table *table, uint64_t bytes);
 void table_rule(struct table *table);

@@ -297,6 +297,26 @@ void table_cell(struct table *table, const char *format, ...)
 		add_text(table, longer ? longer : text);
 }
 
+void table_cell_text(struct table *table, const char *text)
+{
+	if (table && !table->failed && table->column_count)
+		add_text(table, text);
+}
+
+void table_cell_hex(struct table *table, uint64_t address)
+{
+	char text[16];
+	size_t length = 0;
+
+	if (!table || table->failed || !table->column_count)
+		return;
+	do {
+		text[sizeof(text) - ++length] = "0123456789abcdef"[address & 15];
+		address >>= 4;
+	} while (address);
+	add_cell(table, text + sizeof(text) - length, length, length);
+}
+
 void table_cell_size(struct table *table, uint64_t bytes)
 {
 	char text[SIZE_TEXT_MAX] = "-";
