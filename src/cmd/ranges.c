@@ -1,0 +1,100 @@
+#include "memprobe/cmd.h"
+
+#include <string.h>
+
+#include "memprobe/classify.h"
+#include "memprobe/num.h"
+
+static struct error *unknown_range(const char *text)
+{
+	char types[160] = "";
+	size_t length = 0;
+
+	for (enum mapping_type type = 0; type < MAPPING_TYPES; type++)
+		length += snprintf(types + length, sizeof(types) - length, " %s",
+				   mapping_type_name(type));
+	return error_hint(
+		error_create(ERROR_USAGE, "'%s' is neither an address nor a type of mapping", text),
+		"write START END, START+SIZE, or one of:%s", types);
+}
+
+/* Neighbours become one range. */
+static struct error *ranges_of_type(struct target *target, enum mapping_type type,
+				    struct range_vec *ret)
+{
+	struct mapping_vec maps = { 0 };
+	struct error *error = target_read_classified(target, MAPS_PLAIN, &maps);
+
+	vec_for_each (mapping, &maps) {
+		struct range range = { mapping->start, mapping->end };
+
+		if (error || mapping->type != type)
+			continue;
+		if (ret->size && ret->data[ret->size - 1].end == range.start)
+			ret->data[ret->size - 1].end = range.end;
+		else
+			error = range_vec_append(ret, &range);
+	}
+	mappings_deinit(&maps);
+	if (!error && !ret->size)
+		error = error_create(ERROR_FAILED, "%s has no mapping of type %s", target->name,
+				     mapping_type_name(type));
+	return error;
+}
+
+static struct error *start_and_size(const char *text, const char *plus, struct range *ret)
+{
+	cleanup(free) char *start = strndup(text, plus - text);
+	struct error *error;
+	uint64_t size;
+
+	if (!start)
+		return &error_no_memory;
+	error = parse_address(start, &ret->start);
+	if (!error)
+		error = parse_size(plus + 1, &size);
+	if (error)
+		return error;
+	if (__builtin_add_overflow(ret->start, size, &ret->end))
+		return error_create(ERROR_USAGE, "range '%s' goes beyond the address space", text);
+	return NULL;
+}
+
+struct error *command_parse_ranges(struct command_context *context, int first, int *used_ret,
+				   struct range_vec *ret)
+{
+	int left = context->argument_count - first;
+	const char *text = context->arguments[first];
+	const char *plus = left > 0 ? strchr(text, '+') : NULL;
+	struct range range;
+	enum mapping_type type;
+	struct error *error;
+
+	if (left <= 0)
+		return error_create(ERROR_USAGE, "no range");
+	if (mapping_type_parse(text, &type)) {
+		*used_ret = 1;
+		return ranges_of_type(context->target, type, ret);
+	}
+	*used_ret = plus ? 1 : 2;
+	if (plus) {
+		error = start_and_size(text, plus, &range);
+	} else {
+		error = parse_address(text, &range.start);
+		if (error) {
+			error_destroy(error);
+			return unknown_range(text);
+		}
+		if (left < 2)
+			return error_hint(error_create(ERROR_USAGE, "range '%s' has no end", text),
+					  "write START END, or START+SIZE");
+		error = parse_address(context->arguments[first + 1], &range.end);
+	}
+	if (error)
+		return error;
+	if (range.end <= range.start)
+		return error_create(ERROR_USAGE, "range 0x%llx 0x%llx is %s",
+				    (unsigned long long)range.start, (unsigned long long)range.end,
+				    range.end == range.start ? "empty" : "reversed");
+	return range_vec_append(ret, &range);
+}
