@@ -112,11 +112,17 @@ check() { # [COMMAND...] PID, as JSON
 
 @test "main thread exited: the others are asked" {
 	start_victim refuse leader
-	check "$victim_pid"
+	leaderless=$(victim_truth child)
+	[[ $(cat "/proc/$leaderless/stat") == *") Z "* ]]
+	check "$leaderless"
 	status_is 0
 	row_says maps ok read
 	row_says memory ok read
 	row_says attach ok SEIZE
+	# Still there, and nobody holds it.
+	for status in "/proc/$leaderless/task/"*/status; do
+		grep -q '^TracerPid:.0$' "$status"
+	done
 	victim_check
 }
 

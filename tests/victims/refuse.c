@@ -1,7 +1,7 @@
 /*
  * Processes that are hard to look at. `refuse dumpable`: not dumpable. `refuse zombie`: has a
  * zombie as its child (`child PID`). `refuse traced`: has a child and traces it. `refuse leader`:
- * its main thread ends while another lives.
+ * has a child whose main thread has ended while another lives.
  */
 #include "victim.h"
 
@@ -41,11 +41,10 @@ static void trace_child(void)
 	check_that(!ptrace(PTRACE_SEIZE, child, 0, 0), "ptrace");
 }
 
-static void *live_on(void *unused)
+static void *tell_when_leader_is_gone(void *pipe)
 {
 	char path[64], line[256] = "";
 
-	/* Until the kernel has seen the main thread go. */
 	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", (int)getpid());
 	do {
 		FILE *file = fopen(path, "r");
@@ -53,16 +52,34 @@ static void *live_on(void *unused)
 		check_that(file && fgets(line, sizeof(line), file), "stat");
 		fclose(file);
 	} while (!strstr(line, ") Z "));
-	victim_ready();
+	check_that(write(*(int *)pipe, "", 1) == 1, "write");
 	for (;;)
 		pause();
-	return unused;
+	return NULL;
+}
+
+static void have_leaderless(void)
+{
+	static int gone[2];
+	pthread_t thread;
+	pid_t child;
+	char byte;
+
+	check_that(!pipe(gone), "pipe");
+	child = fork();
+	if (child == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		check_that(!pthread_create(&thread, NULL, tell_when_leader_is_gone, &gone[1]),
+			   "pthread_create");
+		pthread_exit(NULL);
+	}
+	check_that(child > 0 && read(gone[0], &byte, 1) == 1, "read");
+	say("child %d", (int)child);
 }
 
 int main(int argc, char **argv)
 {
 	const char *mode = argc > 1 ? argv[1] : "";
-	pthread_t thread;
 
 	victim_init();
 	if (!strcmp(mode, "dumpable"))
@@ -71,10 +88,8 @@ int main(int argc, char **argv)
 		have_zombie();
 	if (!strcmp(mode, "traced"))
 		trace_child();
-	if (!strcmp(mode, "leader")) {
-		check_that(!pthread_create(&thread, NULL, live_on, NULL), "pthread_create");
-		pthread_exit(NULL);
-	}
+	if (!strcmp(mode, "leader"))
+		have_leaderless();
 	victim_ready();
 	victim_serve(NULL);
 	return 0;
