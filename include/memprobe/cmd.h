@@ -38,6 +38,7 @@ struct command {
 	const char *name;
 	const char *arguments; /* between TARGET and options in the usage line, "" for none */
 	const char *summary;   /* what question it answers; one line, lower case */
+	const char *notes;     /* more for -h, e.g. what may happen; ends with a newline; NULL: nothing */
 	enum command_target target;
 	const struct command_option *options; /* ends with a NULL name; the common ones come on top */
 	unsigned arguments_min, arguments_max;

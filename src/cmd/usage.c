@@ -44,6 +44,8 @@ void command_usage(FILE *out, const struct command *command)
 	fputs("usage: ", out);
 	print_synopsis(out, command);
 	fprintf(out, "\n\n%s\n", command->summary);
+	if (command->notes)
+		fputs(command->notes, out);
 	if (command->target != TARGET_NONE)
 		fputs("TARGET is a PID, the name of a process, or a core file.\n", out);
 	if (command->options && command->options->name) {

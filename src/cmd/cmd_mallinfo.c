@@ -1,0 +1,177 @@
+#include "memprobe/cmd.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "memprobe/allocator_calls.h"
+#include "memprobe/log.h"
+#include "mallinfo_output.h"
+
+enum what { SHOW_TABLE, SHOW_XML, SHOW_STATS };
+
+static const struct command_option options[] = {
+	{ "method", 0, "HOW", "auto, call (the allocator's own functions) or walk (reads only)" },
+	{ "xml", 0, NULL, "the raw XML of malloc_info (glibc)" },
+	{ "stats", 0, NULL, "the allocator's own report, as text (glibc: malloc_stats)" },
+	{ NULL, 0, NULL, NULL },
+};
+
+static struct error *print_text(FILE *out, void *data)
+{
+	const struct call_text *text = data;
+
+	fwrite(text->bytes, 1, text->size, out);
+	if (text->size && text->bytes[text->size - 1] != '\n')
+		fputc('\n', out);
+	return NULL;
+}
+
+static struct error *choose_method(const struct command_context *context)
+{
+	const char *method = command_option(context, "method");
+
+	if (!method || !strcmp(method, "auto") || !strcmp(method, "call"))
+		return NULL;
+	if (!strcmp(method, "walk"))
+		return error_hint(error_create(ERROR_UNSUPPORTED,
+					       "this version of memprobe cannot walk a heap"),
+				  "--method=call runs the allocator's own functions in the target");
+	return error_create(ERROR_USAGE, "--method takes auto, call or walk, not '%s'", method);
+}
+
+static struct error *choose_what(const struct command_context *context, enum what *ret)
+{
+	bool xml = command_option(context, "xml"), stats = command_option(context, "stats");
+
+	if (xml && stats)
+		return error_create(ERROR_USAGE, "--xml and --stats exclude each other");
+	if (xml && context->json)
+		return error_create(ERROR_USAGE, "--xml and --json exclude each other");
+	*ret = xml ? SHOW_XML : stats ? SHOW_STATS : SHOW_TABLE;
+	return NULL;
+}
+
+/*
+ * malloc_stats counts in unsigned int up to glibc 2.36 and beyond: over 4 GiB it prints the rest
+ * of the division.
+ */
+static struct error *warn_of_overflow(struct allocator_caller *caller,
+				      const struct allocator_calls *calls)
+{
+	struct call_text raw = { 0 };
+	struct heap_stats stats;
+	struct error *error;
+	uint64_t total;
+
+	if (caller->allocator.kind != ALLOCATOR_PTMALLOC || caller->target->arch->bits != 64)
+		return NULL;
+	heap_stats_init(&stats);
+	error = calls->stats(caller, &stats, &raw);
+	total = error ? 0 : stats.totals.system + stats.mmapped_bytes;
+	if (total > UINT32_MAX)
+		log_warn(
+			"malloc_stats counts in 32 bits; the true figures are: system bytes %" PRIu64
+			", in use bytes %" PRIu64,
+			total, stats.totals.in_use + stats.mmapped_bytes);
+	call_text_deinit(&raw);
+	heap_stats_deinit(&stats);
+	return error;
+}
+
+static struct error *show_text(struct command_context *context, struct allocator_caller *caller,
+			       const struct allocator_calls *calls)
+{
+	struct call_text text = { 0 };
+	struct error *error = calls->text(caller, &text);
+
+	if (!error && text.size == 0)
+		log_warn("the allocator printed nothing: its stream may be buffered or closed");
+	if (!error)
+		error = warn_of_overflow(caller, calls);
+	command_stopped(context, call_stopped_us(caller->session));
+	if (!error && context->json)
+		error = command_write_json(context, mallinfo_json(context, NULL, text.bytes));
+	else if (!error)
+		error = command_print(context, print_text, &text);
+	call_text_deinit(&text);
+	return error;
+}
+
+static struct error *show_figures(struct command_context *context, struct allocator_caller *caller,
+				  const struct allocator_calls *calls, enum what what)
+{
+	struct call_text raw = { 0 };
+	struct heap_stats stats;
+	struct error *error;
+
+	heap_stats_init(&stats);
+	error = calls->stats(caller, &stats, &raw);
+	command_stopped(context, call_stopped_us(caller->session));
+	if (!error && what == SHOW_XML)
+		error = command_print(context, print_text, &raw);
+	else if (!error && context->json)
+		error = command_write_json(context, mallinfo_json(context, &stats, NULL));
+	else if (!error)
+		error = mallinfo_print(context, &stats, caller->allocator.name);
+	call_text_deinit(&raw);
+	heap_stats_deinit(&stats);
+	return error;
+}
+
+static struct error *show(struct command_context *context, struct allocator_caller *caller,
+			  const struct allocator_calls *calls, enum what what)
+{
+	if (what == SHOW_XML && caller->allocator.kind != ALLOCATOR_PTMALLOC)
+		return error_hint(error_create(ERROR_UNSUPPORTED,
+					       "%s has no malloc_info that would print XML",
+					       caller->allocator.name),
+				  "--stats prints its own report");
+	if (what == SHOW_STATS || !calls->stats)
+		return show_text(context, caller, calls);
+	return show_figures(context, caller, calls, what);
+}
+
+static struct error *no_functions(const struct allocator *allocator)
+{
+	return error_hint(
+		error_create(ERROR_UNSUPPORTED, "%s has no functions that tell its figures",
+			     allocator->name ? allocator->name : "the target's allocator"),
+		allocator->kind == ALLOCATOR_MUSL
+			? "musl's malloc keeps no statistics; `memprobe maps --by-type` shows what it "
+			  "mapped"
+			: "memprobe knows glibc's malloc, jemalloc, tcmalloc and mimalloc; `memprobe maps "
+			  "--by-type` shows what is mapped");
+}
+
+static struct error *run(struct command_context *context)
+{
+	struct allocator_caller caller = { .target = context->target };
+	cleanup(call) struct call_session *session = NULL;
+	const struct allocator_calls *calls;
+	enum what what = SHOW_TABLE;
+	struct error *error = choose_method(context);
+
+	if (!error)
+		error = choose_what(context, &what);
+	if (!error)
+		error = allocator_detect(context->target, &caller.allocator);
+	if (error)
+		return error;
+	calls = allocator_calls_find(caller.allocator.kind);
+	if (!calls)
+		return no_functions(&caller.allocator);
+	error = call_open(context->target, context->timeout_us, &session);
+	if (error)
+		return error;
+	caller.session = session;
+	return show(context, &caller, calls, what);
+}
+
+const struct command cmd_mallinfo = {
+	.name = "mallinfo",
+	.arguments = "",
+	.summary = "the allocator's own figures per arena, and which threads use it",
+	.target = TARGET_LIVE,
+	.options = options,
+	.run = run,
+};

@@ -1,0 +1,138 @@
+#include "memprobe/cmd.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "memprobe/allocator_calls.h"
+#include "memprobe/io.h"
+#include "memprobe/num.h"
+
+static const struct command_option options[] = {
+	{ "pad", 0, "SIZE", "free bytes to leave at the top of the heap (glibc; default 0)" },
+	{ "dry-run", 0, NULL, "what would come back; changes nothing" },
+	{ NULL, 0, NULL, NULL },
+};
+
+struct trim {
+	bool has_returned;
+	int64_t returned;
+	uint64_t rss_before, rss_after;
+};
+
+/*
+ * Resident bytes. From smaps_rollup, which counts pages; status and statm lag behind by up to 64
+ * pages a thread (kernel before 6.2, split RSS counters).
+ */
+static struct error *read_rss(struct target *target, uint64_t *ret)
+{
+	struct process_status status;
+	cleanup(free) char *text = NULL;
+	const char *line;
+	size_t size;
+	struct error *error = read_file_at(target->process->dirfd, "smaps_rollup", &text, &size);
+
+	line = error ? NULL : strstr(text, "\nRss:");
+	error_destroy(error);
+	if (line) {
+		*ret = strtoull(line + sizeof("\nRss:") - 1, NULL, 10) * 1024;
+		return NULL;
+	}
+	error = process_read_status(target->process, 0, &status);
+	if (!error)
+		*ret = status.vm_rss;
+	return error;
+}
+
+static struct error *print(FILE *out, void *data)
+{
+	const struct trim *trim = data;
+	uint64_t before = trim->rss_before, after = trim->rss_after;
+	char text[3][SIZE_TEXT_MAX];
+
+	fprintf(out, "RSS before  %s\nRSS after   %s\n%s    %s\n", format_size(before, text[0]),
+		format_size(after, text[1]), after > before ? "grown   " : "released",
+		format_size(after > before ? after - before : before - after, text[2]));
+	return NULL;
+}
+
+static json_t *json(struct command_context *context, const struct trim *trim)
+{
+	json_t *document = command_json(context);
+
+	json_object_set_new(document, "returned",
+			    trim->has_returned ? json_integer(trim->returned) : json_null());
+	json_object_set_new(document, "rss_before", json_integer((json_int_t)trim->rss_before));
+	json_object_set_new(document, "rss_after", json_integer((json_int_t)trim->rss_after));
+	json_object_set_new(
+		document, "released",
+		json_integer((json_int_t)trim->rss_before - (json_int_t)trim->rss_after));
+	return document;
+}
+
+static struct error *do_trim(struct command_context *context, const struct allocator *allocator,
+			     const struct allocator_calls *calls, uint64_t pad, struct trim *trim)
+{
+	cleanup(call) struct call_session *session = NULL;
+	struct allocator_caller caller = { context->target, *allocator, NULL };
+	struct error *error = call_open(context->target, context->timeout_us, &session);
+
+	if (error)
+		return error;
+	caller.session = session;
+	trim->returned = INT64_MIN;
+	error = read_rss(context->target, &trim->rss_before);
+	if (!error)
+		error = calls->trim(&caller, pad, &trim->returned);
+	trim->has_returned = trim->returned != INT64_MIN;
+	command_stopped(context, call_stopped_us(session));
+	return error ? error : read_rss(context->target, &trim->rss_after);
+}
+
+static struct error *run(struct command_context *context)
+{
+	const char *pad_text = command_option(context, "pad");
+	const struct allocator_calls *calls;
+	struct allocator allocator;
+	struct trim trim = { 0 };
+	struct error *error = NULL;
+	uint64_t pad = 0;
+
+	if (pad_text)
+		error = parse_size(pad_text, &pad);
+	if (error)
+		return error;
+	if (command_option(context, "dry-run"))
+		return error_hint(error_create(ERROR_UNSUPPORTED,
+					       "this version of memprobe cannot foretell a trim"),
+				  "without --dry-run it is done and measured; `memprobe mallinfo` "
+				  "shows how much is free");
+	error = allocator_detect(context->target, &allocator);
+	if (error)
+		return error;
+	calls = allocator_calls_find(allocator.kind);
+	if (!calls || !calls->trim)
+		return error_hint(
+			error_create(ERROR_UNSUPPORTED, "%s has no function that gives memory back",
+				     allocator.name ? allocator.name : "the target's allocator"),
+			"memprobe knows how to trim glibc's malloc, jemalloc, tcmalloc and "
+			"mimalloc");
+	if (pad && allocator.kind != ALLOCATOR_PTMALLOC)
+		return error_create(ERROR_UNSUPPORTED, "%s knows no --pad", allocator.name);
+	if (pad > UINT32_MAX && context->target->arch->word_size == 4)
+		return error_create(ERROR_USAGE, "--pad is larger than the target's address space");
+	error = do_trim(context, &allocator, calls, pad, &trim);
+	if (error)
+		return error;
+	if (context->json)
+		return command_write_json(context, json(context, &trim));
+	return command_print(context, print, &trim);
+}
+
+const struct command cmd_trim = {
+	.name = "trim",
+	.arguments = "",
+	.summary = "give the allocator's free memory back to the system",
+	.target = TARGET_LIVE,
+	.options = options,
+	.run = run,
+};

@@ -1,0 +1,17 @@
+/*
+ * mallinfo_output.h - an allocator's figures as a table and as JSON.
+ */
+#ifndef MALLINFO_OUTPUT_H
+#define MALLINFO_OUTPUT_H
+
+#include "memprobe/cmd.h"
+#include "memprobe/heap_stats.h"
+
+/* @stats NULL: the allocator gave only @text; @text NULL: none was asked for. */
+json_t *mallinfo_json(struct command_context *context, const struct heap_stats *stats,
+		      const char *text);
+
+struct error *mallinfo_print(struct command_context *context, const struct heap_stats *stats,
+			     const char *allocator);
+
+#endif

@@ -1,0 +1,316 @@
+/* glibc: malloc_info, malloc_stats, malloc_trim. None of them allocates. */
+#include "calls.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "memprobe/elf_file.h"
+#include "memprobe/io.h"
+#include "memprobe/malloc_info.h"
+#include "memprobe/num.h"
+#include "memprobe/ptmalloc.h"
+
+#define XML_PER_ARENA 16384u /* 127 size classes of at most 100 bytes */
+#define XML_MIN	      (256u << 10)
+#define STATS_MAX     (16u << 20)
+#define STACK_NEEDED  32768u
+
+/* Index of _fileno in struct _IO_FILE, in words. */
+#define FILE_FILENO 14
+
+/* ---- malloc_info ---- */
+
+static struct error *add_malloc_info(struct allocator_caller *caller, struct call_script *script,
+				     struct call_buffer *buffer, void *data)
+{
+	uint64_t function;
+	struct error *error = call_find_function(caller->session, "malloc_info", &function);
+
+	if (!error)
+		error = call_buffer_add_file(caller, script, buffer);
+	if (error)
+		return error;
+	call_add_function(script, function, 2,
+			  (struct call_arg[]){ CALL_ARG(0), CALL_ADDR(buffer->file) });
+	return NULL;
+}
+
+/* malloc_info counts the arenas along the same ring; as many were found before and after, so they
+ * are the same ones. */
+static struct error *add_addresses(const struct arena_vec *before, struct target *target,
+				   struct heap_stats *stats)
+{
+	struct arena_vec after = { 0 };
+	struct thread_vec threads = { 0 };
+	struct error *error = ptmalloc_find_arenas(target, &after);
+
+	if (error)
+		return error;
+	if (before->size != stats->arenas.size || after.size != stats->arenas.size)
+		goto out;
+	for (size_t i = 0; i < after.size; i++) {
+		stats->arenas.data[i].address = after.data[i].address;
+		stats->arenas.data[i].is_main = after.data[i].is_main;
+		stats->arenas.data[i].threads_known = true;
+	}
+	error = target_read_threads(target, &threads);
+	if (error)
+		goto out;
+	vec_for_each (thread, &threads) {
+		const struct arena *arena = arena_of_thread(target, thread, &after);
+
+		if (arena)
+			error = pid_vec_append(&stats->arenas.data[arena->index].threads,
+					       &thread->tid);
+		if (error)
+			break;
+	}
+out:
+	thread_vec_deinit(&threads);
+	arenas_deinit(&after);
+	return error;
+}
+
+static struct error *ptmalloc_stats(struct allocator_caller *caller, struct heap_stats *ret,
+				    struct call_text *raw_ret)
+{
+	struct call_options options = {
+		.uses_malloc = true,
+		.helper_allowed = true,
+		.abort_in_lock_wait = true,
+		.stack_needed = STACK_NEEDED,
+	};
+	struct arena_vec arenas = { 0 };
+	struct call_text text = { 0 };
+	struct error *error = ptmalloc_find_arenas(caller->target, &arenas);
+
+	if (!error)
+		error = call_for_text(caller, max_u64(XML_MIN, (arenas.size + 4) * XML_PER_ARENA),
+				      options, add_malloc_info, NULL, &text, NULL);
+	if (!error)
+		error = malloc_info_parse(text.bytes ? text.bytes : "", text.size, ret);
+	if (!error)
+		error = add_addresses(&arenas, caller->target, ret);
+	arenas_deinit(&arenas);
+	if (error)
+		call_text_deinit(&text);
+	else
+		*raw_ret = text;
+	return error;
+}
+
+/* ---- malloc_stats ---- */
+
+struct stats_run {
+	int fd; /* that stderr writes to */
+	struct call_text text;
+};
+
+/* The descriptor behind the target's stderr, which is where malloc_stats prints. */
+static struct error *find_stderr(struct target *target, int *ret)
+{
+	unsigned word = target->arch->word_size;
+	struct elf_symbol symbol;
+	uint64_t file;
+	uint32_t fd;
+	struct error *error;
+
+	if (!target_symbol(target, "stderr", &symbol, NULL))
+		return error_create(ERROR_UNSUPPORTED, "process %d has no symbol stderr",
+				    (int)target->pid);
+	error = target_read_word(target, symbol.address, &file);
+	if (!error)
+		error = target_read_u32(target, file + FILE_FILENO * word, &fd);
+	if (error)
+		return error;
+	if (fd > INT32_MAX)
+		return error_hint(error_create(ERROR_UNSUPPORTED,
+					       "stderr of process %d is closed: malloc_stats has "
+					       "nowhere to print",
+					       (int)target->pid),
+				  "`memprobe mallinfo` without --stats gives the same figures");
+	*ret = (int)fd;
+	return NULL;
+}
+
+/* What was written to the memfd, through the descriptor table of the thread that ran it. */
+static struct error *take_stats(struct target *target, const struct call_result *result, void *data)
+{
+	struct stats_run *run = data;
+	cleanup(close) int fd = -1;
+	char path[64];
+	size_t size = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/fd/%d", (int)target->pid, (int)result->tid,
+		 run->fd);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return error_errno(ERROR_FAILED, errno, "cannot open %s", path);
+	call_text_deinit(&run->text);
+	for (;;) {
+		char *bytes = realloc(run->text.bytes, size + STACK_NEEDED + 1);
+		ssize_t count;
+
+		if (!bytes)
+			return &error_no_memory;
+		run->text.bytes = bytes;
+		count = pread(fd, bytes + size, STACK_NEEDED, (off_t)size);
+		if (count < 0)
+			return error_errno(ERROR_FAILED, errno, "cannot read %s", path);
+		size += count;
+		bytes[size] = '\0';
+		run->text.size = size;
+		if (count == 0 || size >= STATS_MAX)
+			return NULL;
+	}
+}
+
+/* In a helper thread with a descriptor table of its own, which ends with it. */
+static void add_private_stats(struct call_script *script, int fd, uint64_t malloc_stats)
+{
+	const struct arch *arch = script->arch;
+	size_t name = call_add_data(script, "memprobe", sizeof("memprobe"));
+	size_t memfd = call_add_syscall(script, arch->syscalls.memfd_create, 2,
+					(struct call_arg[]){ CALL_ADDR(name), CALL_ARG(0) },
+					CALL_NO_ERRNO, 0);
+
+	call_add_syscall(script, arch->syscalls.dup3, 3,
+			 (struct call_arg[]){ CALL_WORD(memfd), CALL_ARG(fd), CALL_ARG(0) },
+			 CALL_NO_ERRNO, 0);
+	call_add_function(script, malloc_stats, 0, NULL);
+	call_add_marker(script);
+}
+
+/*
+ * In the only thread: its stderr is put aside and back. The words start as -1, which the clean-up
+ * calls refuse as a descriptor, should the script end before they are set.
+ */
+static void add_shared_stats(struct call_script *script, int fd, int flags, uint64_t malloc_stats)
+{
+	const struct arch *arch = script->arch;
+	size_t name = call_add_data(script, "memprobe", sizeof("memprobe"));
+	size_t saved = call_add_syscall(
+		script, arch->syscalls.fcntl, 3,
+		(struct call_arg[]){ CALL_ARG(fd), CALL_ARG(F_DUPFD_CLOEXEC), CALL_ARG(3) },
+		CALL_NO_ERRNO, 0);
+	size_t memfd = call_add_syscall(script, arch->syscalls.memfd_create, 2,
+					(struct call_arg[]){ CALL_ADDR(name), CALL_ARG(1) },
+					CALL_NO_ERRNO, 0);
+
+	memset(script->data + saved, 0xff, arch->word_size);
+	memset(script->data + memfd, 0xff, arch->word_size);
+	call_add_syscall(script, arch->syscalls.dup3, 3,
+			 (struct call_arg[]){ CALL_WORD(memfd), CALL_ARG(fd), CALL_ARG(0) },
+			 CALL_NO_ERRNO, 0);
+	call_add_function(script, malloc_stats, 0, NULL);
+	call_add_marker(script);
+	call_add_syscall(script, arch->syscalls.dup3, 3,
+			 (struct call_arg[]){ CALL_WORD(saved), CALL_ARG(fd), CALL_ARG(flags) },
+			 CALL_ANY, 0);
+	call_add_syscall(script, arch->syscalls.close, 1, (struct call_arg[]){ CALL_WORD(saved) },
+			 CALL_ANY, 0);
+	call_add_syscall(script, arch->syscalls.close, 1, (struct call_arg[]){ CALL_WORD(memfd) },
+			 CALL_ANY, 0);
+}
+
+/* O_CLOEXEC or 0, as the descriptor has it. */
+static int descriptor_flags(struct target *target, int fd)
+{
+	cleanup(free) char *text = NULL;
+	char path[32], *line;
+	struct error *error;
+	size_t size;
+
+	snprintf(path, sizeof(path), "fdinfo/%d", fd);
+	error = read_file_at(target->process->dirfd, path, &text, &size);
+	error_destroy(error);
+	line = error ? NULL : strstr(text, "flags:");
+	return line && strtoul(line + strlen("flags:"), NULL, 8) & O_CLOEXEC ? O_CLOEXEC : 0;
+}
+
+static struct error *is_threaded(struct target *target, bool *ret)
+{
+	struct pid_vec tids = { 0 };
+	struct error *error = process_list_threads(target->process, &tids);
+
+	*ret = tids.size > 1;
+	pid_vec_deinit(&tids);
+	return error;
+}
+
+static struct error *ptmalloc_text(struct allocator_caller *caller, struct call_text *ret)
+{
+	struct stats_run run = { 0 };
+	struct call_options options = {
+		.uses_malloc = true,
+		.stack_needed = STACK_NEEDED,
+		.at_marker = take_stats,
+		.at_marker_data = &run,
+	};
+	struct call_result result = { 0 };
+	struct call_script script;
+	uint64_t malloc_stats;
+	bool threaded;
+	struct error *error = find_stderr(caller->target, &run.fd);
+
+	if (!error)
+		error = call_find_function(caller->session, "malloc_stats", &malloc_stats);
+	if (!error)
+		error = is_threaded(caller->target, &threaded);
+	if (error)
+		return error;
+	call_begin(&script, caller->target->arch);
+	if (threaded)
+		add_private_stats(&script, run.fd, malloc_stats);
+	else
+		add_shared_stats(&script, run.fd, descriptor_flags(caller->target, run.fd),
+				 malloc_stats);
+	options.helper_allowed = options.helper_private_files = threaded;
+	error = call_run(caller->session, &script, &options, &result);
+	if (!error)
+		error = check_completed(&result, "redirect stderr");
+	if (error)
+		call_text_deinit(&run.text);
+	else
+		*ret = run.text;
+	return error;
+}
+
+/* ---- malloc_trim ---- */
+
+static struct error *ptmalloc_trim(struct allocator_caller *caller, uint64_t pad,
+				   int64_t *returned_ret)
+{
+	struct call_options options = {
+		.uses_malloc = true,
+		.helper_allowed = true,
+		.abort_in_lock_wait = true,
+		.stack_needed = STACK_NEEDED,
+	};
+	struct call_result result = { 0 };
+	struct call_script script;
+	uint64_t function;
+	size_t returned;
+	struct error *error = call_find_function(caller->session, "malloc_trim", &function);
+
+	if (error)
+		return error;
+	call_begin(&script, caller->target->arch);
+	returned = call_add_function(&script, function, 1, (struct call_arg[]){ CALL_ARG(pad) });
+	call_add_marker(&script);
+	error = call_run(caller->session, &script, &options, &result);
+	if (!error)
+		error = check_completed(&result, "trim");
+	if (!error)
+		*returned_ret = (int32_t)call_result_word(&result, &script, returned);
+	return error;
+}
+
+const struct allocator_calls calls_ptmalloc = {
+	.kind = ALLOCATOR_PTMALLOC,
+	.stats = ptmalloc_stats,
+	.text = ptmalloc_text,
+	.trim = ptmalloc_trim,
+};

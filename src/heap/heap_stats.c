@@ -1,0 +1,39 @@
+#include "memprobe/heap_stats.h"
+
+#include <string.h>
+
+void heap_figures_init(struct heap_figures *figures)
+{
+	/* All ones is STAT_UNKNOWN in every field. */
+	memset(figures, 0xff, sizeof(*figures));
+}
+
+void heap_stats_init(struct heap_stats *stats)
+{
+	*stats = (struct heap_stats){
+		.mmapped_count = STAT_UNKNOWN,
+		.mmapped_bytes = STAT_UNKNOWN,
+	};
+	heap_figures_init(&stats->totals);
+}
+
+void heap_stats_deinit(struct heap_stats *stats)
+{
+	vec_for_each (arena, &stats->arenas)
+		pid_vec_deinit(&arena->threads);
+	arena_stats_vec_deinit(&stats->arenas);
+	heap_extra_vec_deinit(&stats->extras);
+}
+
+struct error *heap_stats_add_arena(struct heap_stats *stats, unsigned index,
+				   struct arena_stats **ret)
+{
+	struct arena_stats arena = { .index = index };
+	struct error *error;
+
+	heap_figures_init(&arena.figures);
+	error = arena_stats_vec_append(&stats->arenas, &arena);
+	if (!error)
+		*ret = &stats->arenas.data[stats->arenas.size - 1];
+	return error;
+}
