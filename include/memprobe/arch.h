@@ -22,7 +22,8 @@
 
 /* Numbers of the system calls that memprobe runs in, or asks about in, a target; -1: has none. */
 struct arch_syscalls {
-	int rt_sigprocmask, rt_sigpending, rt_sigreturn, mmap, munmap, mprotect, mremap, brk, madvise;
+	int rt_sigprocmask, rt_sigpending, rt_sigreturn, mmap, munmap, mprotect, mremap, brk,
+		madvise;
 	int futex, clone, exit, memfd_create, dup3, close, write, wait4, ftruncate, fcntl, gettid;
 	/* Waits that PTRACE_INTERRUPT alone ends with EINTR (kernel: they return -EINTR). */
 	int epoll_wait, epoll_pwait, epoll_pwait2, rt_sigtimedwait, rt_sigtimedwait_time64;
@@ -42,8 +43,8 @@ struct arch {
 	unsigned word_size; /* bytes of a pointer */
 	uint16_t elf_machine;
 	uint8_t elf_class;
-	unsigned red_zone; /* bytes below the stack pointer that belong to the frame */
-	uint32_t audit_arch; /* AUDIT_ARCH_*, what a seccomp filter sees */
+	unsigned red_zone;    /* bytes below the stack pointer that belong to the frame */
+	uint32_t audit_arch;  /* AUDIT_ARCH_*, what a seccomp filter sees */
 	uint64_t address_max; /* first address beyond user space */
 	struct arch_syscalls syscalls;
 	const struct arch_register *registers; /* ends with dwarf == -1 */

@@ -13,19 +13,19 @@
 
 #define cleanup(name) __attribute__((cleanup(name##_cleanup)))
 
-#define CLEANUP_DEFINE(name, type, function)                                                       \
-	static inline void name##_cleanup(type *pointer)                                           \
-	{                                                                                          \
-		if (*pointer)                                                                      \
-			function(*pointer);                                                        \
+#define CLEANUP_DEFINE(name, type, function)             \
+	static inline void name##_cleanup(type *pointer) \
+	{                                                \
+		if (*pointer)                            \
+			function(*pointer);              \
 	}
 
 /* Takes the value out of a variable with a cleanup, so that the scope's end leaves it alone. */
-#define take_pointer(variable)                                                                     \
-	({                                                                                         \
-		__typeof__(variable) taken_ = (variable);                                          \
-		(variable) = NULL;                                                                 \
-		taken_;                                                                            \
+#define take_pointer(variable)                            \
+	({                                                \
+		__typeof__(variable) taken_ = (variable); \
+		(variable) = NULL;                        \
+		taken_;                                   \
 	})
 
 static inline void free_cleanup(void *pointer)

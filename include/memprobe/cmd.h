@@ -19,8 +19,8 @@
 #include "memprobe/target.h"
 
 struct command_option {
-	const char *name; /* long name, without dashes */
-	char letter;	  /* 0: none */
+	const char *name;     /* long name, without dashes */
+	char letter;	      /* 0: none */
 	const char *argument; /* in capitals; NULL: a flag */
 	const char *help;
 };
@@ -38,9 +38,11 @@ struct command {
 	const char *name;
 	const char *arguments; /* between TARGET and options in the usage line, "" for none */
 	const char *summary;   /* what question it answers; one line, lower case */
-	const char *notes;     /* more for -h, e.g. what may happen; ends with a newline; NULL: nothing */
+	/* More for -h, e.g. what may happen; ends with a newline; NULL: nothing. */
+	const char *notes;
 	enum command_target target;
-	const struct command_option *options; /* ends with a NULL name; the common ones come on top */
+	/* Ends with a NULL name; the common ones come on top. */
+	const struct command_option *options;
 	unsigned arguments_min, arguments_max;
 	bool hidden;
 	/* An error ends up on stderr and as the exit status. For an output that is written but
@@ -50,10 +52,11 @@ struct command {
 
 struct command_context {
 	const struct command *command;
-	struct target *target; /* opened before run(); NULL for TARGET_NONE and an absent optional */
+	/* Opened before run(); NULL for TARGET_NONE and an absent optional. */
+	struct target *target;
 	const char *target_text;
 	int argument_count;
-	char **arguments; /* after TARGET */
+	char **arguments;	    /* after TARGET */
 	const char **option_values; /* by index into command->options; see command_option() */
 	bool json, quiet, color;
 	int verbose;
@@ -94,8 +97,8 @@ bool command_interrupted(void);
 
 /*
  * `START END`, `START+SIZE`, or a mapping type, from context->arguments[first...]. For a type,
- * every mapping of it; sorted, half-open. The number of arguments used in *used_ret. ERROR_USAGE for reversed or empty
- * ranges, overflow, unknown names.
+ * every mapping of it; sorted, half-open. The number of arguments used in *used_ret. ERROR_USAGE
+ * for reversed or empty ranges, overflow, unknown names.
  */
 struct range {
 	uint64_t start, end;

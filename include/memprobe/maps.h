@@ -18,15 +18,15 @@ enum mapping_type {
 	MAPPING_EXE,
 	MAPPING_LIB,
 	MAPPING_FILE,
-	MAPPING_HEAP,	      /* brk area */
-	MAPPING_ARENA,	      /* heap of a non-main arena of glibc, reserve included */
-	MAPPING_MMAP_CHUNK,   /* a block that malloc mapped by itself */
-	MAPPING_STACK,	      /* of the main thread */
+	MAPPING_HEAP,	    /* brk area */
+	MAPPING_ARENA,	    /* heap of a non-main arena of glibc, reserve included */
+	MAPPING_MMAP_CHUNK, /* a block that malloc mapped by itself */
+	MAPPING_STACK,	    /* of the main thread */
 	MAPPING_THREAD_STACK,
 	MAPPING_ANON,
-	MAPPING_SHM,	      /* shared anonymous, memfd, /dev/shm, System V */
-	MAPPING_GUARD,	      /* no access, nothing behind it */
-	MAPPING_KERNEL,	      /* vdso, vvar, vsyscall */
+	MAPPING_SHM,	/* shared anonymous, memfd, /dev/shm, System V */
+	MAPPING_GUARD,	/* no access, nothing behind it */
+	MAPPING_KERNEL, /* vdso, vvar, vsyscall */
 	MAPPING_TYPES
 };
 

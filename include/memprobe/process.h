@@ -17,8 +17,8 @@ VEC_DEFINE(pid_vec, pid_t)
 
 struct process {
 	pid_t pid;
-	int dirfd;	      /* /proc/PID */
-	uint64_t start_time;  /* clock ticks after boot: with pid, the identity */
+	int dirfd;	     /* /proc/PID */
+	uint64_t start_time; /* clock ticks after boot: with pid, the identity */
 };
 
 /*
@@ -33,25 +33,27 @@ CLEANUP_DEFINE(process, struct process *, process_close)
 /* False once it has exited (a zombie is still there) or its PID has been given to another. */
 bool process_is_alive(const struct process *process);
 
-/* Those whose comm, or the last component of argv[0] or exe, is exactly @name; never memprobe itself. */
+/* Those whose comm, or the last component of argv[0] or exe, is exactly @name; never memprobe
+ * itself. */
 struct error *process_find_by_name(const char *name, struct pid_vec *ret);
 
-/* Fields of /proc/PID/status or /proc/PID/task/TID/status (and of stat where it says so). What a kernel does not show is -1 or 0 as noted. */
+/* Fields of /proc/PID/status or /proc/PID/task/TID/status (and of stat where it says so). What a
+ * kernel does not show is -1 or 0 as noted. */
 struct process_status {
-	char name[64];	      /* comm, escapes undone */
-	char state;	      /* R S D T t Z X I */
+	char name[64]; /* comm, escapes undone */
+	char state;    /* R S D T t Z X I */
 	pid_t tgid, ppid, tracer_pid;
-	pid_t ns_tid;	      /* the id in the innermost PID namespace; 0: unknown */
+	pid_t ns_tid; /* the id in the innermost PID namespace; 0: unknown */
 	uid_t uid, euid, suid, fsuid;
 	gid_t gid, egid, sgid, fsgid;
 	uint64_t cap_effective, cap_permitted;
-	int seccomp;	      /* 0 none, 1 strict, 2 filter, -1 unknown */
-	int seccomp_filters;  /* count, -1 unknown */
+	int seccomp;	     /* 0 none, 1 strict, 2 filter, -1 unknown */
+	int seccomp_filters; /* count, -1 unknown */
 	bool no_new_privs;
-	bool kernel_thread;   /* no mm: no Vm lines, or Kthread: 1 */
-	bool shadow_stack;    /* x86_Thread_features: shstk */
+	bool kernel_thread; /* no mm: no Vm lines, or Kthread: 1 */
+	bool shadow_stack;  /* x86_Thread_features: shstk */
 	uint64_t sig_blocked, sig_ignored, sig_caught, sig_pending;
-	uint64_t vm_rss;      /* bytes */
+	uint64_t vm_rss; /* bytes */
 	unsigned threads;
 };
 

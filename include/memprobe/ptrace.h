@@ -64,12 +64,13 @@ struct error *ptrace_set_regs(pid_t tid, const struct user_regs_struct *regs);
 struct error *ptrace_set_pc(pid_t tid, uint64_t pc);
 
 /*
- * Waits until @tid stops or exits, at most @timeout_us. Needs ptrace_prepare() before. A stop is reported again on every
- * call until the thread is resumed.
+ * Waits until @tid stops or exits, at most @timeout_us. Needs ptrace_prepare() before. A stop is
+ * reported again on every call until the thread is resumed.
  */
 struct error *ptrace_wait(pid_t tid, uint64_t timeout_us, struct ptrace_stop *ret);
 
-/* Blocks SIGCHLD (waiting is by sigtimedwait) and locks memprobe's memory as far as it may. Once. */
+/* Blocks SIGCHLD (waiting is by sigtimedwait) and locks memprobe's memory as far as it may. Once.
+ */
 void ptrace_prepare(void);
 
 /*

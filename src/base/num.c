@@ -55,7 +55,7 @@ struct error *parse_time(const char *text, uint64_t *us_ret)
 	static const struct {
 		const char *unit;
 		double us;
-	} units[] = { { "", 1e6 },  { "s", 1e6 },  { "ms", 1e3 },
+	} units[] = { { "", 1e6 }, { "s", 1e6 },  { "ms", 1e3 },
 		      { "us", 1 }, { "m", 60e6 }, { "h", 3600e6 } };
 	double value;
 	char *end;

@@ -7,7 +7,8 @@ extern const struct command cmd_completion;
 extern const struct command cmd_maps;
 extern const struct command cmd_stack;
 
-/* In the order of `memprobe -h`. */
+/* In the order of `memprobe -h`, a line each. */
+/* clang-format off */
 const struct command *const commands[] = {
 	&cmd_maps,
 	&cmd_stack,
@@ -15,6 +16,7 @@ const struct command *const commands[] = {
 	&cmd_completion,
 	NULL,
 };
+/* clang-format on */
 
 const struct command *command_find(const char *name)
 {

@@ -251,9 +251,8 @@ static struct error *parse_options(struct command_context *context, int argc, ch
 		if (value >= OPTION_COMMAND)
 			context->option_values[value - OPTION_COMMAND] = optarg ? optarg : "";
 		else
-			error = set_common_option(context,
-						  common_options[value - OPTION_COMMON].name,
-						  optarg, seen);
+			error = set_common_option(
+				context, common_options[value - OPTION_COMMON].name, optarg, seen);
 	}
 	parser_deinit(&parser);
 	return error;
@@ -317,9 +316,9 @@ static struct error *run_command(struct command_context *context, int argc, char
 	}
 	if ((unsigned)argc < command->arguments_min || (unsigned)argc > command->arguments_max)
 		return error_hint(error_create(ERROR_USAGE, "%s: %s", command->name,
-					       (unsigned)argc < command->arguments_min ?
-						       "too few arguments" :
-						       "too many arguments"),
+					       (unsigned)argc < command->arguments_min
+						       ? "too few arguments"
+						       : "too many arguments"),
 				  "memprobe %s TARGET%s%s", command->name,
 				  *command->arguments ? " " : "", command->arguments);
 	context->argument_count = argc;

@@ -47,8 +47,8 @@ struct error *ptrace_interrupt(pid_t tid)
 
 void ptrace_detach(pid_t tid, int signal)
 {
-	struct error *error = ptrace_call(PTRACE_DETACH, tid, 0, (void *)(uintptr_t)signal,
-					  "detach from thread");
+	struct error *error =
+		ptrace_call(PTRACE_DETACH, tid, 0, (void *)(uintptr_t)signal, "detach from thread");
 
 	/* A thread that is gone needs no detaching. */
 	if (error && error->errnum != ESRCH)
@@ -73,8 +73,8 @@ struct error *ptrace_set_regs(pid_t tid, const struct user_regs_struct *regs)
 
 struct error *ptrace_set_pc(pid_t tid, uint64_t pc)
 {
-	return ptrace_call(PTRACE_POKEUSER, tid, offsetof(struct user_regs_struct, rip),
-			   (void *)pc, "write the registers of thread");
+	return ptrace_call(PTRACE_POKEUSER, tid, offsetof(struct user_regs_struct, rip), (void *)pc,
+			   "write the registers of thread");
 }
 
 uint64_t clock_us(void)
