@@ -4,14 +4,18 @@
 
 extern const struct command cmd_check;
 extern const struct command cmd_completion;
+extern const struct command cmd_dump;
 extern const struct command cmd_maps;
 extern const struct command cmd_stack;
+extern const struct command cmd_threads;
 
 /* In the order of `memprobe -h`, a line each. */
 /* clang-format off */
 const struct command *const commands[] = {
 	&cmd_maps,
+	&cmd_threads,
 	&cmd_stack,
+	&cmd_dump,
 	&cmd_check,
 	&cmd_completion,
 	NULL,
