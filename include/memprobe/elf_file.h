@@ -17,8 +17,22 @@ struct elf_symbol {
 	uint8_t type; /* STT_FUNC, STT_OBJECT, STT_GNU_IFUNC, STT_TLS (address is then the offset) */
 };
 
-/* Loads module->image through the target, once. */
+/*
+ * Copies the whole file to module->image, once: for libraries that want it so. The functions below
+ * read only what they need, and do without. (A copy, since a file that is cut short under a
+ * mapping kills who reads it.)
+ */
 struct error *module_load(struct target *target, struct module *module);
+
+/* Frees what this file keeps for the module. */
+void module_unload(struct module *module);
+
+/*
+ * Bytes of the module's file at @offset; of the target's memory where the file cannot be opened.
+ * All of @size, or an error.
+ */
+struct error *module_read(struct target *target, struct module *module, uint64_t offset,
+			  void *buffer, size_t size);
 
 /*
  * A defined symbol of .dynsym, else of .symtab, by exact name; the default version where there
@@ -28,8 +42,9 @@ bool module_symbol(struct target *target, struct module *module, const char *nam
 		   struct elf_symbol *ret);
 
 /*
- * The symbol as the dynamic linker would find it for the program: modules in link-map order, the
- * executable first. An IFUNC is given back as such: its address is the resolver's.
+ * The symbol as the dynamic linker would find it for the program: .dynsym of the modules in
+ * link-map order, the executable first; then .symtab of the executable, for programs linked
+ * statically. An IFUNC is given back as such: its address is the resolver's.
  */
 bool target_symbol(struct target *target, const char *name, struct elf_symbol *ret,
 		   struct module **module_ret);

@@ -33,7 +33,8 @@ struct thread {
 	pid_t ns_tid; /* the id the process itself knows it by */
 	char name[64];
 	char state; /* as in /proc/PID/stat; 0: unknown */
-	/* The mapping its stack lies in, without guard; 0, 0: not found. */
+	/* Its stack without guard: the mapping it lies in, or the part of it that is this
+	 * thread's; 0, 0: not found. */
 	uint64_t stack_start, stack_end;
 	uint64_t sp;		 /* 0: not known without stopping it (it was running) */
 	uint64_t thread_pointer; /* address of its TCB (struct pthread); 0: not found */
@@ -41,32 +42,54 @@ struct thread {
 
 VEC_DEFINE(thread_vec, struct thread)
 
+/* One mapping of a module: [start, end) shows its file from @offset on. */
+struct module_segment {
+	uint64_t start, end;
+	uint64_t offset;
+	unsigned perms; /* enum mapping_perms */
+};
+
+VEC_DEFINE(module_segment_vec, struct module_segment)
+
+struct elf_file;
+
 /* An ELF file, or the vdso, mapped into the target. */
 struct module {
 	char *path;	     /* owned; as the target sees it */
 	uint64_t start, end; /* from its first to its last mapping */
+	struct module_segment_vec segments; /* by address */
 	uint64_t bias;	     /* what to add to an address in the file */
 	uint64_t inode;
 	dev_t device;
 	bool is_exe;
 	bool is_vdso;
 	bool deleted;
-	void *image;  /* cached by elf.c: the file's bytes, mapped or copied; NULL until needed */
+	struct elf_file *elf; /* headers and symbols, once read; owned by elf_file.c */
+	void *image;	      /* the file's bytes, copied by module_load(); NULL until then */
 	size_t image_size;
-	bool image_is_mapped; /* by mmap(2), else malloc'ed */
 };
 
 VEC_DEFINE(module_vec, struct module)
 
 struct target_ops {
-	/* All of [address, address + size) or ERROR_FAULT with the first bad address. */
+	/*
+	 * All of [address, address + size), or ERROR_FAULT with the first bad address, what lies
+	 * before it being read. Like a debugger, a live target also reads what the process itself
+	 * may not (PROT_NONE): skip such mappings where they do not matter.
+	 */
 	struct error *(*read)(struct target *target, uint64_t address, void *buffer, size_t size);
 	/* Fresh on every call. Sorted by address. Not yet classified. */
 	struct error *(*read_maps)(struct target *target, enum maps_detail detail,
 				   struct mapping_vec *ret);
 	struct error *(*read_threads)(struct target *target, struct thread_vec *ret);
-	/* The bytes of the module's file. */
-	struct error *(*load_image)(struct target *target, struct module *module);
+	/*
+	 * Opens the very file that the module maps, for reading; the caller closes it. Where that
+	 * fails (or the op is NULL), the module is read from the target's memory.
+	 */
+	struct error *(*open_module)(struct target *target, const struct module *module,
+				     int *fd_ret);
+	/* /proc/PID/auxv as it is; the caller frees it. NULL: there is none. */
+	struct error *(*read_auxv)(struct target *target, char **bytes_ret, size_t *size_ret);
 	/*
 	 * For each page of [address, address + pages * PAGE_SIZE) whether it holds data of its own:
 	 * not present and not swapped means that reading it would give zeros (anonymous memory).
@@ -110,7 +133,13 @@ struct error *target_page_present(struct target *target, uint64_t address, size_
 				  bool *present);
 struct error *target_modules(struct target *target, const struct module_vec **ret);
 
+/* An entry of the auxiliary vector (AT_PHDR ...); false: not there. */
+bool target_auxv(struct target *target, uint64_t type, uint64_t *ret);
+
+/* For backends: frees what target_modules() has built. */
+void target_forget_modules(struct target *target);
+
 /* The module that has @address in one of its mappings, or NULL (also on error). */
-const struct module *target_module_at(struct target *target, uint64_t address);
+struct module *target_module_at(struct target *target, uint64_t address);
 
 #endif

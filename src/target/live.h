@@ -1,0 +1,32 @@
+/*
+ * live.h - what the files of the live backend share.
+ */
+#ifndef MEMPROBE_TARGET_LIVE_H
+#define MEMPROBE_TARGET_LIVE_H
+
+#include "memprobe/target.h"
+
+struct live {
+	int mem_fd; /* /proc/PID/mem; -1: mem_errno tells why */
+	int mem_errno;
+	int pagemap_fd;	  /* -1: not opened yet */
+	int root_fd;	  /* /proc/PID/root; -1: not opened yet */
+	pid_t memory_tid; /* a thread that has the memory: the leader, unless that has ended */
+	char prefix[32];  /* of files below process->dirfd that tell about the memory */
+	bool no_vm_readv; /* process_vm_readv is forbidden, by a seccomp filter say */
+	bool was_zombie;  /* when it was opened */
+};
+
+/* Opens a file of the process about its memory; -1: errno. */
+int live_open(struct target *target, const char *name, int flags);
+
+/* Why a process that was there has no memory any more. */
+struct error *live_gone(struct target *target);
+
+/* Whether @path, as the target sees it, is a file with that inode now. */
+bool live_path_has_inode(struct target *target, const char *path, uint64_t inode);
+
+struct error *live_open_module(struct target *target, const struct module *module, int *fd_ret);
+struct error *live_read_threads(struct target *target, struct thread_vec *ret);
+
+#endif
