@@ -29,7 +29,7 @@
 /* ---- scripts ---- */
 
 #define CALL_STEPS_MAX 24
-#define CALL_DATA_MAX  1024
+#define CALL_DATA_MAX  3072
 
 enum call_op {
 	CALL_OP_END,
@@ -58,12 +58,20 @@ struct call_arg {
 #define CALL_ADDR(o) ((struct call_arg){ CALL_DATA_ADDRESS, (o) })
 #define CALL_WORD(o) ((struct call_arg){ CALL_DATA_WORD, (o) })
 
-/* When a step counts as failed; the script then goes on at its cleanup steps. */
+/*
+ * When a step counts as failed. If it is the first step, the script ends; later ones go on at the
+ * cleanup steps. So a script takes what it has to give back in its first step. Cleanup steps
+ * cannot fail.
+ */
 enum call_check {
-	CALL_ANY,	  /* never */
-	CALL_NO_ERRNO,	  /* the result is -4095..-1: a system call's error */
-	CALL_EXPECT,	  /* the result differs from `expect` */
+	CALL_ANY,      /* never */
+	CALL_NO_ERRNO, /* the result is -4095..-1: a system call's error */
+	CALL_EXPECT,   /* the result differs from `expect` */
 };
+
+/* call_step.fail beside the index of a step. */
+#define CALL_FAIL_END	  (-1)
+#define CALL_FAIL_CLEANUP (-2)
 
 struct call_step {
 	enum call_op op;
@@ -71,15 +79,16 @@ struct call_step {
 	struct call_arg args[6];
 	enum call_check check;
 	uint64_t expect;
+	bool has_result;
 	size_t result; /* data offset of a word that takes the result */
+	int fail;      /* the step to go on with after a failure */
 };
 
 struct call_script {
 	const struct arch *arch;
 	struct call_step steps[CALL_STEPS_MAX];
 	unsigned step_count;
-	int marker;  /* index of the marker step, -1: none yet */
-	unsigned cleanup; /* steps from here run also after a failed step or an abort */
+	int marker; /* index of the marker step, -1: none yet; the cleanup steps follow it */
 	uint8_t data[CALL_DATA_MAX];
 	size_t data_size;
 	/* Set by the adders when memory ran out of room; call_run() then fails. */
@@ -90,6 +99,9 @@ void call_begin(struct call_script *script, const struct arch *arch);
 
 /* Reserves data (word-aligned), copies @bytes there (NULL: zeros); returns its offset. */
 size_t call_add_data(struct call_script *script, const void *bytes, size_t size);
+
+/* Any step; returns its index. */
+int call_add_step(struct call_script *script, const struct call_step *step);
 
 /* The steps return the data offset of their result. @count arguments at @args. */
 size_t call_add_function(struct call_script *script, uint64_t address, unsigned count,
@@ -148,6 +160,9 @@ struct error *call_open(struct target *target, uint64_t timeout_us, struct call_
 
 struct error *call_run(struct call_session *session, const struct call_script *script,
 		       const struct call_options *options, struct call_result *ret);
+
+/* What it was opened on. */
+struct target *call_target(const struct call_session *session);
 
 /* The longest time that a thread was held so far, microseconds. */
 uint64_t call_stopped_us(const struct call_session *session);

@@ -24,7 +24,7 @@ struct call_argument {
 };
 
 struct call_expression {
-	char *function; /* owned; a name, or an address that begins with 0x */
+	char *function; /* owned */
 	size_t count;
 	struct call_argument arguments[CALL_ARGUMENTS_MAX];
 };

@@ -2,12 +2,15 @@
 
 #include <string.h>
 
+extern const struct command cmd_call;
 extern const struct command cmd_check;
 extern const struct command cmd_completion;
 extern const struct command cmd_dump;
+extern const struct command cmd_mallinfo;
 extern const struct command cmd_maps;
 extern const struct command cmd_stack;
 extern const struct command cmd_threads;
+extern const struct command cmd_trim;
 
 /* In the order of `memprobe -h`, a line each. */
 /* clang-format off */
@@ -15,6 +18,9 @@ const struct command *const commands[] = {
 	&cmd_maps,
 	&cmd_threads,
 	&cmd_stack,
+	&cmd_mallinfo,
+	&cmd_trim,
+	&cmd_call,
 	&cmd_dump,
 	&cmd_check,
 	&cmd_completion,

@@ -1,0 +1,492 @@
+#include "memprobe/call.h"
+
+#include <cpuid.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "memprobe/elf_file.h"
+#include "memprobe/log.h"
+#include "memprobe/num.h"
+#include "memprobe/permit.h"
+#include "memprobe/seccomp.h"
+#include "session.h"
+
+/* Between two rounds over all threads; grows, since a thread that is never let run stays unfit. */
+#define ROUND_PAUSE_US	   200
+#define ROUND_PAUSE_MAX_US 20000
+
+/* Rounds in vain before a helper thread is tried. */
+#define ROUNDS_BEFORE_HELPER 4
+
+/* Stack that a script's functions get unless they ask for more. */
+#define DEFAULT_STACK (16u << 10)
+
+/* AMX: 8 KiB of tiles that no function we call touches, and that few kernels let be saved. */
+#define XSAVE_LEAVE_OUT (UINT64_C(3) << 17)
+
+/* ---- opening ---- */
+
+static struct error *take_lock(struct call_session *session)
+{
+	uint64_t deadline = clock_us() + session->timeout_us;
+
+	session->lock = openat(session->target->process->dirfd, ".", O_RDONLY | O_CLOEXEC);
+	if (session->lock < 0)
+		return error_errno(ERROR_FAILED, errno, "cannot open /proc/%d",
+				   (int)session->target->pid);
+	while (flock(session->lock, LOCK_EX | LOCK_NB) < 0) {
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			return error_errno(ERROR_FAILED, errno, "cannot lock /proc/%d",
+					   (int)session->target->pid);
+		if (clock_us() >= deadline)
+			return error_hint(error_create(ERROR_BUSY,
+						       "another memprobe is at work on %d",
+						       (int)session->target->pid),
+					  "wait for it, or give --timeout more time");
+		usleep(1000);
+	}
+	return NULL;
+}
+
+/* Offsets and sizes of the standard format: Intel SDM vol. 1, 13.4.3; CPUID leaf 0xd. */
+static void measure_xsave(struct call_session *session)
+{
+	uint32_t eax, ebx, ecx, edx, low, high;
+	uint64_t enabled;
+
+	session->xsave_used = 512;
+	session->xsave_size = 576;
+	if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || !(ecx & bit_OSXSAVE))
+		return;
+	__asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+	enabled = low | (uint64_t)high << 32;
+	session->xsave_mask = enabled & ~XSAVE_LEAVE_OUT;
+	session->xsave_used = 576;
+	for (unsigned i = 2; i < 63; i++) {
+		if (!(session->xsave_mask >> i & 1))
+			continue;
+		__cpuid_count(0xd, i, eax, ebx, ecx, edx);
+		session->xsave_used = max_u64(session->xsave_used, ebx + eax);
+	}
+	session->xsave_size = round_up(session->xsave_used + 4, 64);
+}
+
+static void measure_static_tls(struct call_session *session)
+{
+	struct module_vec *modules;
+	struct error *error = target_modules(session->target, (const struct module_vec **)&modules);
+
+	if (error) {
+		error_destroy(error);
+		return;
+	}
+	/* What ld.so keeps in reserve for late-comers, and then every module that is there. */
+	session->static_tls = 4096;
+	for (size_t i = 0; i < modules->size; i++) {
+		Elf64_Phdr header;
+
+		for (unsigned n = 0; n < 64 && module_program_header(session->target,
+								     &modules->data[i], n, &header);
+		     n++)
+			if (header.p_type == PT_TLS)
+				session->static_tls +=
+					header.p_memsz + min_u64(header.p_align, 4096);
+	}
+}
+
+static struct error *check_process(struct target *target)
+{
+	struct process_status status;
+	struct error *error;
+
+	if (!target->process)
+		return error_create(ERROR_UNSUPPORTED, "only a live process can be called");
+	error = process_read_status(target->process, 0, &status);
+	if (error)
+		return error;
+	if (target->pid == getpid())
+		return error_create(ERROR_UNSUPPORTED, "memprobe cannot call into itself");
+	if (status.kernel_thread || status.state == 'Z' || status.tracer_pid)
+		return permit_explain(target->process, PERMIT_ATTACH, EPERM);
+	if (status.shadow_stack)
+		return error_create(ERROR_UNSUPPORTED,
+				    "%d runs with a shadow stack, which a detour would break",
+				    (int)target->pid);
+	if (status.seccomp == 1)
+		return error_create(ERROR_PERMISSION,
+				    "%d is in seccomp strict mode: a call would kill it",
+				    (int)target->pid);
+	return NULL;
+}
+
+static struct error *open_memory(struct call_session *session)
+{
+	session->memory = openat(session->target->process->dirfd, "mem", O_RDWR | O_CLOEXEC);
+	if (session->memory < 0)
+		return permit_explain(session->target->process, PERMIT_ATTACH, errno);
+	return NULL;
+}
+
+static struct error *prepare(struct call_session *session)
+{
+	struct elf_symbol symbol;
+	struct error *error = check_process(session->target);
+
+	if (!error)
+		error = take_lock(session);
+	if (!error)
+		error = open_memory(session);
+	if (!error)
+		error = target_read_maps(session->target, MAPS_PLAIN, &session->maps);
+	if (!error)
+		error = unsafe_code_find(session->target, &session->maps, &session->unsafe);
+	if (error)
+		return error;
+	if (target_symbol(session->target, "__errno_location", &symbol, NULL))
+		session->errno_function = symbol.address;
+	measure_xsave(session);
+	measure_static_tls(session);
+	return NULL;
+}
+
+struct error *call_open(struct target *target, uint64_t timeout_us, struct call_session **ret)
+{
+	struct call_session *session = calloc(1, sizeof(*session));
+	struct error *error;
+
+	if (!session)
+		return &error_no_memory;
+	session->target = target;
+	session->timeout_us = timeout_us;
+	session->lock = session->memory = -1;
+	ptrace_prepare();
+	if (detour_find(target->arch, &session->place.detour))
+		error = prepare(session);
+	else
+		error = error_create(ERROR_UNSUPPORTED, "calls into %s processes are not supported",
+				     target->arch->name);
+	if (error)
+		call_close(session);
+	else
+		*ret = session;
+	return error;
+}
+
+void call_close(struct call_session *session)
+{
+	if (!session)
+		return;
+	placement_erase(session);
+	if (session->memory >= 0)
+		close(session->memory);
+	if (session->lock >= 0)
+		close(session->lock);
+	mappings_deinit(&session->maps);
+	unsafe_code_deinit(&session->unsafe);
+	free(session);
+}
+
+struct target *call_target(const struct call_session *session)
+{
+	return session->target;
+}
+
+uint64_t call_stopped_us(const struct call_session *session)
+{
+	return session->stopped_us;
+}
+
+/* ---- seccomp ---- */
+
+/* What the stub itself does, what the script does, and what malloc's functions may do. */
+static struct error *check_seccomp(struct call_session *session, pid_t tid,
+				   const struct call_script *script)
+{
+	const struct arch *arch = session->target->arch;
+	const struct arch_syscalls *nr = &arch->syscalls;
+	struct seccomp_call calls[CALL_STEPS_MAX + 8] = {
+		{ "rt_sigprocmask", nr->rt_sigprocmask, { 0, 0, 0, 8, 0, DETOUR_MAGIC } },
+		{ "rt_sigpending", arch->bits == 64 ? nr->rt_sigpending : -1, { 0, 8 } },
+		{ "futex", nr->futex, { 0 } },
+	};
+	struct seccomp_filters filters = { 0 };
+	struct error *error = seccomp_load(tid, 2, &filters);
+	size_t count = 3;
+
+	for (unsigned i = 0; i < script->step_count; i++) {
+		const struct call_step *step = &script->steps[i];
+
+		if (step->op != CALL_OP_SYSCALL && step->op != CALL_OP_CLONE)
+			continue;
+		calls[count] = (struct seccomp_call){ "a system call of the script",
+						      (int)step->function,
+						      { 0 } };
+		for (unsigned n = 0; n < 6; n++)
+			calls[count].args[n] = step->args[n].value;
+		count++;
+	}
+	if (!error)
+		error = seccomp_allows(&filters, tid, arch->audit_arch, session->place.code, calls,
+				       count);
+	seccomp_deinit(&filters);
+	return error;
+}
+
+/* ---- running ---- */
+
+struct block_header session_header(const struct call_session *session, pid_t tid,
+				   const struct user_regs_struct *regs)
+{
+	const struct arch *arch = session->target->arch;
+	uint64_t synchronous = UINT64_C(1) << (SIGSEGV - 1) | UINT64_C(1) << (SIGBUS - 1) |
+			       UINT64_C(1) << (SIGILL - 1) | UINT64_C(1) << (SIGFPE - 1) |
+			       UINT64_C(1) << (SIGTRAP - 1) | UINT64_C(1) << (SIGSYS - 1) |
+			       UINT64_C(1) << (SIGABRT - 1);
+
+	return (struct block_header){
+		.plain = arch->pc(regs),
+		.restart = arch->pc(regs) - 2,
+		.xsave_mask = session->xsave_mask,
+		.xsave_size = session->xsave_size,
+		.xsave_used = session->xsave_used,
+		.errno_function = session->errno_function,
+		.block_mask = ~synchronous,
+		.tid = (uint64_t)tid,
+	};
+}
+
+/* One try at running a script. */
+struct attempt {
+	const struct call_script *script;
+	const struct call_options *options;
+	struct call_result *result;
+	uint64_t deadline;
+	bool as_helper;
+};
+
+static enum fitness_power power_needed(const struct attempt *attempt)
+{
+	if (attempt->as_helper)
+		return FIT_FOR_SYSCALLS;
+	if (attempt->options->uses_malloc)
+		return FIT_FOR_MALLOC;
+	for (unsigned i = 0; i < attempt->script->step_count; i++)
+		if (attempt->script->steps[i].op == CALL_OP_FUNCTION)
+			return FIT_FOR_FUNCTIONS;
+	return FIT_FOR_SYSCALLS;
+}
+
+static uint64_t stack_needed(const struct attempt *attempt)
+{
+	if (power_needed(attempt) == FIT_FOR_SYSCALLS)
+		return 0;
+	return attempt->options->stack_needed ? attempt->options->stack_needed : DEFAULT_STACK;
+}
+
+static bool needs_errno(const struct call_script *script)
+{
+	for (unsigned i = 0; i < script->step_count; i++)
+		if (script->steps[i].op == CALL_OP_FUNCTION)
+			return true;
+	return false;
+}
+
+/* Commits the stopped thread to the script and sees it through. It is detached afterwards. */
+static struct error *run_directly(struct call_session *session, pid_t tid,
+				  const struct user_regs_struct *regs, struct attempt *attempt)
+{
+	struct block_header header = session_header(session, tid, regs);
+	struct block block;
+	struct engine_run run = {
+		.tid = tid,
+		.script = attempt->script,
+		.block = &block,
+		.options = attempt->options,
+		.deadline = attempt->deadline,
+		.result = attempt->result,
+	};
+	struct error *error;
+
+	if (!needs_errno(attempt->script))
+		header.errno_function = 0;
+	error = script_encode(attempt->script, &header, &block);
+	if (!error)
+		error = placement_install(session, tid);
+	if (!error)
+		error = placement_write_block(session, tid, &block);
+	if (!error)
+		error = ptrace_set_pc(tid, session->place.code + session->place.detour.entry + 2);
+	if (error) {
+		ptrace_detach(tid, 0);
+		return error;
+	}
+	return engine_watch(session, &run);
+}
+
+/* The stopped thread runs the script if it is fit to. It is detached afterwards. */
+static struct error *use_stopped(struct call_session *session, pid_t tid, bool filtered,
+				 struct attempt *attempt, bool *done_ret)
+{
+	struct user_regs_struct regs;
+	struct error *error = ptrace_get_regs(tid, &regs);
+
+	if (error)
+		return error;
+	ptrace_repair_eintr(session->target->process, session->target->arch, tid, &regs);
+	if (filtered)
+		error = check_seccomp(session, tid, attempt->script);
+	if (error ||
+	    !victim_fits(session, tid, &regs, power_needed(attempt), stack_needed(attempt))) {
+		ptrace_detach(tid, 0);
+		return error;
+	}
+	*done_ret = true;
+	if (attempt->as_helper)
+		return helper_run(session, tid, &regs, attempt->script, attempt->options,
+				  attempt->deadline, attempt->result);
+	return run_directly(session, tid, &regs, attempt);
+}
+
+/* *done_ret false without an error: this thread would not do; session->reason says why. */
+static struct error *try_thread(struct call_session *session, pid_t tid, struct attempt *attempt,
+				bool *done_ret)
+{
+	struct process_status status;
+	struct error *error = process_read_status(session->target->process, tid, &status);
+	uint64_t since = clock_us();
+	bool stopped = false;
+
+	*done_ret = false;
+	if (!error)
+		error = engine_stop(session, tid, attempt->as_helper ? PTRACE_O_TRACECLONE : 0,
+				    &stopped);
+	if (stopped)
+		error = use_stopped(session, tid, status.seccomp == 2, attempt, done_ret);
+	else
+		snprintf(session->reason, sizeof(session->reason), "thread %d %s", (int)tid,
+			 error ? "did not stop" : "exited");
+	session->stopped_us = max_u64(session->stopped_us, clock_us() - since);
+	if (error_is(error, ERROR_PERMISSION) && !stopped) {
+		error_destroy(error);
+		error = permit_explain(session->target->process, PERMIT_ATTACH, EPERM);
+	}
+	return error;
+}
+
+/* A thread that vanished, or would not stop, is no reason to give up on the others. */
+static bool is_passing(const struct error *error)
+{
+	return error->errnum == ESRCH || error->code == ERROR_BUSY;
+}
+
+static struct error *try_round(struct call_session *session, struct attempt *attempt,
+			       bool *done_ret)
+{
+	struct pid_vec tids = { 0 };
+	struct error *error = victims_list(session, &tids);
+
+	if (!error && tids.size == 0)
+		error = error_create(ERROR_FAILED, "process %d has exited",
+				     (int)session->target->pid);
+	*done_ret = false;
+	for (size_t i = 0; !error && !*done_ret && i < tids.size; i++) {
+		error = try_thread(session, tids.data[i], attempt, done_ret);
+		if (error && !*done_ret && is_passing(error)) {
+			error_destroy(error);
+			error = NULL;
+		}
+		if (clock_us() >= attempt->deadline)
+			break;
+	}
+	pid_vec_deinit(&tids);
+	return error;
+}
+
+static struct error *no_safe_point(struct call_session *session)
+{
+	return error_hint(error_create(ERROR_BUSY,
+				       "no thread of %d came to a safe point in time: %s",
+				       (int)session->target->pid, session->reason),
+			  "try again, or give --timeout more time");
+}
+
+/* Block sizes: a helper's caller carries the script as data beside steps of its own. */
+static size_t block_size(const struct attempt *attempt)
+{
+	size_t size = script_size(attempt->script);
+
+	return attempt->as_helper ? 2 * size + 1600 : size;
+}
+
+/* Room for the stub, and the stub in it, before any thread is stopped for the call. */
+static struct error *find_place(struct call_session *session, size_t size)
+{
+	struct error *error = placement_find(session, size);
+
+	if (!error && session->place.installed && !session->place.checked) {
+		error = engine_check_predecessor(session);
+		session->place.checked = !error;
+	}
+	if (!error)
+		error = placement_install(session, 0);
+	/* Where text can only be poked, it is installed in the stop. */
+	if (error_is(error, ERROR_PERMISSION)) {
+		error_destroy(error);
+		error = NULL;
+	}
+	return error;
+}
+
+static struct error *search_thread(struct call_session *session, struct attempt *attempt,
+				   bool helper_possible)
+{
+	bool helper_only = attempt->options->helper_private_files;
+	useconds_t pause = ROUND_PAUSE_US;
+
+	for (unsigned round = 0;; round++) {
+		struct error *error;
+		bool done;
+
+		attempt->as_helper =
+			helper_possible && (helper_only || round >= ROUNDS_BEFORE_HELPER);
+		error = find_place(session, block_size(attempt));
+		if (!error)
+			error = try_round(session, attempt, &done);
+		if (error || done)
+			return error;
+		if (clock_us() + pause >= attempt->deadline)
+			return no_safe_point(session);
+		usleep(pause);
+		pause = min_u64(pause * 2, ROUND_PAUSE_MAX_US);
+		/* Stacks come and go. */
+		mappings_deinit(&session->maps);
+		error = target_read_maps(session->target, MAPS_PLAIN, &session->maps);
+		if (error)
+			return error;
+	}
+}
+
+struct error *call_run(struct call_session *session, const struct call_script *script,
+		       const struct call_options *options, struct call_result *ret)
+{
+	static const struct call_options none;
+	struct attempt attempt = {
+		.script = script,
+		.options = options ? options : &none,
+		.result = ret,
+		.deadline = clock_us() + session->timeout_us,
+	};
+	bool helper = attempt.options->helper_allowed || attempt.options->helper_private_files;
+
+	*ret = (struct call_result){ 0 };
+	helper = helper && helper_possible(session);
+	if (attempt.options->helper_private_files && !helper)
+		return error_create(ERROR_UNSUPPORTED, "no helper thread can run in %d",
+				    (int)session->target->pid);
+	return search_thread(session, &attempt, helper);
+}

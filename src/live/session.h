@@ -1,0 +1,150 @@
+/* session.h - what the parts of the remote call share. Private to live/. */
+#ifndef SESSION_H
+#define SESSION_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "detour.h"
+#include "memprobe/call.h"
+#include "memprobe/ptrace.h"
+#include "memprobe/vec.h"
+#include "script.h"
+
+struct code_range {
+	uint64_t start, end;
+};
+
+VEC_DEFINE(code_range_vec, struct code_range)
+VEC_DEFINE(address_vec, uint64_t)
+
+/* Where the stub lies in the target, or will. */
+struct placement {
+	struct detour detour;
+	uint64_t code;	/* address of the signature */
+	uint64_t block; /* address of the parameter block */
+	size_t block_room;
+	bool installed;
+	bool checked; /* nobody is about to use an older block */
+	/* Threads may still be inside (a predecessor was killed, a handler runs on top of the
+	 * stub): it must stay. */
+	bool in_use;
+};
+
+/* What must not be interrupted and then called again on the same thread. */
+struct unsafe_code {
+	struct code_range_vec malloc; /* the allocator, sorted by start */
+	struct code_range_vec other;  /* fork and its like */
+	struct address_vec restorers; /* return addresses of signal handlers */
+};
+
+struct call_session {
+	struct target *target;
+	int lock;   /* /proc/PID, flock()ed */
+	int memory; /* /proc/PID/mem, read and write: bound to this address space */
+	uint64_t timeout_us;
+	struct mapping_vec maps;
+	struct placement place;
+	struct unsafe_code unsafe;
+	uint64_t errno_function;
+	uint64_t xsave_mask;
+	uint32_t xsave_size, xsave_used;
+	uint64_t static_tls; /* bytes below the thread pointer that TLS may take */
+	uint64_t stopped_us;
+	char reason[160]; /* why the last thread that was looked at would not do */
+};
+
+/* ---- placement.c ---- */
+
+/* Finds room for code and a block of at least @block_size, preferably what is installed already. */
+struct error *placement_find(struct call_session *session, size_t block_size);
+/* Writes the code, unless it is there. @tid: a stopped thread of ours, or 0. */
+struct error *placement_install(struct call_session *session, pid_t tid);
+/* Writes and verifies the parameter block. */
+struct error *placement_write_block(struct call_session *session, pid_t tid,
+				    const struct block *block);
+/* One word of the block in place. */
+struct error *placement_set_word(struct call_session *session, pid_t tid, unsigned index,
+				 uint64_t value);
+/* Puts the zeros back where nobody can be inside any more. */
+void placement_erase(struct call_session *session);
+bool placement_holds(const struct placement *place, uint64_t pc);
+
+/* ---- unsafe.c ---- */
+
+struct error *unsafe_code_find(struct target *target, const struct mapping_vec *maps,
+			       struct unsafe_code *ret);
+void unsafe_code_deinit(struct unsafe_code *unsafe);
+bool code_ranges_hold(const struct code_range_vec *ranges, uint64_t pc);
+
+/* ---- victim.c ---- */
+
+enum fitness_power {
+	FIT_FOR_SYSCALLS, /* raw system calls only */
+	FIT_FOR_FUNCTIONS,
+	FIT_FOR_MALLOC,
+};
+
+/* Threads worth a try, best first: blocked in what the kernel restarts, the main thread last. */
+struct error *victims_list(struct call_session *session, struct pid_vec *ret);
+
+/* Judges a stopped thread; false: session->reason says why not. */
+bool victim_fits(struct call_session *session, pid_t tid, const struct user_regs_struct *regs,
+		 enum fitness_power power, uint64_t stack_needed);
+
+/* Whether a return address into @ranges, or the program counter, says that the thread is inside. */
+bool thread_inside(struct call_session *session, const struct user_regs_struct *regs,
+		   const struct code_range_vec *ranges);
+/* The same for the stub itself, or for what of it comes before the block is copied. */
+bool thread_inside_stub(struct call_session *session, const struct user_regs_struct *regs);
+bool thread_before_copy(struct call_session *session, const struct user_regs_struct *regs);
+
+/* ---- engine.c ---- */
+
+/* What a run is to watch. */
+struct engine_run {
+	pid_t tid;
+	const struct call_script *script;
+	const struct block *block;
+	const struct call_options *options;
+	uint64_t deadline; /* clock_us() */
+	/* A helper thread: the frame it runs in; its end is its exit. 0: a thread of the target. */
+	uint64_t helper_frame;
+	struct call_result *result;
+	pid_t child; /* set: the thread that a clone step began, stopped at its start */
+};
+
+/*
+ * Watches a committed thread (or a helper in its first stop) to the end of its script. The thread
+ * is detached when this returns, whatever it returns.
+ */
+struct error *engine_watch(struct call_session *session, struct engine_run *run);
+
+/* Seizes and stops @tid for a try. *stopped_ret false: not a thread to wait for. */
+struct error *engine_stop(struct call_session *session, pid_t tid, unsigned long options,
+			  bool *stopped_ret);
+/*
+ * A stub that a killed predecessor left: ERROR_BUSY if a thread has yet to read its parameter
+ * block; if one is on its way through it, the stub must stay when we are done.
+ */
+struct error *engine_check_predecessor(struct call_session *session);
+
+/* Lets go of a stopped thread that was not changed, its system call repaired. */
+void engine_release(struct call_session *session, pid_t tid, struct user_regs_struct *regs);
+
+/* ---- helper.c ---- */
+
+/* True if a second thread may run libc's code in this process beside its own. */
+bool helper_possible(struct call_session *session);
+
+/* Runs the script in a helper thread that the stopped thread @tid starts. */
+struct error *helper_run(struct call_session *session, pid_t tid,
+			 const struct user_regs_struct *regs, const struct call_script *script,
+			 const struct call_options *options, uint64_t deadline,
+			 struct call_result *ret);
+
+/* The header for the thread that is stopped with @regs. */
+struct block_header session_header(const struct call_session *session, pid_t tid,
+				   const struct user_regs_struct *regs);
+
+#endif

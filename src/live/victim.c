@@ -1,0 +1,348 @@
+#include "session.h"
+
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "memprobe/io.h"
+#include "memprobe/num.h"
+
+/* How much of a stack is searched for return addresses; more than libc's deepest path to a lock. */
+#define STACK_SCAN (16u << 10)
+
+/* What the stub itself takes: registers, block, vector state. */
+#define STUB_STACK (12u << 10)
+
+/* The guard gap that the kernel keeps below a growing stack (Linux mm/mmap.c). */
+#define STACK_GUARD_GAP (256 * PAGE_SIZE)
+
+#ifndef PTRACE_GET_RSEQ_CONFIGURATION
+#define PTRACE_GET_RSEQ_CONFIGURATION 0x420f
+#endif
+
+struct rseq_configuration {
+	uint64_t pointer;
+	uint32_t size, signature, flags, pad;
+};
+
+static bool unfit(struct call_session *session, pid_t tid, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+
+static bool unfit(struct call_session *session, pid_t tid, const char *format, ...)
+{
+	int length = snprintf(session->reason, sizeof(session->reason), "thread %d ", (int)tid);
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(session->reason + length, sizeof(session->reason) - length, format, args);
+	va_end(args);
+	return false;
+}
+
+/* ---- who is worth a try ---- */
+
+enum rank { RANK_BLOCKED, RANK_BLOCKED_LEADER, RANK_RUNNING, RANK_EINTR, RANK_NEVER };
+
+static bool ends_with_eintr(const struct arch_syscalls *nr, long number)
+{
+	const int waits[] = { nr->epoll_wait,
+			      nr->epoll_pwait,
+			      nr->epoll_pwait2,
+			      nr->rt_sigtimedwait,
+			      nr->rt_sigtimedwait_time64,
+			      nr->semop,
+			      nr->semtimedop,
+			      nr->semtimedop_time64,
+			      nr->msgsnd,
+			      nr->msgrcv,
+			      nr->io_getevents,
+			      nr->ipc };
+
+	for (size_t i = 0; i < sizeof(waits) / sizeof(waits[0]); i++)
+		if (waits[i] >= 0 && waits[i] == number)
+			return true;
+	return false;
+}
+
+static enum rank rank_of(struct call_session *session, pid_t tid)
+{
+	const struct arch_syscalls *nr = &session->target->arch->syscalls;
+	struct process_syscall state;
+	struct error *error = process_read_syscall(session->target->process, tid, &state);
+
+	if (error) {
+		error_destroy(error);
+		return RANK_RUNNING;
+	}
+	/* A vfork() parent cannot be stopped before its child lets go. */
+	if (!state.running && state.nr >= 0 && state.nr == nr->vfork)
+		return RANK_NEVER;
+	if (state.running)
+		return RANK_RUNNING;
+	if (ends_with_eintr(nr, state.nr))
+		return RANK_EINTR;
+	return tid == session->target->pid ? RANK_BLOCKED_LEADER : RANK_BLOCKED;
+}
+
+struct error *victims_list(struct call_session *session, struct pid_vec *ret)
+{
+	struct pid_vec tids = { 0 };
+	cleanup(free) enum rank *ranks = NULL;
+	struct error *error = process_list_threads(session->target->process, &tids);
+
+	if (!error && tids.size && !(ranks = calloc(tids.size, sizeof(*ranks))))
+		error = &error_no_memory;
+	if (!error)
+		error = pid_vec_reserve(ret, tids.size);
+	if (!error) {
+		for (size_t i = 0; i < tids.size; i++)
+			ranks[i] = rank_of(session, tids.data[i]);
+		for (enum rank rank = RANK_BLOCKED; rank < RANK_NEVER; rank++)
+			for (size_t i = 0; i < tids.size; i++)
+				if (ranks[i] == rank)
+					pid_vec_append(ret, &tids.data[i]);
+	}
+	pid_vec_deinit(&tids);
+	return error;
+}
+
+/* ---- judging a stopped one ---- */
+
+/* One word of a stack. */
+typedef bool stack_test(struct call_session *session, uint64_t address, uint64_t word,
+			const void *data);
+
+/*
+ * Asks @test about the words of the stack above the stack pointer until it says true. Words are
+ * taken at every pointer-aligned place: false alarms cost a retry, nothing else.
+ */
+static bool scan_stack(struct call_session *session, const struct user_regs_struct *regs,
+		       stack_test *test, const void *data)
+{
+	const struct arch *arch = session->target->arch;
+	uint64_t sp = round_down(arch->sp(regs) - arch->red_zone, 16);
+	const struct mapping *mapping = mappings_find(&session->maps, arch->sp(regs));
+	uint8_t bytes[STACK_SCAN];
+	size_t size = sizeof(bytes);
+	struct error *error;
+
+	if (mapping)
+		size = min_u64(size, mapping->end - sp);
+	error = target_read(session->target, sp, bytes, size);
+	if (error) {
+		/* What cannot be read cannot be judged: take it for the worst. */
+		error_destroy(error);
+		return true;
+	}
+	for (size_t i = 0; i + arch->word_size <= size; i += arch->word_size)
+		if (test(session, sp + i, load_word(bytes + i, arch->word_size), data))
+			return true;
+	return false;
+}
+
+static bool word_in_ranges(struct call_session *session, uint64_t address, uint64_t word,
+			   const void *data)
+{
+	return code_ranges_hold(data, word);
+}
+
+bool thread_inside(struct call_session *session, const struct user_regs_struct *regs,
+		   const struct code_range_vec *ranges)
+{
+	return code_ranges_hold(ranges, session->target->arch->pc(regs)) ||
+	       (ranges->size && scan_stack(session, regs, word_in_ranges, ranges));
+}
+
+static bool thread_in(struct call_session *session, const struct user_regs_struct *regs,
+		      uint64_t start, uint64_t end)
+{
+	struct code_range range = { start, end };
+	const struct code_range_vec ranges = { .data = &range, .size = 1 };
+
+	return thread_inside(session, regs, &ranges);
+}
+
+bool thread_inside_stub(struct call_session *session, const struct user_regs_struct *regs)
+{
+	const struct placement *place = &session->place;
+
+	return thread_in(session, regs, place->code, place->code + place->detour.size);
+}
+
+bool thread_before_copy(struct call_session *session, const struct user_regs_struct *regs)
+{
+	const struct placement *place = &session->place;
+
+	return thread_in(session, regs, place->code, place->code + place->detour.copied);
+}
+
+/*
+ * The word at @address is where a signal handler returns to: is the frame around it one whose
+ * handler runs on an alternate stack that holds the stack pointer @data? How much of such a stack
+ * is free cannot be seen from its mapping. (Linux arch/x86/include/asm/sigframe.h.)
+ */
+static bool on_signal_stack(struct call_session *session, uint64_t address, uint64_t word,
+			    const void *data)
+{
+	const struct arch *arch = session->target->arch;
+	/* pretcode, then (i386: signal, two pointers, siginfo) ucontext: flags, link, stack. */
+	uint64_t stack = address + (arch->bits == 64 ? 8 + 16 : 16 + 128 + 8);
+	uint64_t sp = *(const uint64_t *)data, start = 0, size = 0;
+	bool is_restorer = false;
+	struct error *error;
+
+	vec_for_each (restorer, &session->unsafe.restorers)
+		is_restorer |= word == *restorer;
+	if (!is_restorer)
+		return false;
+	error = target_read_word(session->target, stack, &start);
+	if (!error)
+		error = target_read_word(session->target, stack + 2 * arch->word_size, &size);
+	if (error) {
+		error_destroy(error);
+		return true;
+	}
+	return sp >= start && sp < start + size;
+}
+
+static uint64_t stack_limit(const struct call_session *session)
+{
+	char *text, *line;
+	uint64_t limit = 8 << 20;
+	struct error *error = read_file_at(session->target->process->dirfd, "limits", &text, NULL);
+
+	if (error) {
+		error_destroy(error);
+		return limit;
+	}
+	line = strstr(text, "Max stack size");
+	if (line)
+		limit = strncmp(line + 14 + strspn(line + 14, " "), "unlimited", 9)
+				? strtoull(line + 14, NULL, 10)
+				: UINT64_MAX;
+	free(text);
+	return limit;
+}
+
+/* How far the main thread's stack may still grow below @sp. */
+static uint64_t main_stack_room(struct call_session *session, const struct mapping *stack,
+				uint64_t sp)
+{
+	uint64_t limit = stack_limit(session);
+	uint64_t lowest = limit < stack->end ? stack->end - limit : 0;
+
+	if (stack > session->maps.data)
+		lowest = max_u64(lowest, stack[-1].end + STACK_GUARD_GAP);
+	lowest = min_u64(lowest, stack->start);
+	return sp > lowest ? sp - lowest : 0;
+}
+
+static bool is_no_access(const struct mapping *mapping)
+{
+	return !(mapping->perms & (PERM_READ | PERM_WRITE | PERM_EXEC));
+}
+
+/* The first page below @sp that MADV_GUARD_INSTALL made a guard, looking down to @lowest. */
+static bool find_guard_page(struct call_session *session, uint64_t sp, uint64_t lowest,
+			    uint64_t *end_ret)
+{
+	uint64_t entries[64];
+	uint64_t first =
+		max_u64(round_down(lowest, PAGE_SIZE) / PAGE_SIZE, sp / PAGE_SIZE + 1 - 64);
+	size_t count = sp / PAGE_SIZE + 1 - first;
+	cleanup(close) int fd =
+		openat(session->target->process->dirfd, "pagemap", O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0 || pread(fd, entries, count * 8, (off_t)(first * 8)) != (ssize_t)(count * 8))
+		return false;
+	while (count--) {
+		if (!(entries[count] >> 58 & 1))
+			continue;
+		*end_ret = (first + count + 1) * PAGE_SIZE;
+		return true;
+	}
+	return false;
+}
+
+/*
+ * Bytes that are surely free below the stack pointer, as far as @needed. That a mapping goes on
+ * below proves nothing: a signal stack, a goroutine's stack or one given by pthread_attr_setstack()
+ * may be a small part of a heap. A stack counts if it is the main thread's, or if a guard stands
+ * below it and the thread control block above it in the same mapping.
+ */
+static uint64_t stack_room(struct call_session *session, const struct user_regs_struct *regs,
+			   uint64_t needed)
+{
+	const struct arch *arch = session->target->arch;
+	uint64_t sp = arch->sp(regs), bottom;
+	const struct mapping *mapping = mappings_find(&session->maps, sp);
+	uint64_t tp = arch->thread_pointer(regs);
+
+	if (!mapping || (mapping->perms & (PERM_READ | PERM_WRITE)) != (PERM_READ | PERM_WRITE))
+		return 0;
+	if (!strcmp(mapping->path, "[stack]"))
+		return main_stack_room(session, mapping, sp);
+	if ((mapping->perms & PERM_SHARED) || (arch->bits == 64 && (tp < sp || tp >= mapping->end)))
+		return 0;
+	bottom = mapping->start;
+	if (mapping > session->maps.data && mapping[-1].end == bottom && is_no_access(&mapping[-1]))
+		return sp - bottom;
+	if (find_guard_page(session, sp, max_u64(bottom, sp - min_u64(sp, needed)), &bottom))
+		return sp - bottom;
+	return 0;
+}
+
+/* PC in a critical section of rseq(2): moving it would make the kernel forget to abort that. */
+static bool in_restartable_sequence(struct call_session *session, pid_t tid, uint64_t pc)
+{
+	struct rseq_configuration configuration = { 0 };
+	uint64_t section = 0;
+	uint64_t description[4] = { 0 }; /* struct rseq_cs: flags, start, length, abort */
+	struct error *error = ptrace_call(PTRACE_GET_RSEQ_CONFIGURATION, tid, sizeof(configuration),
+					  &configuration, "read the rseq registration of thread");
+
+	/* A kernel that does not know the request: nor does its libc know rseq. */
+	if (error || !configuration.pointer) {
+		error_destroy(error);
+		return false;
+	}
+	error = target_read(session->target, configuration.pointer + 8, &section, sizeof(section));
+	if (!error && section)
+		error = target_read(session->target, section, description, sizeof(description));
+	if (error) {
+		error_destroy(error);
+		return true;
+	}
+	return section && pc - description[1] < description[2];
+}
+
+bool victim_fits(struct call_session *session, pid_t tid, const struct user_regs_struct *regs,
+		 enum fitness_power power, uint64_t stack_needed)
+{
+	const struct arch *arch = session->target->arch;
+	bool is_compat = regs->cs == 0x23;
+	uint64_t sp = arch->sp(regs), room;
+
+	if (is_compat != (arch->bits == 32))
+		return unfit(session, tid, "runs code of another word size");
+	if (thread_inside_stub(session, regs))
+		return unfit(session, tid, "is still in an earlier call");
+	stack_needed += STUB_STACK;
+	room = stack_room(session, regs, stack_needed);
+	if (room < stack_needed)
+		return unfit(session, tid, "has only %llu KiB of stack left that is surely its own",
+			     (unsigned long long)room >> 10);
+	if (in_restartable_sequence(session, tid, arch->pc(regs)))
+		return unfit(session, tid, "is in a restartable sequence");
+	if (scan_stack(session, regs, on_signal_stack, &sp))
+		return unfit(session, tid, "handles a signal on an alternate stack");
+	if (power == FIT_FOR_SYSCALLS)
+		return true;
+	if (power == FIT_FOR_MALLOC && thread_inside(session, regs, &session->unsafe.malloc))
+		return unfit(session, tid, "is in the allocator");
+	if (thread_inside(session, regs, &session->unsafe.other))
+		return unfit(session, tid, "is in fork, the dynamic linker, or on its way out");
+	return true;
+}
