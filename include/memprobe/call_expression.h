@@ -24,7 +24,7 @@ struct call_argument {
 };
 
 struct call_expression {
-	char *function; /* owned */
+	char *function; /* owned; a name, or an address that begins with 0x */
 	size_t count;
 	struct call_argument arguments[CALL_ARGUMENTS_MAX];
 };

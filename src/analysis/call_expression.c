@@ -242,8 +242,8 @@ static struct error *parse(struct reader *reader, struct call_expression *expres
 	start = reader->cursor;
 	while (is_name_char(*reader->cursor))
 		reader->cursor++;
-	if (reader->cursor == start || is_digit(*start))
-		return wrong(reader, start, "the name of a function was expected");
+	if (reader->cursor == start || (is_digit(*start) && strncmp(start, "0x", 2)))
+		return wrong(reader, start, "the name or 0x address of a function was expected");
 	expression->function = strndup(start, reader->cursor - start);
 	if (!expression->function)
 		return &error_no_memory;

@@ -5,6 +5,7 @@
 
 #include "memprobe/call.h"
 #include "memprobe/call_expression.h"
+#include "memprobe/num.h"
 
 #define STACK_NEEDED 65536u
 
@@ -100,6 +101,28 @@ static bool is_minus_one(uint64_t returned)
 	return (uint32_t)returned == UINT32_MAX;
 }
 
+/* By name, or by an address in code. */
+static struct error *find_function(struct target *target, struct call_session *session,
+				   const char *function, uint64_t *ret)
+{
+	const struct mapping *mapping;
+	struct mapping_vec maps = { 0 };
+	struct error *error;
+
+	if (strncmp(function, "0x", 2))
+		return call_find_function(session, function, ret);
+	error = parse_address(function, ret);
+	if (!error)
+		error = target_read_maps(target, MAPS_PLAIN, &maps);
+	if (error)
+		return error;
+	mapping = mappings_find(&maps, *ret);
+	if (!mapping || !(mapping->perms & PERM_EXEC))
+		error = error_create(ERROR_USAGE, "there is no code at %s", function);
+	mappings_deinit(&maps);
+	return error;
+}
+
 static struct error *do_call(struct command_context *context,
 			     const struct call_expression *expression, struct outcome *ret)
 {
@@ -118,7 +141,7 @@ static struct error *do_call(struct command_context *context,
 	if (!error)
 		error = call_open(context->target, context->timeout_us, &session);
 	if (!error)
-		error = call_find_function(session, expression->function, &function);
+		error = find_function(context->target, session, expression->function, &function);
 	if (error)
 		return error;
 	add_errno_before(session, &script, &slots);
