@@ -17,6 +17,7 @@
 
 #include "memprobe/io.h"
 #include "memprobe/num.h"
+#include "memprobe/permit.h"
 
 /* Below this mem is faster: it takes one copy more, but finds the process sooner. */
 #define SMALL_READ 8192
@@ -47,14 +48,28 @@ struct error *live_gone(struct target *target)
 			  "run memprobe again to look at that one");
 }
 
+/* The explanation takes a dozen files: it is found once and then repeated. */
+static struct error *live_denied(struct target *target, enum permit_power power, int errnum)
+{
+	struct live *live = target->backend;
+	struct error **known = &live->denied[power == PERMIT_READ];
+	struct error *error;
+
+	if (!*known)
+		*known = permit_explain(target->process, power, errnum);
+	error = error_create((*known)->code, "%s", (*known)->message);
+	return (*known)->hint ? error_hint(error, "%s", (*known)->hint) : error;
+}
+
 /* @errnum came from a file or call about @what of the process. */
 static struct error *live_failed(struct target *target, int errnum, const char *what)
 {
+	bool memory = !strcmp(what, "memory");
+
 	if (errnum == ESRCH || errnum == ENOENT)
 		return live_gone(target);
 	if (errnum == EPERM || errnum == EACCES)
-		return error_errno(ERROR_PERMISSION, errnum, "cannot read %s of %d", what,
-				   (int)target->pid);
+		return live_denied(target, memory ? PERMIT_READ : PERMIT_MAPS, errnum);
 	return error_errno(ERROR_FAILED, errnum, "cannot read %s of %d", what, (int)target->pid);
 }
 
@@ -266,6 +281,8 @@ static void live_destroy(struct target *target)
 		close(live->pagemap_fd);
 	if (live->root_fd >= 0)
 		close(live->root_fd);
+	error_destroy(live->denied[0]);
+	error_destroy(live->denied[1]);
 	free(live);
 }
 

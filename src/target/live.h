@@ -14,7 +14,8 @@ struct live {
 	pid_t memory_tid; /* a thread that has the memory: the leader, unless that has ended */
 	char prefix[32];  /* of files below process->dirfd that tell about the memory */
 	bool no_vm_readv; /* process_vm_readv is forbidden, by a seccomp filter say */
-	bool was_zombie;  /* when it was opened */
+	struct error *denied[2]; /* why its files in /proc, and its memory, may not be read */
+	bool was_zombie;	 /* when it was opened */
 };
 
 /* Opens a file of the process about its memory; -1: errno. */
