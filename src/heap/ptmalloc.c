@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "memprobe/elf_file.h"
 #include "memprobe/log.h"
 #include "memprobe/num.h"
 #include "ptmalloc_layout.h"
@@ -15,7 +16,8 @@
 #define ARENAS_MAX	 65536
 #define HEAPS_MAX	 65536 /* of one arena */
 #define SETTLED_BINS_MIN 64    /* of 127: the rest may be in motion */
-#define TLS_SCAN	 4096
+#define TLS_SURPLUS	 4096  /* what ld.so keeps for libraries to come, and a margin */
+#define TLS_SCAN_MAX	 (1u << 20)
 
 struct search {
 	struct target *target;
@@ -415,36 +417,53 @@ static const struct arena *arena_at(const struct arena_vec *arenas, unsigned wor
 }
 
 /*
- * Static TLS lies below the thread pointer (x86: TLS variant II), and right below it ends the
- * stack, whose dead frames may hold any arena's address: so the nearest hit counts.
+ * How far static TLS reaches below a thread pointer (x86: TLS variant II), upper bound: every
+ * module's PT_TLS. Below that, in the stacks of other threads than the first, are dead frames.
  */
+static uint64_t static_tls_size(struct target *target)
+{
+	const struct module_vec *modules;
+	struct error *error = target_modules(target, &modules);
+	uint64_t size = TLS_SURPLUS;
+	Elf64_Phdr header;
+
+	error_destroy(error);
+	if (error)
+		return TLS_SURPLUS;
+	vec_for_each (module, modules)
+		for (unsigned i = 0; module_program_header(target, module, i, &header); i++)
+			if (header.p_type == PT_TLS && header.p_memsz < TLS_SCAN_MAX &&
+			    header.p_align < TLS_SCAN_MAX)
+				size += header.p_memsz + header.p_align;
+	return min_u64(size, TLS_SCAN_MAX);
+}
+
+/* Downwards page by page: the nearest hit counts, the lower end may not be mapped. */
 const struct arena *arena_of_thread(struct target *target, const struct thread *thread,
 				    const struct arena_vec *arenas)
 {
 	unsigned word = target->arch->word_size;
-	uint64_t pointer = round_down(thread->thread_pointer, word);
-	uint8_t bytes[TLS_SCAN];
-	size_t size = TLS_SCAN;
-	struct error *error;
+	uint64_t end = round_down(thread->thread_pointer, word), lowest;
+	uint8_t bytes[PAGE_SIZE];
 
-	if (pointer <= TLS_SCAN || pointer > target->arch->address_max)
+	if (end <= TLS_SCAN_MAX || end > target->arch->address_max)
 		return NULL;
-	error = target_read(target, pointer - size, bytes, size);
-	if (error) {
-		/* Its TLS begins less than that above the start of a mapping. */
-		error_destroy(error);
-		size = pointer % PAGE_SIZE;
-		error = target_read(target, pointer - size, bytes, size);
+	lowest = end - round_down(static_tls_size(target), word);
+	while (end > lowest) {
+		uint64_t start = max_u64(lowest, round_down(end - 1, PAGE_SIZE));
+		struct error *error = target_read(target, start, bytes, end - start);
+
 		error_destroy(error);
 		if (error)
 			return NULL;
-	}
-	for (size_t i = size; i >= word; i -= word) {
-		const struct arena *arena =
-			arena_at(arenas, word, load_word(bytes + i - word, word));
+		for (size_t i = end - start; i >= word; i -= word) {
+			const struct arena *arena =
+				arena_at(arenas, word, load_word(bytes + i - word, word));
 
-		if (arena)
-			return arena;
+			if (arena)
+				return arena;
+		}
+		end = start;
 	}
 	return NULL;
 }
