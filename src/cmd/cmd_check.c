@@ -325,8 +325,11 @@ static void check_software(struct checks *checks)
 	json_t *allocator = command_allocator_text(checks->target);
 	const char *text = json_string_value(libc);
 
-	add(checks, "architecture", CHECK_OK, NULL, "%s, %u bits", checks->target->arch->name,
-	    checks->target->arch->bits);
+	if (*checks->target->exe)
+		add(checks, "architecture", CHECK_OK, NULL, "%s, %u bits",
+		    checks->target->arch->name, checks->target->arch->bits);
+	else
+		add(checks, "architecture", CHECK_DEGRADED, ROOT_HINT, "executable not visible");
 	add(checks, "libc", text ? CHECK_OK : CHECK_DEGRADED, "figures of malloc need a known libc",
 	    "%s", text ? text : "not recognised");
 	text = json_string_value(allocator);

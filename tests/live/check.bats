@@ -153,6 +153,7 @@ check() { # [COMMAND...] PID, as JSON
 	row_says attach no "belongs to uid 0, and memprobe runs as uid 65534"
 	hint_says attach sudo
 	row_says maps no "uid 0"
+	row_says architecture degraded "not visible"
 	row_says memory no "uid 0"
 	run --separate-stderr as_user "$user_memprobe" maps "$victim_pid"
 	status_is 4
