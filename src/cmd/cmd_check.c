@@ -403,12 +403,13 @@ static int try_readv(pid_t pid)
 	return errno;
 }
 
+/* /proc/PID/mem is what is read; process_vm_readv moves large blocks faster. */
 static void check_memory(struct checks *checks)
 {
 	int readv = try_readv(checks->tid), mem = try_file(checks, "mem", false);
-	enum check_state state = readv && mem ? CHECK_NO : CHECK_DEGRADED;
 
-	add_outcome(checks, "memory", state, explained(checks, PERMIT_READ, readv ? readv : mem),
+	add_outcome(checks, "memory", mem ? CHECK_NO : CHECK_DEGRADED,
+		    explained(checks, PERMIT_READ, mem ? mem : readv),
 		    "can be read, by process_vm_readv and /proc/PID/mem");
 }
 

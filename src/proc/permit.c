@@ -113,7 +113,8 @@ static bool file_mode_forbids(const struct permit_facts *facts)
 static enum permit_reason judge_rest(const struct permit_facts *facts, enum permit_power power,
 				     int errnum)
 {
-	if (power == PERMIT_READ && facts->readv_filtered)
+	/* The kernel itself says EACCES for /proc/PID/mem only. */
+	if (power == PERMIT_READ && facts->readv_filtered && errnum != EACCES)
 		return PERMIT_FILTERED;
 	if (power != PERMIT_ATTACH && errnum == EACCES && file_mode_forbids(facts))
 		return PERMIT_FILE_MODE;

@@ -319,6 +319,7 @@ static void own_seccomp_filter(void **state)
 	assert_int_equal(permit_judge(&facts, PERMIT_ATTACH, 0), PERMIT_FILTERED);
 	assert_int_equal(permit_judge(&facts, PERMIT_READ, EPERM), PERMIT_FILTERED);
 	/* /proc/PID/mem needs no process_vm_readv. */
+	assert_int_not_equal(permit_judge(&facts, PERMIT_READ, EACCES), PERMIT_FILTERED);
 	assert_int_equal(permit_judge(&facts, PERMIT_READ, 0), PERMIT_GRANTED);
 	assert_error(&facts, PERMIT_ATTACH, EPERM, ERROR_PERMISSION,
 		     "a seccomp filter denies ptrace to memprobe", "--cap-add=SYS_PTRACE");
