@@ -110,6 +110,12 @@ struct target {
 	 * symbols are searched), else by address. */
 	struct module_vec modules;
 	bool modules_known;
+	/*
+	 * What the caller has just read and lends for some calls: target_modules() and
+	 * target_read_threads() then do not read the maps again, which takes milliseconds where there
+	 * are many. NULL: nothing.
+	 */
+	const struct mapping_vec *lent_maps;
 	void *backend;
 };
 

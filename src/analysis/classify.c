@@ -373,6 +373,13 @@ static const struct heap *heap_of(const struct classifier *classifier,
 	return covered > (mapping->end - mapping->start) / 2 ? first : NULL;
 }
 
+static const char *base_name(const struct mapping *mapping)
+{
+	const char *slash = strrchr(mapping->path, '/');
+
+	return slash ? slash + 1 : mapping->path;
+}
+
 static struct error *set_label(struct mapping *mapping, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 
@@ -447,7 +454,7 @@ static struct error *classify_anonymous(struct classifier *classifier, struct ma
 	}
 	if (is_bss(classifier, mapping, previous)) {
 		mapping->type = previous->type;
-		return set_label(mapping, ".bss of %s", previous->path);
+		return set_label(mapping, ".bss of %s", base_name(previous));
 	}
 	return try_chunks(classifier, mapping);
 }
@@ -498,17 +505,42 @@ struct error *mappings_classify(struct target *target, struct mapping_vec *maps,
 	return error;
 }
 
+/* One thread has the stack that the kernel names, and the main arena: nothing to ask for. */
+static bool has_one_thread(struct target *target)
+{
+	struct process_status status;
+	struct error *error;
+
+	if (!target->process)
+		return false;
+	error = process_read_status(target->process, 0, &status);
+	error_destroy(error);
+	return !error && status.threads == 1;
+}
+
+static struct error *read_and_classify(struct target *target, struct mapping_vec *maps)
+{
+	struct thread_vec threads = { 0 };
+	bool failed = has_one_thread(target);
+	struct error *error = NULL;
+
+	if (!failed)
+		error = forgive(target_read_threads(target, &threads), &failed);
+	if (!error)
+		error = mappings_classify(target, maps, failed ? NULL : &threads);
+	thread_vec_deinit(&threads);
+	return error;
+}
+
 struct error *target_read_classified(struct target *target, enum maps_detail detail,
 				     struct mapping_vec *ret)
 {
-	struct thread_vec threads = { 0 };
-	bool failed = false;
 	struct error *error = target_read_maps(target, detail, ret);
 
-	if (!error)
-		error = forgive(target_read_threads(target, &threads), &failed);
-	if (!error)
-		error = mappings_classify(target, ret, failed ? NULL : &threads);
-	thread_vec_deinit(&threads);
+	if (error)
+		return error;
+	target->lent_maps = ret;
+	error = read_and_classify(target, ret);
+	target->lent_maps = NULL;
 	return error;
 }

@@ -282,9 +282,11 @@ struct error *target_modules(struct target *target, const struct module_vec **re
 	struct error *error = NULL;
 
 	if (!target->modules_known) {
-		error = target_read_maps(target, MAPS_PLAIN, &maps);
+		if (!target->lent_maps)
+			error = target_read_maps(target, MAPS_PLAIN, &maps);
 		if (!error)
-			error = group_mappings(target, &maps);
+			error = group_mappings(target,
+					       target->lent_maps ? target->lent_maps : &maps);
 		mappings_deinit(&maps);
 		if (!error) {
 			find_exe(target);

@@ -27,7 +27,7 @@
 
 struct search {
 	struct target *target;
-	struct mapping_vec maps;
+	const struct mapping_vec *maps;
 	struct thread_vec *threads;
 	size_t first;	/* of our threads in the vector */
 	size_t missing; /* threads without control block */
@@ -99,7 +99,7 @@ static void take_bounds(struct search *search, struct thread *thread, const unsi
 			guard = 0;
 		/* A stack of the program's own has no guard, whatever its attribute says. */
 		if (guard) {
-			const struct mapping *mapping = mappings_find(&search->maps, start);
+			const struct mapping *mapping = mappings_find(search->maps, start);
 
 			if (mapping && (mapping->perms & PERM_WRITE))
 				guard = 0;
@@ -199,7 +199,7 @@ static void search_above_stack_pointers(struct search *search)
 
 		if (!thread->sp || thread->thread_pointer || thread->tid == search->target->pid)
 			continue;
-		mapping = mappings_find(&search->maps, thread->sp);
+		mapping = mappings_find(search->maps, thread->sp);
 		if (!mapping || !may_hold_tcb(mapping))
 			continue;
 		/* In steps: the stack ends soon, its mapping may go on with other stacks. */
@@ -219,8 +219,8 @@ static void search_above_stack_pointers(struct search *search)
  */
 static void search_ends(struct search *search)
 {
-	for (size_t i = search->maps.size; i-- > 0 && search->missing && search->budget;) {
-		const struct mapping *mapping = &search->maps.data[i];
+	for (size_t i = search->maps->size; i-- > 0 && search->missing && search->budget;) {
+		const struct mapping *mapping = &search->maps->data[i];
 		const uint64_t size = mapping->end - mapping->start;
 
 		if (!may_hold_tcb(mapping) || !strcmp(mapping->path, "[stack]"))
@@ -238,7 +238,7 @@ static void search_ends(struct search *search)
 
 static const struct mapping *main_stack(const struct search *search)
 {
-	vec_for_each (mapping, &search->maps)
+	vec_for_each (mapping, search->maps)
 		if (!strcmp(mapping->path, "[stack]"))
 			return mapping;
 	return NULL;
@@ -269,9 +269,9 @@ static void set_stacks(struct search *search)
 		if (thread->tid == search->target->pid)
 			mapping = main_stack(search);
 		else if (thread->thread_pointer)
-			mapping = mappings_find(&search->maps, thread->thread_pointer);
+			mapping = mappings_find(search->maps, thread->thread_pointer);
 		if (!mapping && thread->sp)
-			mapping = mappings_find(&search->maps, thread->sp);
+			mapping = mappings_find(search->maps, thread->sp);
 		if (!mapping)
 			continue;
 		thread->stack_start = mapping->start;
@@ -312,22 +312,31 @@ static struct error *add_thread(struct target *target, pid_t tid, struct thread_
 
 static struct error *find_stacks(struct search *search)
 {
-	struct error *error = target_read_maps(search->target, MAPS_PLAIN, &search->maps);
+	struct mapping_vec maps = { 0 };
+	struct error *error = NULL;
 
-	/* Who may not see the mappings, or a process without memory, has threads all the same. */
-	if (error_is(error, ERROR_NO_MEMORY))
-		return error;
-	if (error) {
-		error_destroy(error);
-		return NULL;
+	search->maps = search->target->lent_maps;
+	if (!search->maps) {
+		error = target_read_maps(search->target, MAPS_PLAIN, &maps);
+		search->maps = &maps;
 	}
-	search->buffer = malloc(PART + TCB_SIZE);
-	if (!search->buffer)
-		return &error_no_memory;
-	search_above_stack_pointers(search);
-	search_ends(search);
-	set_stacks(search);
-	return NULL;
+	if (!error) {
+		search->buffer = malloc(PART + TCB_SIZE);
+		if (!search->buffer)
+			error = &error_no_memory;
+	}
+	if (!error) {
+		search_above_stack_pointers(search);
+		search_ends(search);
+		set_stacks(search);
+	} else if (!error_is(error, ERROR_NO_MEMORY)) {
+		/* Who may not see the mappings, or a process without memory, has threads all the
+		 * same. */
+		error_destroy(error);
+		error = NULL;
+	}
+	mappings_deinit(&maps);
+	return error;
 }
 
 struct error *live_read_threads(struct target *target, struct thread_vec *ret)
@@ -350,7 +359,6 @@ struct error *live_read_threads(struct target *target, struct thread_vec *ret)
 		error = live_gone(target);
 	if (!error)
 		error = find_stacks(&search);
-	mappings_deinit(&search.maps);
 	free(search.buffer);
 	return error;
 }
