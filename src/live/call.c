@@ -420,7 +420,7 @@ static size_t block_size(const struct attempt *attempt)
 {
 	size_t size = script_size(attempt->script);
 
-	return attempt->as_helper ? 2 * size + 1600 : size;
+	return attempt->as_helper ? size + 1500 : size;
 }
 
 /* Room for the stub, and the stub in it, before any thread is stopped for the call. */

@@ -301,6 +301,10 @@ static void on_syscall_stop(struct watch *watch, const struct user_regs_struct *
 		watch->state = WATCH_CLEANING;
 		watch->deadline = max_u64(watch->deadline, clock_us() + GRACE_US);
 	} else if (watch->state < WATCH_LEAVING) {
+		/* Should a step fail, this is the last we see of its results. */
+		if (watch->state == WATCH_CALLING &&
+		    placement_holds(&watch->session->place, watch->session->target->arch->pc(regs)))
+			error_destroy(read_result(watch));
 		note_progress(watch, regs);
 	}
 }

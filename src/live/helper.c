@@ -67,7 +67,7 @@ struct helper_memory {
 };
 
 static struct error *lay_out(struct call_session *session, const struct user_regs_struct *regs,
-			     size_t block_size, unsigned attempt, struct helper_memory *ret)
+			     size_t block_size, struct helper_memory *ret)
 {
 	uint64_t tp = session->target->arch->thread_pointer(regs);
 	const struct mapping *mapping = mappings_find(&session->maps, tp);
@@ -80,7 +80,9 @@ static struct error *lay_out(struct call_session *session, const struct user_reg
 	above = min_u64(TCB_MAX, mapping->end - tp);
 	ret->size = round_up(HELPER_STACK + round_up(block_size, 64) + below + TCB_MAX + PAGE_SIZE,
 			     PAGE_SIZE);
-	error = call_find_gap(session->target, ret->size, attempt, &ret->start);
+	/* Far from the places that scripts choose for themselves, and another one each time. */
+	error = call_find_gap(session->target, ret->size, 1024 + (unsigned)(clock_us() % 64),
+			      &ret->start);
 	if (error)
 		return error;
 	ret->frame = ret->start + HELPER_STACK;
@@ -225,7 +227,7 @@ struct error *helper_run(struct call_session *session, pid_t tid,
 	/* Twice: where things lie depends on the size, and the size not on where they lie. */
 	error = encode_inner(session, script, &(struct helper_memory){ 0 }, &inner);
 	if (!error)
-		error = lay_out(session, regs, inner.size, (unsigned)(clock_us() % 7), &memory);
+		error = lay_out(session, regs, inner.size, &memory);
 	if (!error)
 		error = encode_inner(session, script, &memory, &inner);
 	if (!error) {

@@ -78,6 +78,26 @@ static bool is_private_text(const struct call_session *session, uint64_t start, 
 	       (mapping->perms & PERM_READ) && !(mapping->perms & (PERM_SHARED | PERM_WRITE));
 }
 
+/* The vdso's image goes on behind its segment: with section headers, then zeros. */
+static uint64_t vdso_end(struct call_session *session, const struct module *module)
+{
+	union {
+		Elf64_Ehdr wide;
+		Elf32_Ehdr narrow;
+	} header;
+	struct error *error = target_read(session->target, module->start, &header, sizeof(header));
+
+	if (error) {
+		error_destroy(error);
+		return module->end;
+	}
+	if (session->target->arch->bits == 64)
+		return module->start + header.wide.e_shoff +
+		       (uint64_t)header.wide.e_shnum * header.wide.e_shentsize;
+	return module->start + header.narrow.e_shoff +
+	       (uint64_t)header.narrow.e_shnum * header.narrow.e_shentsize;
+}
+
 static struct error *add_padding(struct call_session *session, struct module *module,
 				 struct padding_vec *ret)
 {
@@ -91,8 +111,10 @@ static struct error *add_padding(struct call_session *session, struct module *mo
 		if (header.p_type != PT_LOAD || !(header.p_flags & PF_X))
 			continue;
 		padding.start = round_up(module->bias + header.p_vaddr + header.p_filesz, 16);
+		if (module->is_vdso)
+			padding.start =
+				round_up(max_u64(padding.start, vdso_end(session, module)), 16);
 		padding.end = round_up(padding.start, PAGE_SIZE);
-		/* The vdso says nothing of the page that its symbols end in. */
 		if (padding.end - padding.start < 64 ||
 		    !is_private_text(session, padding.start, padding.end))
 			continue;

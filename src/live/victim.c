@@ -122,8 +122,10 @@ static bool scan_stack(struct call_session *session, const struct user_regs_stru
 		       stack_test *test, const void *data)
 {
 	const struct arch *arch = session->target->arch;
-	uint64_t sp = round_down(arch->sp(regs) - arch->red_zone, 16);
-	const struct mapping *mapping = mappings_find(&session->maps, arch->sp(regs));
+	/* Not the red zone: what calls nobody has no return address there, but stale ones do lie.
+	 */
+	uint64_t sp = round_up(arch->sp(regs), arch->word_size);
+	const struct mapping *mapping = mappings_find(&session->maps, sp);
 	uint8_t bytes[STACK_SCAN];
 	size_t size = sizeof(bytes);
 	struct error *error;
