@@ -89,20 +89,44 @@ struct error *parse_address(const char *text, uint64_t *ret)
 	return NULL;
 }
 
+/* @bytes * @factor / 2^@shift, to the nearest, ties to even. */
+static unsigned scaled(uint64_t bytes, unsigned factor, unsigned shift)
+{
+	unsigned __int128 value = (unsigned __int128)bytes * factor;
+	unsigned __int128 half = (unsigned __int128)1 << shift >> 1;
+	unsigned whole = (unsigned)(value >> shift);
+	unsigned __int128 rest = value - ((unsigned __int128)whole << shift);
+
+	return whole + (rest > half || (rest == half && half && (whole & 1)));
+}
+
+/* Without printf(): tables have 100,000 sizes. */
 const char *format_size(uint64_t bytes, char buffer[SIZE_TEXT_MAX])
 {
 	static const char units[] = "KMGTPE";
-	double value = bytes;
-	int unit = -1;
+	unsigned unit = 0; /* of 1024^unit */
+	char *at = buffer + SIZE_TEXT_MAX;
+	unsigned number;
 
-	while (value >= 1023.95 && units[unit + 1]) {
-		value /= 1024;
+	/* Up to what rounds to 1024.0. */
+	while (unit < sizeof(units) - 1 &&
+	       (unsigned __int128)bytes * 100 >= (unsigned __int128)102395 << 10 * unit)
 		unit++;
+	*--at = '\0';
+	if (unit)
+		*--at = units[unit - 1];
+	if (unit && (unsigned __int128)bytes * 100 < (unsigned __int128)9995 << 10 * unit) {
+		number = scaled(bytes, 10, 10 * unit);
+		*--at = '0' + number % 10;
+		*--at = '.';
+		number /= 10;
+	} else {
+		number = scaled(bytes, 1, 10 * unit);
 	}
-	if (unit < 0)
-		snprintf(buffer, SIZE_TEXT_MAX, "%u", (unsigned)bytes);
-	else
-		snprintf(buffer, SIZE_TEXT_MAX, value < 99.95 ? "%.1f%c" : "%.0f%c", value,
-			 units[unit]);
+	do {
+		*--at = '0' + number % 10;
+		number /= 10;
+	} while (number);
+	memmove(buffer, at, buffer + SIZE_TEXT_MAX - at);
 	return buffer;
 }
