@@ -74,6 +74,13 @@ struct error *ptrace_wait(pid_t tid, uint64_t timeout_us, struct ptrace_stop *re
 void ptrace_prepare(void);
 
 /*
+ * Raises the calling thread to real time, else to nice -20, as far as it may: a released or a held
+ * thread of the target must not run in front of its tracer. For threads of memprobe that end with
+ * their work on a target; their end also detaches whatever would not stop.
+ */
+void ptrace_raise_priority(void);
+
+/*
  * Stops by PTRACE_INTERRUPT end some waits with EINTR (epoll_wait, sigtimedwait, semtimedop ...;
  * kernel: they return -EINTR where others return -ERESTART*). In a PTRACE_STOP_TRAP or GROUP stop
  * this puts the thread back on its system call instruction, unless a signal is pending that would

@@ -3,6 +3,7 @@
 #include <cpuid.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -471,6 +472,33 @@ static struct error *search_thread(struct call_session *session, struct attempt 
 	}
 }
 
+static struct error *run(struct call_session *session, struct attempt *attempt)
+{
+	bool helper = attempt->options->helper_allowed || attempt->options->helper_private_files;
+
+	helper = helper && helper_possible(session);
+	if (attempt->options->helper_private_files && !helper)
+		return error_create(ERROR_UNSUPPORTED, "no helper thread can run in %d",
+				    (int)session->target->pid);
+	return search_thread(session, attempt, helper);
+}
+
+/* The thread of memprobe's own that a run takes place in. */
+struct worker {
+	struct call_session *session;
+	struct attempt *attempt;
+	struct error *error;
+};
+
+static void *work(void *data)
+{
+	struct worker *worker = data;
+
+	ptrace_raise_priority();
+	worker->error = run(worker->session, worker->attempt);
+	return NULL;
+}
+
 struct error *call_run(struct call_session *session, const struct call_script *script,
 		       const struct call_options *options, struct call_result *ret)
 {
@@ -481,12 +509,12 @@ struct error *call_run(struct call_session *session, const struct call_script *s
 		.result = ret,
 		.deadline = clock_us() + session->timeout_us,
 	};
-	bool helper = attempt.options->helper_allowed || attempt.options->helper_private_files;
+	struct worker worker = { .session = session, .attempt = &attempt };
+	pthread_t thread;
 
 	*ret = (struct call_result){ 0 };
-	helper = helper && helper_possible(session);
-	if (attempt.options->helper_private_files && !helper)
-		return error_create(ERROR_UNSUPPORTED, "no helper thread can run in %d",
-				    (int)session->target->pid);
-	return search_thread(session, &attempt, helper);
+	if (pthread_create(&thread, NULL, work, &worker))
+		return &error_no_memory;
+	pthread_join(thread, NULL);
+	return worker.error;
 }

@@ -1,11 +1,14 @@
 #include "memprobe/ptrace.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stddef.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "memprobe/arch.h"
 #include "memprobe/log.h"
@@ -101,6 +104,14 @@ void ptrace_prepare(void)
 	/* Without the right to lock we only lose the guarantee against a page fault of ours. */
 	if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) < 0)
 		log_debug("memory is not locked: mlockall is not permitted");
+}
+
+void ptrace_raise_priority(void)
+{
+	struct sched_param param = { .sched_priority = 50 };
+
+	if (sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &param) < 0)
+		setpriority(PRIO_PROCESS, (id_t)gettid(), -20);
 }
 
 static void decode_stop(const siginfo_t *info, struct ptrace_stop *ret)

@@ -38,6 +38,16 @@ struct unsafe_code {
 	struct address_vec restorers; /* return addresses of signal handlers */
 };
 
+/* How much of a stack is searched for return addresses: more than libc's deepest path to a lock. */
+#define STACK_VIEW (16u << 10)
+
+struct stack_view {
+	uint64_t start;
+	size_t size;
+	bool readable;
+	uint8_t bytes[STACK_VIEW];
+};
+
 struct call_session {
 	struct target *target;
 	int lock;   /* /proc/PID, flock()ed */
@@ -51,7 +61,8 @@ struct call_session {
 	uint32_t xsave_size, xsave_used;
 	uint64_t static_tls; /* bytes below the thread pointer that TLS may take */
 	uint64_t stopped_us;
-	char reason[160]; /* why the last thread that was looked at would not do */
+	struct stack_view view; /* of the thread judged last */
+	char reason[160];	/* why the last thread that was looked at would not do */
 };
 
 /* ---- placement.c ---- */

@@ -2,11 +2,9 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "memprobe/log.h"
@@ -233,16 +231,6 @@ static struct error *get_ready(struct stopper *stopper)
 	return error;
 }
 
-/* For this thread alone, which ends with the stop: released threads must not run in front of it
- * while it is still releasing the others. */
-static void raise_priority(void)
-{
-	struct sched_param param = { .sched_priority = 50 };
-
-	if (sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &param) < 0)
-		setpriority(PRIO_PROCESS, (id_t)gettid(), -20);
-}
-
 /* ---- stopping ---- */
 
 static void interrupt(struct held *held)
@@ -425,7 +413,7 @@ static void *run_stopper(void *data)
 		stopper->error = get_ready(stopper);
 	if (stopper->error)
 		return NULL;
-	raise_priority();
+	ptrace_raise_priority();
 	stop_all(stopper);
 	if (!stopper->cancelled && !stopper->error)
 		vec_for_each (held, &stopper->held)

@@ -9,9 +9,6 @@
 #include "memprobe/io.h"
 #include "memprobe/num.h"
 
-/* How much of a stack is searched for return addresses; more than libc's deepest path to a lock. */
-#define STACK_SCAN (16u << 10)
-
 /* What the stub itself takes: registers, block, vector state. */
 #define STUB_STACK (12u << 10)
 
@@ -114,32 +111,40 @@ struct error *victims_list(struct call_session *session, struct pid_vec *ret)
 typedef bool stack_test(struct call_session *session, uint64_t address, uint64_t word,
 			const void *data);
 
-/*
- * Asks @test about the words of the stack above the stack pointer until it says true. Words are
- * taken at every pointer-aligned place: false alarms cost a retry, nothing else.
- */
-static bool scan_stack(struct call_session *session, const struct user_regs_struct *regs,
-		       stack_test *test, const void *data)
+/* Takes a look at the stack above the stack pointer, for scan_stack() to judge. */
+static void read_stack(struct call_session *session, const struct user_regs_struct *regs)
 {
+	struct stack_view *view = &session->view;
 	const struct arch *arch = session->target->arch;
-	/* Not the red zone: what calls nobody has no return address there, but stale ones do lie.
-	 */
-	uint64_t sp = round_up(arch->sp(regs), arch->word_size);
-	const struct mapping *mapping = mappings_find(&session->maps, sp);
-	uint8_t bytes[STACK_SCAN];
-	size_t size = sizeof(bytes);
+	const struct mapping *mapping;
 	struct error *error;
 
+	/* Not the red zone: what calls nobody has no return address there, but stale ones do lie.
+	 */
+	view->start = round_up(arch->sp(regs), arch->word_size);
+	view->size = sizeof(view->bytes);
+	mapping = mappings_find(&session->maps, view->start);
 	if (mapping)
-		size = min_u64(size, mapping->end - sp);
-	error = target_read(session->target, sp, bytes, size);
-	if (error) {
-		/* What cannot be read cannot be judged: take it for the worst. */
-		error_destroy(error);
+		view->size = min_u64(view->size, mapping->end - view->start);
+	error = target_read(session->target, view->start, view->bytes, view->size);
+	view->readable = !error;
+	error_destroy(error);
+}
+
+/*
+ * Asks @test about the words of the stack until it returns true. Words are taken at every
+ * pointer-aligned place: false alarms cost a retry, nothing else. What cannot be read cannot be
+ * judged and counts as the worst.
+ */
+static bool scan_stack(struct call_session *session, stack_test *test, const void *data)
+{
+	const struct stack_view *view = &session->view;
+	unsigned word = session->target->arch->word_size;
+
+	if (!view->readable)
 		return true;
-	}
-	for (size_t i = 0; i + arch->word_size <= size; i += arch->word_size)
-		if (test(session, sp + i, load_word(bytes + i, arch->word_size), data))
+	for (size_t i = 0; i + word <= view->size; i += word)
+		if (test(session, view->start + i, load_word(view->bytes + i, word), data))
 			return true;
 	return false;
 }
@@ -150,34 +155,44 @@ static bool word_in_ranges(struct call_session *session, uint64_t address, uint6
 	return code_ranges_hold(data, word);
 }
 
-bool thread_inside(struct call_session *session, const struct user_regs_struct *regs,
-		   const struct code_range_vec *ranges)
+/* By the stack as it was read last. */
+static bool seen_inside(struct call_session *session, const struct user_regs_struct *regs,
+			const struct code_range_vec *ranges)
 {
 	return code_ranges_hold(ranges, session->target->arch->pc(regs)) ||
-	       (ranges->size && scan_stack(session, regs, word_in_ranges, ranges));
+	       (ranges->size && scan_stack(session, word_in_ranges, ranges));
 }
 
-static bool thread_in(struct call_session *session, const struct user_regs_struct *regs,
-		      uint64_t start, uint64_t end)
+static bool seen_in(struct call_session *session, const struct user_regs_struct *regs,
+		    uint64_t start, uint64_t end)
 {
 	struct code_range range = { start, end };
 	const struct code_range_vec ranges = { .data = &range, .size = 1 };
 
-	return thread_inside(session, regs, &ranges);
+	return seen_inside(session, regs, &ranges);
+}
+
+bool thread_inside(struct call_session *session, const struct user_regs_struct *regs,
+		   const struct code_range_vec *ranges)
+{
+	read_stack(session, regs);
+	return seen_inside(session, regs, ranges);
 }
 
 bool thread_inside_stub(struct call_session *session, const struct user_regs_struct *regs)
 {
 	const struct placement *place = &session->place;
 
-	return thread_in(session, regs, place->code, place->code + place->detour.size);
+	read_stack(session, regs);
+	return seen_in(session, regs, place->code, place->code + place->detour.size);
 }
 
 bool thread_before_copy(struct call_session *session, const struct user_regs_struct *regs)
 {
 	const struct placement *place = &session->place;
 
-	return thread_in(session, regs, place->code, place->code + place->detour.copied);
+	read_stack(session, regs);
+	return seen_in(session, regs, place->code, place->code + place->detour.copied);
 }
 
 /*
@@ -329,6 +344,7 @@ bool victim_fits(struct call_session *session, pid_t tid, const struct user_regs
 
 	if (is_compat != (arch->bits == 32))
 		return unfit(session, tid, "runs code of another word size");
+	/* Reads the stack that all that follows judges by. */
 	if (thread_inside_stub(session, regs))
 		return unfit(session, tid, "is still in an earlier call");
 	stack_needed += STUB_STACK;
@@ -338,13 +354,13 @@ bool victim_fits(struct call_session *session, pid_t tid, const struct user_regs
 			     (unsigned long long)room >> 10);
 	if (in_restartable_sequence(session, tid, arch->pc(regs)))
 		return unfit(session, tid, "is in a restartable sequence");
-	if (scan_stack(session, regs, on_signal_stack, &sp))
+	if (scan_stack(session, on_signal_stack, &sp))
 		return unfit(session, tid, "handles a signal on an alternate stack");
 	if (power == FIT_FOR_SYSCALLS)
 		return true;
-	if (power == FIT_FOR_MALLOC && thread_inside(session, regs, &session->unsafe.malloc))
+	if (power == FIT_FOR_MALLOC && seen_inside(session, regs, &session->unsafe.malloc))
 		return unfit(session, tid, "is in the allocator");
-	if (thread_inside(session, regs, &session->unsafe.other))
+	if (seen_inside(session, regs, &session->unsafe.other))
 		return unfit(session, tid, "is in fork, the dynamic linker, or on its way out");
 	return true;
 }
