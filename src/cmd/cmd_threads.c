@@ -80,6 +80,20 @@ static struct error *find_arenas(struct threads_run *run)
 	return NULL;
 }
 
+/* Without the memory map no stack is known: then what forbids to read it is the answer. */
+static struct error *explain_unknown(const struct threads_run *run)
+{
+	struct mapping_vec maps = { 0 };
+	struct error *error;
+
+	vec_for_each (thread, &run->threads)
+		if (thread->stack_start)
+			return NULL;
+	error = target_read_maps(run->context->target, MAPS_PLAIN, &maps);
+	mappings_deinit(&maps);
+	return error;
+}
+
 static struct error *collect(struct threads_run *run)
 {
 	struct target *target = run->context->target;
@@ -87,6 +101,8 @@ static struct error *collect(struct threads_run *run)
 
 	if (!error)
 		error = stack_use_read(target, &run->threads, &run->uses);
+	if (!error)
+		error = explain_unknown(run);
 	if (!error)
 		error = find_arenas(run);
 	if (error)

@@ -94,6 +94,21 @@ static void sigchld_set(sigset_t *set)
 	sigaddset(set, SIGCHLD);
 }
 
+/*
+ * Without the right to lock we only lose the guarantee against a page fault of ours. Under a limit,
+ * later memory stays unlocked: with MCL_FUTURE, malloc() itself would fail beyond the limit.
+ */
+static void lock_memory(void)
+{
+	struct rlimit limit = { RLIM_INFINITY, RLIM_INFINITY };
+	int future = MCL_FUTURE;
+
+	if (setrlimit(RLIMIT_MEMLOCK, &limit) < 0)
+		future = 0;
+	if (mlockall(MCL_CURRENT | MCL_ONFAULT | future) < 0)
+		log_debug("memory is not locked: mlockall is not permitted");
+}
+
 void ptrace_prepare(void)
 {
 	sigset_t set;
@@ -101,9 +116,7 @@ void ptrace_prepare(void)
 	sigchld_set(&set);
 	signal(SIGCHLD, SIG_DFL);
 	sigprocmask(SIG_BLOCK, &set, NULL);
-	/* Without the right to lock we only lose the guarantee against a page fault of ours. */
-	if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) < 0)
-		log_debug("memory is not locked: mlockall is not permitted");
+	lock_memory();
 }
 
 void ptrace_raise_priority(void)

@@ -1,5 +1,6 @@
 # look_at PID: every command on a process that is at work, with what must be true of any process.
-# Set allocator=other for those whose allocator is not glibc's.
+# Set allocator=other for those whose allocator is not glibc's, look_dir to a directory that memprobe
+# may write into.
 
 refused_with_hint() {
 	status_is 5
@@ -46,9 +47,9 @@ look_at() {
 		[ "$status" -eq 0 ] || refused_with_hint
 	fi
 	if grep -qF '[heap]' "/proc/$pid/maps"; then
-		probe dump "$pid" heap -o "$BATS_TEST_TMPDIR/heap.bin"
+		probe dump "$pid" heap -o "${look_dir:-$BATS_TEST_TMPDIR}/heap.bin"
 		status_is 0
-		[ "$(stat -c %a "$BATS_TEST_TMPDIR/heap.bin")" = 600 ]
-		[ "$(stat -c %s "$BATS_TEST_TMPDIR/heap.bin")" -ge 4096 ]
+		[ "$(stat -c %a "${look_dir:-$BATS_TEST_TMPDIR}/heap.bin")" = 600 ]
+		[ "$(stat -c %s "${look_dir:-$BATS_TEST_TMPDIR}/heap.bin")" -ge 4096 ]
 	fi
 }

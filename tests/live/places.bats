@@ -87,8 +87,7 @@ start_in_container() { # ROOT COMMAND...
 	memprobe() {
 		as_user timeout -k 5 60 "$MEMPROBE" "$@"
 	}
-	chmod 777 "$BATS_TEST_TMPDIR" # for the dump
-	look_at "$victim_pid"
+	look_dir=$public_dir look_at "$victim_pid"
 	victim_works
 	victim_check
 }
