@@ -1,7 +1,7 @@
 /*
- * A process under seccomp. `filtered strict`: mode 1. `filtered mmap`, `filtered sigprocmask`: a
- * filter kills it on that call. `filtered container`: a list of allowed calls, EPERM for the rest.
- * `filtered two`: the first two filters.
+ * A process under seccomp. `filtered strict`: mode 1. `filtered mmap`, `filtered sigprocmask`,
+ * `filtered madvise`, `filtered brk`: a filter kills it on that call. `filtered container`: a list
+ * of allowed calls, EPERM for the rest. `filtered two`: the first two filters.
  *
  * variants: 32
  */
@@ -21,15 +21,15 @@ static void kill_on(int call)
 static void allow_as_containers_do(void)
 {
 	static const int calls[] = {
-		SYS_read,	  SYS_write,	    MMAP,
-		SYS_munmap,	  SYS_mprotect,	    SYS_brk,
-		SYS_futex,	  SYS_madvise,	    SYS_rt_sigprocmask,
-		SYS_rt_sigaction, SYS_exit,	    SYS_clone,
-		SYS_gettid,	  SYS_exit_group,   SYS_restart_syscall,
-		SYS_poll,	  SYS_nanosleep,    SYS_rt_sigreturn,
-		SYS_getpid,	  SYS_memfd_create, SYS_close,
-		SYS_dup3,	  SYS_wait4,	    SYS_ftruncate,
-		SYS_mremap,
+		SYS_read,	  SYS_write,	     MMAP,
+		SYS_munmap,	  SYS_mprotect,	     SYS_brk,
+		SYS_futex,	  SYS_madvise,	     SYS_rt_sigprocmask,
+		SYS_rt_sigaction, SYS_exit,	     SYS_clone,
+		SYS_gettid,	  SYS_exit_group,    SYS_restart_syscall,
+		SYS_poll,	  SYS_nanosleep,     SYS_rt_sigreturn,
+		SYS_getpid,	  SYS_memfd_create,  SYS_close,
+		SYS_dup3,	  SYS_wait4,	     SYS_ftruncate,
+		SYS_mremap,	  SYS_rt_sigpending,
 	};
 
 	filter_install(calls, sizeof(calls) / sizeof(calls[0]), SECCOMP_RET_ALLOW,
@@ -46,6 +46,10 @@ int main(int argc, char **argv)
 		kill_on(MMAP);
 	if (!strcmp(mode, "sigprocmask") || !strcmp(mode, "two"))
 		kill_on(SYS_rt_sigprocmask);
+	if (!strcmp(mode, "madvise"))
+		kill_on(SYS_madvise);
+	if (!strcmp(mode, "brk"))
+		kill_on(SYS_brk);
 	if (!strcmp(mode, "container"))
 		allow_as_containers_do();
 	if (!strcmp(mode, "strict"))
