@@ -61,14 +61,16 @@ uint32_t seccomp_action(const struct seccomp_filters *filters, uint32_t audit_ar
 			const uint64_t args[6], uint64_t ip);
 
 struct seccomp_call {
-	const char *name; /* for the message */
+	const char *name; /* for the message; NULL: its number */
 	int nr;		  /* -1: the architecture has none; it is skipped */
 	uint64_t args[6];
+	bool may_fail; /* who makes it takes an error: only what kills or raises SIGSYS counts */
 };
 
 /*
- * NULL if all of the calls would be carried out (SECCOMP_RET_ALLOW or SECCOMP_RET_LOG). Otherwise
- * ERROR_PERMISSION naming the first that would not, and what would happen to the thread.
+ * NULL if all of the calls would be carried out (SECCOMP_RET_ALLOW or SECCOMP_RET_LOG; with
+ * may_fail also if they would fail or ask somebody). Otherwise ERROR_PERMISSION naming the first
+ * that would not, and what would happen to the thread.
  */
 struct error *seccomp_allows(const struct seccomp_filters *filters, pid_t tid, uint32_t audit_arch,
 			     uint64_t ip, const struct seccomp_call *calls, size_t count);

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "memprobe/elf_file.h"
@@ -204,29 +205,48 @@ uint64_t call_stopped_us(const struct call_session *session)
 
 /* ---- seccomp ---- */
 
+enum { MALLOC_CALLS = 7 };
+
+/* What functions of malloc may do with the kernel; they live with an error, not with a kill. */
+static size_t add_malloc_calls(const struct arch_syscalls *nr, struct seccomp_call *calls)
+{
+	const uint64_t private = MAP_PRIVATE | MAP_ANONYMOUS, data = PROT_READ | PROT_WRITE;
+	const struct seccomp_call all[MALLOC_CALLS] = {
+		{ "futex", nr->futex, { 0 }, true },
+		{ "brk", nr->brk, { 0 }, true },
+		{ "mmap", nr->mmap, { 0, 1 << 20, data, private, UINT64_MAX, 0 }, true },
+		{ "munmap", nr->munmap, { 0, PAGE_SIZE }, true },
+		{ "mremap", nr->mremap, { 0, PAGE_SIZE, PAGE_SIZE, 1 }, true },
+		{ "mprotect", nr->mprotect, { 0, PAGE_SIZE, data }, true },
+		{ "madvise", nr->madvise, { 0, PAGE_SIZE, MADV_DONTNEED }, true },
+	};
+
+	memcpy(calls, all, sizeof(all));
+	return MALLOC_CALLS;
+}
+
 /* What the stub itself does, what the script does, and what malloc's functions may do. */
 static struct error *check_seccomp(struct call_session *session, pid_t tid,
-				   const struct call_script *script)
+				   const struct call_script *script, bool uses_malloc)
 {
 	const struct arch *arch = session->target->arch;
 	const struct arch_syscalls *nr = &arch->syscalls;
-	struct seccomp_call calls[CALL_STEPS_MAX + 8] = {
-		{ "rt_sigprocmask", nr->rt_sigprocmask, { 0, 0, 0, 8, 0, DETOUR_MAGIC } },
-		{ "rt_sigpending", arch->bits == 64 ? nr->rt_sigpending : -1, { 0, 8 } },
-		{ "futex", nr->futex, { 0 } },
+	struct seccomp_call calls[CALL_STEPS_MAX + MALLOC_CALLS + 2] = {
+		{ "rt_sigprocmask", nr->rt_sigprocmask, { 0, 0, 0, 8, 0, DETOUR_MAGIC }, false },
+		{ "rt_sigpending", arch->bits == 64 ? nr->rt_sigpending : -1, { 0, 8 }, false },
 	};
 	struct seccomp_filters filters = { 0 };
 	struct error *error = seccomp_load(tid, 2, &filters);
-	size_t count = 3;
+	size_t count = 2;
 
+	if (uses_malloc)
+		count += add_malloc_calls(nr, calls + count);
 	for (unsigned i = 0; i < script->step_count; i++) {
 		const struct call_step *step = &script->steps[i];
 
 		if (step->op != CALL_OP_SYSCALL && step->op != CALL_OP_CLONE)
 			continue;
-		calls[count] = (struct seccomp_call){ "a system call of the script",
-						      (int)step->function,
-						      { 0 } };
+		calls[count] = (struct seccomp_call){ .nr = (int)step->function };
 		for (unsigned n = 0; n < 6; n++)
 			calls[count].args[n] = step->args[n].value;
 		count++;
@@ -340,7 +360,7 @@ static struct error *use_stopped(struct call_session *session, pid_t tid, bool f
 		return error;
 	ptrace_repair_eintr(session->target->process, session->target->arch, tid, &regs);
 	if (filtered)
-		error = check_seccomp(session, tid, attempt->script);
+		error = check_seccomp(session, tid, attempt->script, attempt->options->uses_malloc);
 	if (error ||
 	    !victim_fits(session, tid, &regs, power_needed(attempt), stack_needed(attempt))) {
 		ptrace_detach(tid, 0);

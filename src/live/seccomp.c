@@ -402,32 +402,45 @@ const char *seccomp_action_text(uint32_t action, char buffer[SECCOMP_TEXT_MAX])
 	return buffer;
 }
 
-static bool is_carried_out(uint32_t action)
+static bool is_acceptable(const struct seccomp_call *call, uint32_t action)
 {
-	uint32_t only = action & SECCOMP_RET_ACTION_FULL;
+	switch (action & SECCOMP_RET_ACTION_FULL) {
+	case SECCOMP_RET_ALLOW:
+	case SECCOMP_RET_LOG:
+		return true;
+	case SECCOMP_RET_ERRNO:
+	case SECCOMP_RET_USER_NOTIF:
+	case SECCOMP_RET_TRACE:
+		return call->may_fail;
+	}
+	return false;
+}
 
-	return only == SECCOMP_RET_ALLOW || only == SECCOMP_RET_LOG;
+static struct error *refusal(const struct seccomp_filters *filters, pid_t tid,
+			     const struct seccomp_call *call, uint32_t action)
+{
+	char text[SECCOMP_TEXT_MAX], number[32];
+	const char *what = filters->strict ? "mode is strict, which kills the thread"
+					   : seccomp_action_text(action, text);
+
+	snprintf(number, sizeof(number), "system call %d", call->nr);
+	return error_hint(error_create(ERROR_PERMISSION,
+				       "cannot run code in %d: its seccomp %s on %s", (int)tid,
+				       what, call->name ? call->name : number),
+			  "what only reads works: maps, dump, find, stack");
 }
 
 struct error *seccomp_allows(const struct seccomp_filters *filters, pid_t tid, uint32_t audit_arch,
 			     uint64_t ip, const struct seccomp_call *calls, size_t count)
 {
 	for (size_t i = 0; i < count; i++) {
-		char text[SECCOMP_TEXT_MAX];
 		uint32_t action;
 
 		if (calls[i].nr < 0)
 			continue;
 		action = seccomp_action(filters, audit_arch, calls[i].nr, calls[i].args, ip);
-		if (is_carried_out(action))
-			continue;
-		return error_hint(
-			error_create(ERROR_PERMISSION,
-				     "cannot run code in %d: its seccomp %s on %s", (int)tid,
-				     filters->strict ? "mode is strict, which kills the thread"
-						     : seccomp_action_text(action, text),
-				     calls[i].name),
-			"what only reads works: maps, dump, find, stack");
+		if (!is_acceptable(&calls[i], action))
+			return refusal(filters, tid, &calls[i], action);
 	}
 	return NULL;
 }

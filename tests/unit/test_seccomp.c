@@ -328,9 +328,9 @@ static void huge_programs(void **state)
 static void assert_refused(const struct seccomp_filters *filters, const char *words)
 {
 	const struct seccomp_call calls[] = {
-		{ "rt_sigprocmask", SYS_rt_sigprocmask, { 0 } },
-		{ "nothing", -1, { 0 } },
-		{ "futex", SYS_futex, { 0 } },
+		{ "rt_sigprocmask", SYS_rt_sigprocmask, { 0 }, false },
+		{ "nothing", -1, { 0 }, false },
+		{ "futex", SYS_futex, { 0 }, false },
 	};
 	struct error *error = seccomp_allows(filters, 42, AUDIT_ARCH_X86_64, 0, calls, 3);
 
@@ -364,6 +364,34 @@ static void judgement_names_call_and_action(void **state)
 	add_constant(&filters, SECCOMP_RET_ERRNO | 1);
 	assert_refused(&filters, "answers errno 1 on rt_sigprocmask");
 	seccomp_deinit(&filters);
+}
+
+static void some_calls_may_fail(void **state)
+{
+	static const uint32_t fine[] = { SECCOMP_RET_ALLOW, SECCOMP_RET_LOG, SECCOMP_RET_ERRNO | 12,
+					 SECCOMP_RET_USER_NOTIF, SECCOMP_RET_TRACE };
+	static const uint32_t deadly[] = { SECCOMP_RET_TRAP, SECCOMP_RET_KILL_THREAD,
+					   SECCOMP_RET_KILL_PROCESS, 0x12340000 };
+	const struct seccomp_call call = { .nr = SYS_brk, .may_fail = true };
+
+	for (size_t i = 0; i < sizeof(fine) / sizeof(fine[0]); i++) {
+		struct seccomp_filters filters = { 0 };
+
+		add_constant(&filters, fine[i]);
+		assert_null(seccomp_allows(&filters, 42, AUDIT_ARCH_X86_64, 0, &call, 1));
+		seccomp_deinit(&filters);
+	}
+	for (size_t i = 0; i < sizeof(deadly) / sizeof(deadly[0]); i++) {
+		struct seccomp_filters filters = { 0 };
+		struct error *error;
+
+		add_constant(&filters, deadly[i]);
+		error = seccomp_allows(&filters, 42, AUDIT_ARCH_X86_64, 0, &call, 1);
+		assert_true(error_is(error, ERROR_PERMISSION));
+		assert_non_null(strstr(error->message, "on system call 12"));
+		error_destroy(error);
+		seccomp_deinit(&filters);
+	}
 }
 
 static void modes(void **state)
@@ -400,6 +428,7 @@ int main(void)
 		cmocka_unit_test(any_code_ends),
 		cmocka_unit_test(huge_programs),
 		cmocka_unit_test(judgement_names_call_and_action),
+		cmocka_unit_test(some_calls_may_fail),
 		cmocka_unit_test(modes),
 	};
 

@@ -83,8 +83,8 @@ static pid_t filtered_child(void)
 static struct error *check_mmap(const struct seccomp_filters *filters, pid_t tid)
 {
 	const struct seccomp_call calls[] = {
-		{ "rt_sigprocmask", SYS_rt_sigprocmask, { 0 } },
-		{ "mmap", SYS_mmap, { 0, 4096, 3, 0x22, -1, 0 } },
+		{ "rt_sigprocmask", SYS_rt_sigprocmask, { 0 }, false },
+		{ "mmap", SYS_mmap, { 0, 4096, 3, 0x22, -1, 0 }, false },
 	};
 
 	assert_null(seccomp_allows(filters, tid, AUDIT_ARCH_X86_64, 0, calls, 1));
