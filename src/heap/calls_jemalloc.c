@@ -143,7 +143,7 @@ static struct error *jemalloc_stats(struct allocator_caller *caller, struct heap
 
 	if (error)
 		return error;
-	json = json_loadb(text.bytes ? text.bytes : "", text.size, JSON_REJECT_DUPLICATES, NULL);
+	json = json_loadb(text.bytes ? text.bytes : "", text.size, 0, NULL);
 	if (json)
 		error = read_figures(json_object_get(json, "jemalloc"), ret);
 	else
