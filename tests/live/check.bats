@@ -343,3 +343,42 @@ check() { # [COMMAND...] PID, as JSON
 	row_says memory ok "can be read"
 	victim_check
 }
+
+@test "commands that attach give the same reasons" {
+	skip_unless_root
+	prepare_user
+	start_victim refuse traced
+	tracee=$(victim_truth child)
+	for command in "stack $tracee" "call $tracee getpid()"; do
+		# shellcheck disable=SC2086
+		probe $command
+		status_is 4
+		[[ $stderr == *"already traced by $victim_pid (refuse)"* ]] || fail "$command: $stderr"
+	done
+	start_victim idle
+	for command in "stack $victim_pid" "call $victim_pid getpid()" "trim $victim_pid"; do
+		# shellcheck disable=SC2086
+		run --separate-stderr as_user "$user_memprobe" $command
+		status_is 4
+		[[ $stderr == *"belongs to uid 0"*"hint: "* ]] || fail "$command: $stderr"
+		# shellcheck disable=SC2086
+		run --separate-stderr "$VICTIMS/sandbox" ptrace "$MEMPROBE" $command
+		status_is 4
+		[[ $stderr == *"a seccomp filter denies ptrace to memprobe"* ]] ||
+			fail "$command: $stderr"
+		# shellcheck disable=SC2086
+		run --separate-stderr unshare -Ur "$MEMPROBE" $command
+		status_is 4
+		[[ $stderr == *"another user namespace"* ]] || fail "$command: $stderr"
+	done
+	victim_check
+	start_victim refuse zombie
+	for command in "stack" "trim"; do
+		probe "$command" "$(victim_truth child)"
+		status_is 5
+		[[ $stderr == *zombie* ]] || fail "$command: $stderr"
+		probe "$command" 2
+		status_is 5
+		[[ $stderr == *"kernel thread"* ]] || fail "$command: $stderr"
+	done
+}
