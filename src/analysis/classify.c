@@ -220,8 +220,6 @@ static enum mapping_type type_by_name(struct classifier *classifier, const struc
 {
 	const char *path = mapping->path;
 
-	if (mapping->inode)
-		return type_of_file(classifier, mapping);
 	if (path[0] == '[') {
 		if (begins(path, "[anon_shmem:"))
 			return MAPPING_SHM;
@@ -235,7 +233,7 @@ static enum mapping_type type_by_name(struct classifier *classifier, const struc
 			return MAPPING_THREAD_STACK;
 		return MAPPING_KERNEL;
 	}
-	if (path[0] && strcmp(path, "//anon"))
+	if (mapping->inode || (path[0] && strcmp(path, "//anon")))
 		return type_of_file(classifier, mapping);
 	return mapping->perms & PERM_SHARED ? MAPPING_SHM : MAPPING_ANON;
 }

@@ -98,20 +98,18 @@ void hexdump_bytes(struct hexdump *hex, uint64_t address, const void *bytes, siz
 void hexdump_zeros(struct hexdump *hex, uint64_t address, uint64_t size)
 {
 	static const unsigned char zeros[4 * LINE];
-	uint64_t end = address + size;
+	uint64_t end = address + size, last = round_down(end, LINE);
+	uint64_t first = min_u64(size, sizeof(zeros) - address % LINE);
 
 	begin(hex, address);
-	put(hex, address, zeros, min_u64(size, sizeof(zeros)));
-	if (size <= 2 * sizeof(zeros)) {
-		address += min_u64(size, sizeof(zeros));
-		put(hex, address, zeros, end - address);
-		return;
+	put(hex, address, zeros, first);
+	address += first;
+	if (address < last) {
+		/* Whole lines like those before, which have been starred by now. */
+		address = last;
+		hex->end = last;
 	}
-	/* The lines in between are all the same, and starred by now. */
-	address = round_down(end, LINE);
-	hex->end = address;
 	put(hex, address, zeros, end - address);
-	hex->end = end;
 }
 
 void hexdump_missing(struct hexdump *hex, uint64_t address, uint64_t size)
