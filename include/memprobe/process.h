@@ -78,4 +78,7 @@ struct process_syscall {
 struct error *process_read_syscall(const struct process *process, pid_t tid,
 				   struct process_syscall *ret);
 
+/* The CPU that a thread ran on last, -1: unknown. */
+int process_last_cpu(const struct process *process, pid_t tid);
+
 #endif

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -373,16 +374,34 @@ static struct error *use_stopped(struct call_session *session, pid_t tid, bool f
 	return run_directly(session, tid, &regs, attempt);
 }
 
+/*
+ * The tracer and its tracee take turns: on one CPU that is a context switch, on two it is an
+ * interrupt and an idle CPU's waking up each time.
+ */
+static void follow(struct call_session *session, pid_t tid)
+{
+	int cpu = process_last_cpu(session->target->process, tid);
+	cpu_set_t set;
+
+	if (cpu < 0 || cpu >= CPU_SETSIZE)
+		return;
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	sched_setaffinity(0, sizeof(set), &set);
+}
+
 /* *done_ret false without an error: this thread would not do; session->reason says why. */
 static struct error *try_thread(struct call_session *session, pid_t tid, struct attempt *attempt,
 				bool *done_ret)
 {
 	struct process_status status;
 	struct error *error = process_read_status(session->target->process, tid, &status);
-	uint64_t since = clock_us();
+	uint64_t since;
 	bool stopped = false;
 
 	*done_ret = false;
+	follow(session, tid);
+	since = clock_us();
 	if (!error)
 		error = engine_stop(session, tid, attempt->as_helper ? PTRACE_O_TRACECLONE : 0,
 				    &stopped);

@@ -38,10 +38,10 @@ static const char *stat_field(const char *text, unsigned number)
 	return at;
 }
 
-static bool read_stat_field(int dirfd, unsigned number, uint64_t *ret)
+static bool read_stat_field(int dirfd, const char *path, unsigned number, uint64_t *ret)
 {
 	cleanup(free) char *text = NULL;
-	struct error *error = read_file_at(dirfd, "stat", &text, NULL);
+	struct error *error = read_file_at(dirfd, path, &text, NULL);
 	const char *field;
 	char *end;
 
@@ -60,7 +60,7 @@ bool process_is_alive(const struct process *process)
 {
 	uint64_t start_time;
 
-	return read_stat_field(process->dirfd, 22, &start_time) &&
+	return read_stat_field(process->dirfd, "stat", 22, &start_time) &&
 	       start_time == process->start_time;
 }
 
@@ -105,7 +105,7 @@ struct error *process_open(pid_t pid, struct process **ret)
 	if (status.tgid != pid)
 		return error_hint(no_process(pid), "%d is a thread of process %d", (int)pid,
 				  (int)status.tgid);
-	if (!read_stat_field(process->dirfd, 22, &process->start_time))
+	if (!read_stat_field(process->dirfd, "stat", 22, &process->start_time))
 		return no_process(pid);
 	*ret = take_pointer(process);
 	return NULL;
@@ -427,7 +427,7 @@ struct error *process_read_status(const struct process *process, pid_t tid,
 		return error;
 	parse_status(text, &status, &seen);
 	/* Before Linux 6.8: no Vm lines, but a process has none either while it exits. */
-	if (!seen.kthread && !seen.vm && read_stat_field(process->dirfd, 9, &flags))
+	if (!seen.kthread && !seen.vm && read_stat_field(process->dirfd, "stat", 9, &flags))
 		status.kernel_thread = flags & PF_KTHREAD;
 	*ret = status;
 	return NULL;
@@ -474,4 +474,13 @@ struct error *process_read_syscall(const struct process *process, pid_t tid,
 garbled:
 	return error_create(ERROR_FAILED, "cannot understand the syscall file of thread %d",
 			    (int)tid);
+}
+
+int process_last_cpu(const struct process *process, pid_t tid)
+{
+	char path[32];
+	uint64_t cpu;
+
+	snprintf(path, sizeof(path), "task/%d/stat", (int)tid);
+	return read_stat_field(process->dirfd, path, 39, &cpu) && cpu < INT_MAX ? (int)cpu : -1;
 }
