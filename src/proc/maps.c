@@ -306,7 +306,8 @@ static struct error *parse_lines(struct parser *parser, const char *text, size_t
 		struct error *error;
 		const char *newline;
 
-		if (*at >= 'A' && *at <= 'Z' && is_zero_line(at, end)) {
+		if (*at >= 'A' && *at <= 'Z' && parser->maps->size > parser->first &&
+		    is_zero_line(at, end)) {
 			at += KEY_LINE;
 			continue;
 		}

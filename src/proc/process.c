@@ -200,6 +200,9 @@ struct error *process_find_by_name(const char *name, struct pid_vec *ret)
 	struct dirent *entry;
 	DIR *proc;
 
+	/* Kernel threads have an empty argv[0]. */
+	if (!name[0])
+		return NULL;
 	proc = opendir("/proc");
 	if (!proc)
 		return error_errno(ERROR_FAILED, errno, "cannot open /proc");

@@ -234,6 +234,31 @@ static void search_ends(struct search *search)
 	}
 }
 
+static bool holds_stack(const struct search *search, const struct mapping *mapping)
+{
+	for (size_t i = search->first; i < search->threads->size; i++) {
+		const struct thread *thread = &search->threads->data[i];
+
+		if ((thread->thread_pointer >= mapping->start &&
+		     thread->thread_pointer < mapping->end) ||
+		    (thread->sp >= mapping->start && thread->sp < mapping->end))
+			return thread->tid != search->target->pid;
+	}
+	return false;
+}
+
+/* Stacks without guards stand in one mapping: where one is, others may be. */
+static void search_between_stacks(struct search *search)
+{
+	for (size_t i = search->maps->size; i-- > 0 && search->missing && search->budget;) {
+		const struct mapping *mapping = &search->maps->data[i];
+
+		if (mapping->end - mapping->start > 2 * END_SIZE && may_hold_tcb(mapping) &&
+		    holds_stack(search, mapping))
+			scan(search, mapping->start, mapping->end, mapping->end);
+	}
+}
+
 /* ---- stacks ---- */
 
 static const struct mapping *main_stack(const struct search *search)
@@ -328,6 +353,7 @@ static struct error *find_stacks(struct search *search)
 	if (!error) {
 		search_above_stack_pointers(search);
 		search_ends(search);
+		search_between_stacks(search);
 		set_stacks(search);
 	} else if (!error_is(error, ERROR_NO_MEMORY)) {
 		/* Who may not see the mappings, or a process without memory, has threads all the
