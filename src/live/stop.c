@@ -2,7 +2,7 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <stdio.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -55,6 +55,7 @@ struct stopper {
 	bool cancelled; /* by options.interrupted */
 	bool overflow;	/* more threads were born than there is room for */
 	uint64_t stopped_us;
+	pid_t tracer; /* the stopper's own thread */
 	struct error *error;
 };
 
@@ -138,9 +139,6 @@ static struct error *seize_given(struct stopper *stopper)
 		pid_t tid = stopper->options.tids[i];
 
 		error = process_read_status(stopper->target->process, tid, &status);
-		if (error_is(error, ERROR_NO_TARGET))
-			error = error_prefix(error, "process %d has no thread %d",
-					     (int)stopper->target->pid, (int)tid);
 		if (!error && !is_known(stopper, tid))
 			error = seize(stopper, tid);
 	}
@@ -408,6 +406,7 @@ static void *run_stopper(void *data)
 {
 	struct stopper *stopper = data;
 
+	stopper->tracer = gettid();
 	stopper->error = seize_all(stopper);
 	if (!stopper->error)
 		stopper->error = get_ready(stopper);
@@ -487,6 +486,9 @@ static struct error *start_stopper(struct stopper *stopper)
 	if (errnum)
 		return error_errno(ERROR_FAILED, errnum, "cannot start a thread");
 	pthread_join(thread, NULL);
+	/* pthread_join() returns a little before the kernel detaches what the thread still traces. */
+	for (unsigned i = 0; i < 1000 && tgkill(getpid(), stopper->tracer, 0) == 0; i++)
+		usleep(100);
 	return NULL;
 }
 

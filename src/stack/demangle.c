@@ -44,11 +44,16 @@ static bool demangle_into(const char *name, struct demangled *demangled)
 	return cplus_demangle_v3_callback(name, DEMANGLE_OPTIONS, add, demangled);
 }
 
-char *demangle(const char *name)
+char *demangle(const char *versioned)
 {
 	cleanup(free) struct demangled *demangled = NULL;
-	size_t length = strlen(name);
+	size_t length = strcspn(versioned, "@");
+	cleanup(free) char *name = NULL;
 
+	/* `pthread_cond_wait@@GLIBC_2.3.2` of a .symtab; a name that begins so is no version. */
+	name = length ? strndup(versioned, length) : strdup(versioned);
+	if (!name)
+		return NULL;
 	if (length <= MANGLED_MAX && name[0] == '_' && name[1] == 'D' && name[2] >= '0' &&
 	    name[2] <= '9') {
 		char *text = dlang_demangle(name, DEMANGLE_OPTIONS);
@@ -57,11 +62,11 @@ char *demangle(const char *name)
 			return text;
 	}
 	if (length > MANGLED_MAX || strncmp(name, "_", 1) != 0)
-		return strdup(name);
+		return take_pointer(name);
 	demangled = malloc(sizeof(*demangled));
 	if (!demangled)
 		return NULL;
 	if (!demangle_into(name, demangled) || !demangled->size)
-		return strdup(name);
+		return take_pointer(name);
 	return strndup(demangled->text, demangled->size);
 }

@@ -1,5 +1,6 @@
 #include "memprobe/symbols.h"
 
+#include <elfutils/libdw.h>
 #include <string.h>
 
 #include "symbolizer.h"
@@ -41,10 +42,13 @@ void symbolizer_destroy(struct symbolizer *symbolizer)
 static struct error *find_line(Dwfl_Module *module, uint64_t address, struct symbol *symbol)
 {
 	Dwfl_Line *line = dwfl_module_getsrc(module, address);
+	Dwarf_Addr bias;
 	const char *file;
+	bool is_end;
 	int number;
 
-	if (!line)
+	/* Behind the last instruction that has a line, libdwfl gives the end marker. */
+	if (!line || dwarf_lineendsequence(dwfl_dwarf_line(line, &bias), &is_end) || is_end)
 		return NULL;
 	file = dwfl_lineinfo(line, NULL, &number, NULL, NULL, NULL);
 	if (!file)
