@@ -14,7 +14,8 @@
 struct elf_symbol {
 	uint64_t address; /* in the target: bias added */
 	uint64_t size;
-	uint8_t type; /* STT_FUNC, STT_OBJECT, STT_GNU_IFUNC, STT_TLS (address is then the offset) */
+	uint8_t type; /* STT_FUNC, STT_OBJECT, STT_GNU_IFUNC, STT_TLS (address is then the offset)
+		       */
 };
 
 /*
@@ -71,7 +72,8 @@ struct libc {
 	struct module *module; /* the executable, if linked statically; NULL with LIBC_NONE */
 };
 
-/* By the version string in libc's read-only data, the file's name, or for static programs their symbols. */
+/* By the version string in libc's read-only data, the file's name, or for static programs their
+ * symbols. */
 struct error *target_libc(struct target *target, struct libc *ret);
 
 #endif

@@ -153,9 +153,10 @@ static struct error *live_read(struct target *target, uint64_t address, void *bu
 	if (got < 0)
 		return live_failed(target, errno, "memory");
 	done += got;
-	if (mem_is_dead(live))
-		return live_gone(target);
-	return done == size ? NULL : error_fault(address + done);
+	/* What mem gave, it gave of a living address space. */
+	if (done == size)
+		return NULL;
+	return mem_is_dead(live) ? live_gone(target) : error_fault(address + done);
 }
 
 /* ---- mappings ---- */

@@ -79,15 +79,17 @@ static struct thread *thread_of_musl(struct search *search, const unsigned char 
 }
 
 /*
- * stackblock, stackblock_size and guardsize of glibc: the one pair of words that make a range
- * with the control block at its end.
+ * stackblock, stackblock_size and guardsize of glibc: the words that make a range with the control
+ * block at its end, all of it but the guard in the mapping of the control block. (A small tid
+ * before a list pointer looks like a range, too, but reaches over everything.)
  */
 static void take_bounds(struct search *search, struct thread *thread, const unsigned char *tcb,
 			size_t size, uint64_t address)
 {
+	const struct mapping *own = mappings_find(search->maps, address);
 	const unsigned word = search->target->arch->word_size;
 
-	for (unsigned at = 0; at + 3 * word <= size; at += word) {
+	for (unsigned at = 0; own && at + 3 * word <= size; at += word) {
 		uint64_t start = load_word(tcb + at, word);
 		uint64_t length = load_word(tcb + at + word, word);
 		uint64_t guard = load_word(tcb + at + 2 * word, word);
@@ -104,6 +106,8 @@ static void take_bounds(struct search *search, struct thread *thread, const unsi
 			if (mapping && (mapping->perms & PERM_WRITE))
 				guard = 0;
 		}
+		if (start + guard < own->start || start + length > own->end)
+			continue;
 		thread->stack_start = start + guard;
 		thread->stack_end = start + length;
 		return;

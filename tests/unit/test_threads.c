@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include <pthread.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -96,10 +97,10 @@ static void start_threads(void *unused)
 	}
 }
 
-static const struct thread *thread_of(const struct thread_vec *threads, pid_t tid)
+static const struct thread *thread_of(const struct thread_vec *threads, pid_t ns_tid)
 {
 	for (size_t i = 0; i < threads->size; i++)
-		if (threads->data[i].tid == tid)
+		if (threads->data[i].ns_tid == ns_tid)
 			return &threads->data[i];
 	return NULL;
 }
@@ -125,7 +126,7 @@ static uint64_t count_present(struct target *target)
 	return rss;
 }
 
-static void test_stacks(void **state)
+static void check_stacks(pid_t ns_pid)
 {
 	pid_t pid = child_start(start_threads, NULL);
 	struct thread_vec threads = { 0 };
@@ -157,8 +158,8 @@ static void test_stacks(void **state)
 		if (thread->sp)
 			assert_in_range(thread->sp, truth[i].start, truth[i].end);
 	}
-	thread = thread_of(&threads, pid);
-	assert_int_equal(thread->ns_tid, pid);
+	thread = thread_of(&threads, ns_pid ? ns_pid : pid);
+	assert_int_equal(thread->tid, pid);
 	assert_int_not_equal(thread->thread_pointer, 0);
 	assert_int_not_equal(thread->stack_end, 0);
 	assert_null(target_page_present(target, untouched, sizeof(present), present));
@@ -168,9 +169,26 @@ static void test_stacks(void **state)
 	child_stop(pid);
 }
 
+static void test_stacks(void **state)
+{
+	check_stacks(0);
+}
+
+/* In a PID namespace the ids are small numbers, of which memory is full. */
+static void test_namespace(void **state)
+{
+	if (unshare(CLONE_NEWPID))
+		skip();
+	check_stacks(1);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(test_stacks) };
+	/* The namespace last: it ends with its first process, and no other can be made then. */
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_stacks),
+		cmocka_unit_test(test_namespace),
+	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
