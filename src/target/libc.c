@@ -107,7 +107,10 @@ static bool has_symbol(struct target *target, struct module *module, const char 
 	return false;
 }
 
-/* By symbols; of a stripped one glibc betrays itself by the name of the dynamic linker's cache. */
+/*
+ * By symbols; a stripped one betrays itself by a text: glibc by the name of the dynamic linker's
+ * cache, musl by its message for the error 0 (src/errno/__strerror.h).
+ */
 static void static_libc(struct target *target, struct module *exe, struct libc *ret)
 {
 	static const char *const glibc[] = { "__libc_setup_tls", "__libc_init_secure",
@@ -116,7 +119,8 @@ static void static_libc(struct target *target, struct module *exe, struct libc *
 					    "__malloc_context", NULL };
 	char after[16];
 
-	if (has_symbol(target, exe, musl)) {
+	if (has_symbol(target, exe, musl) ||
+	    find_constant(target, exe, "No error information", after)) {
 		*ret = (struct libc){ .kind = LIBC_MUSL, .module = exe };
 	} else if (has_symbol(target, exe, glibc) ||
 		   find_constant(target, exe, "glibc-ld.so.cache", after)) {
@@ -142,10 +146,9 @@ static enum libc_kind kind_by_name(const struct module *module)
 struct error *target_libc(struct target *target, struct libc *ret)
 {
 	struct libc libc = { LIBC_NONE, 0, 0, NULL };
-	static const char *const musl[] = { "__libc_malloc_impl", "__malloc_donate",
-					    "__malloc_atfork", NULL };
 	const struct module_vec *modules;
 	struct module *exe = NULL;
+	char after[16];
 	struct error *error = target_modules(target, &modules);
 
 	if (error)
@@ -160,7 +163,8 @@ struct error *target_libc(struct target *target, struct libc *ret)
 	}
 	if (libc.kind == LIBC_GLIBC)
 		glibc_version(target, &libc);
-	else if (libc.kind == LIBC_OTHER && has_symbol(target, libc.module, musl))
+	else if (libc.kind == LIBC_OTHER &&
+		 find_constant(target, libc.module, "musl libc (", after))
 		libc.kind = LIBC_MUSL;
 	else if (libc.kind == LIBC_NONE && exe)
 		static_libc(target, exe, &libc);

@@ -151,7 +151,8 @@ static void scan_run(struct search *search, uint64_t start, uint64_t end, uint64
 			error_destroy(error);
 			size = min_u64(size, read);
 		}
-		for (uint64_t at = 0; at < part && at + word <= size; at += 16)
+		/* glibc aligns it to 64 bytes, musl to a word. */
+		for (uint64_t at = 0; at < part && at + word <= size; at += word)
 			if (load_word(search->buffer + at, word) == start + at)
 				check_tcb(search, search->buffer + at, size - at, start + at);
 		start += part;
