@@ -25,7 +25,8 @@ struct target;
 /* How much to read for each mapping. */
 enum maps_detail {
 	MAPS_PLAIN, /* addresses, permissions, paths */
-	MAPS_USAGE, /* and struct mapping_usage: the kernel walks the page tables, 20 times dearer */
+	MAPS_USAGE, /* and struct mapping_usage: the kernel walks the page tables, 20 times dearer
+		     */
 };
 
 struct thread {
@@ -55,10 +56,10 @@ struct elf_file;
 
 /* An ELF file, or the vdso, mapped into the target. */
 struct module {
-	char *path;	     /* owned; as the target sees it */
-	uint64_t start, end; /* from its first to its last mapping */
+	char *path;			    /* owned; as the target sees it */
+	uint64_t start, end;		    /* from its first to its last mapping */
 	struct module_segment_vec segments; /* by address */
-	uint64_t bias;	     /* what to add to an address in the file */
+	uint64_t bias;			    /* what to add to an address in the file */
 	uint64_t inode;
 	dev_t device;
 	bool is_exe;
@@ -106,14 +107,14 @@ struct target {
 	struct process *process; /* NULL unless live */
 	char *name;		 /* comm; owned */
 	char *exe;		 /* path as the target sees it; "" if unknown; owned */
-	/* Lazily read by target_modules(); in link-map order where that can be had (the order in which
-	 * symbols are searched), else by address. */
+	/* Lazily read by target_modules(); in link-map order where that can be had (the order in
+	 * which symbols are searched), else by address. */
 	struct module_vec modules;
 	bool modules_known;
 	/*
 	 * What the caller has just read and lends for some calls: target_modules() and
-	 * target_read_threads() then do not read the maps again, which takes milliseconds where there
-	 * are many. NULL: nothing.
+	 * target_read_threads() then do not read the maps again, which takes milliseconds where
+	 * there are many. NULL: nothing.
 	 */
 	const struct mapping_vec *lent_maps;
 	void *backend;
