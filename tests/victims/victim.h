@@ -9,7 +9,6 @@
 
 #include <errno.h>
 #include <stdarg.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -19,6 +18,13 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#ifdef __cplusplus
+#include <atomic>
+using std::atomic_ulong;
+#else
+#include <stdatomic.h>
+#endif
 
 #ifndef PR_SET_PTRACER
 #define PR_SET_PTRACER	   0x59616d61
