@@ -12,6 +12,8 @@
  * it is shown as it is. */
 #define DEMANGLED_MAX 16384
 #define MANGLED_MAX   8192
+/* Each back reference of a D name can double it, and its demangler cannot be left midway. */
+#define D_REFERENCES_MAX 12
 
 #define DEMANGLE_OPTIONS (DMGL_PARAMS | DMGL_ANSI)
 
@@ -44,25 +46,34 @@ static bool demangle_into(const char *name, struct demangled *demangled)
 	return cplus_demangle_v3_callback(name, DEMANGLE_OPTIONS, add, demangled);
 }
 
+static char *demangle_d(const char *name)
+{
+	unsigned references = 0;
+
+	if (strncmp(name, "_D", 2) != 0 || name[2] < '0' || name[2] > '9')
+		return NULL;
+	for (const char *c = name; *c; c++)
+		if (*c == 'Q' && ++references > D_REFERENCES_MAX)
+			return NULL;
+	return dlang_demangle(name, DEMANGLE_OPTIONS);
+}
+
 char *demangle(const char *versioned)
 {
 	cleanup(free) struct demangled *demangled = NULL;
 	size_t length = strcspn(versioned, "@");
 	cleanup(free) char *name = NULL;
+	char *text;
 
 	/* `pthread_cond_wait@@GLIBC_2.3.2` of a .symtab; a name that begins so is no version. */
 	name = length ? strndup(versioned, length) : strdup(versioned);
 	if (!name)
 		return NULL;
-	if (length <= MANGLED_MAX && name[0] == '_' && name[1] == 'D' && name[2] >= '0' &&
-	    name[2] <= '9') {
-		char *text = dlang_demangle(name, DEMANGLE_OPTIONS);
-
-		if (text)
-			return text;
-	}
-	if (length > MANGLED_MAX || strncmp(name, "_", 1) != 0)
+	if (length > MANGLED_MAX || name[0] != '_')
 		return take_pointer(name);
+	text = demangle_d(name);
+	if (text)
+		return text;
 	demangled = malloc(sizeof(*demangled));
 	if (!demangled)
 		return NULL;
