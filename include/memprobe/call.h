@@ -25,6 +25,7 @@
 
 #include "memprobe/arch.h"
 #include "memprobe/target.h"
+#include "memprobe/thread_state.h"
 
 /* ---- scripts ---- */
 
@@ -132,11 +133,14 @@ uint64_t call_result_word(const struct call_result *result, const struct call_sc
 			  size_t offset);
 
 struct call_options {
-	/* The functions of the script use malloc's locks or lists: the thread must not be inside the
-	 * allocator (or fork, or the dynamic linker). */
+	/* The functions of the script use malloc's locks or lists: the thread must not be inside
+	 * the allocator (or fork, or the dynamic linker). */
 	bool uses_malloc;
-	/* The script may run in a helper thread when no thread is at a safe point: it then has a copy of the
-	 * caller's TLS. Only for functions of glibc that allocate nothing. */
+	/* Nobody knows which system calls the function makes: a thread whose seccomp filter kills
+	 * for any of them is refused. */
+	bool unforeseen_syscalls;
+	/* The script may run in a helper thread when no thread is at a safe point: it then has a
+	 * copy of the caller's TLS. Only for functions of glibc that allocate nothing. */
 	bool helper_allowed;
 	/* Run it in a helper thread with file descriptors of its own from the start. */
 	bool helper_private_files;
@@ -144,8 +148,8 @@ struct call_options {
 	bool abort_in_lock_wait;
 	uint64_t stack_needed; /* bytes; 0: 16 KiB */
 	/*
-	 * Called with the thread held at the marker: read here what the cleanup steps will take away
-	 * (target_read()). Keep it short. May be NULL.
+	 * Called with the thread held at the marker: read here what the cleanup steps will take
+	 * away (target_read()). Keep it short. May be NULL.
 	 */
 	struct error *(*at_marker)(struct target *target, const struct call_result *result,
 				   void *data);
@@ -157,6 +161,25 @@ struct call_options {
  * threads; takes the per-target lock (waits up to @timeout_us for another memprobe).
  */
 struct error *call_open(struct target *target, uint64_t timeout_us, struct call_session **ret);
+
+/*
+ * Asked for a second opinion on a thread whose stack has words that look like return addresses
+ * into the allocator: the frames it really has, innermost first. False: the stack could not be
+ * followed to its end, or has more than @max.
+ */
+#define CALL_UNWIND_MAX 512
+
+struct call_frame {
+	uint64_t pc;
+	uint64_t cfa; /* 0: unknown */
+};
+
+typedef bool call_unwind(void *data, const struct thread_state *state, struct call_frame *frames,
+			 size_t max, size_t *count_ret);
+
+/* @destroy(@data) is called by call_close(). */
+void call_set_unwind(struct call_session *session, call_unwind *unwind, void (*destroy)(void *data),
+		     void *data);
 
 struct error *call_run(struct call_session *session, const struct call_script *script,
 		       const struct call_options *options, struct call_result *ret);
@@ -182,7 +205,6 @@ CLEANUP_DEFINE(call, struct call_session *, call_close)
  * An unmapped range of @size bytes (page multiple) below the target's 47-bit or 32-bit limit where
  * a script may mmap with MAP_FIXED_NOREPLACE; @attempt picks another place each time.
  */
-struct error *call_find_gap(struct target *target, uint64_t size, unsigned attempt,
-			    uint64_t *ret);
+struct error *call_find_gap(struct target *target, uint64_t size, unsigned attempt, uint64_t *ret);
 
 #endif

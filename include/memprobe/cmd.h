@@ -72,6 +72,10 @@ const char *command_option(const struct command_context *context, const char *na
 /* Notes that a thread of the target was held for @us; the longest counts. */
 void command_stopped(struct command_context *context, uint64_t us);
 
+/* call_open() with the context's timeout and libdwfl as the unwinder to ask. */
+struct call_session;
+struct error *command_open_call(struct command_context *context, struct call_session **ret);
+
 /* The document that every --json output begins with; the caller owns it. */
 json_t *command_json(struct command_context *context);
 

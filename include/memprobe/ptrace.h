@@ -79,6 +79,8 @@ void ptrace_prepare(void);
  * their work on a target; their end also detaches whatever would not stop.
  */
 void ptrace_raise_priority(void);
+/* Back to normal for work that holds nobody. */
+void ptrace_restore_priority(void);
 
 /*
  * Stops by PTRACE_INTERRUPT end some waits with EINTR (epoll_wait, sigtimedwait, semtimedop ...;

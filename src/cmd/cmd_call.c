@@ -126,7 +126,11 @@ static struct error *find_function(struct target *target, struct call_session *s
 static struct error *do_call(struct command_context *context,
 			     const struct call_expression *expression, struct outcome *ret)
 {
-	struct call_options call_options = { .uses_malloc = true, .stack_needed = STACK_NEEDED };
+	struct call_options call_options = {
+		.uses_malloc = true,
+		.unforeseen_syscalls = true,
+		.stack_needed = STACK_NEEDED,
+	};
 	struct call_arg args[CALL_ARGUMENTS_MAX];
 	cleanup(call) struct call_session *session = NULL;
 	struct call_result result = { 0 };
@@ -139,7 +143,7 @@ static struct error *do_call(struct command_context *context,
 	call_begin(&script, context->target->arch);
 	error = add_arguments(expression, &script, args);
 	if (!error)
-		error = call_open(context->target, context->timeout_us, &session);
+		error = command_open_call(context, &session);
 	if (!error)
 		error = find_function(context->target, session, expression->function, &function);
 	if (error)

@@ -160,7 +160,7 @@ static struct error *run(struct command_context *context)
 	calls = allocator_calls_find(caller.allocator.kind);
 	if (!calls)
 		return no_functions(&caller.allocator);
-	error = call_open(context->target, context->timeout_us, &session);
+	error = command_open_call(context, &session);
 	if (error)
 		return error;
 	caller.session = session;

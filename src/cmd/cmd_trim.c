@@ -74,7 +74,7 @@ static struct error *do_trim(struct command_context *context, const struct alloc
 {
 	cleanup(call) struct call_session *session = NULL;
 	struct allocator_caller caller = { context->target, *allocator, NULL };
-	struct error *error = call_open(context->target, context->timeout_us, &session);
+	struct error *error = command_open_call(context, &session);
 
 	if (error)
 		return error;

@@ -16,7 +16,6 @@
 #include "memprobe/log.h"
 #include "memprobe/num.h"
 #include "memprobe/permit.h"
-#include "memprobe/seccomp.h"
 #include "session.h"
 
 /* Between two rounds over all threads; grows, since a thread that is never let run stays unfit. */
@@ -185,6 +184,10 @@ void call_close(struct call_session *session)
 	if (!session)
 		return;
 	placement_erase(session);
+	if (session->unwind_destroy)
+		session->unwind_destroy(session->unwind_data);
+	opinion_forget(session);
+	opinion_vec_deinit(&session->opinions);
 	if (session->memory >= 0)
 		close(session->memory);
 	if (session->lock >= 0)
@@ -192,6 +195,14 @@ void call_close(struct call_session *session)
 	mappings_deinit(&session->maps);
 	unsafe_code_deinit(&session->unsafe);
 	free(session);
+}
+
+void call_set_unwind(struct call_session *session, call_unwind *unwind, void (*destroy)(void *data),
+		     void *data)
+{
+	session->unwind = unwind;
+	session->unwind_destroy = destroy;
+	session->unwind_data = data;
 }
 
 struct target *call_target(const struct call_session *session)
@@ -202,61 +213,6 @@ struct target *call_target(const struct call_session *session)
 uint64_t call_stopped_us(const struct call_session *session)
 {
 	return session->stopped_us;
-}
-
-/* ---- seccomp ---- */
-
-enum { MALLOC_CALLS = 7 };
-
-/* What functions of malloc may do with the kernel; they live with an error, not with a kill. */
-static size_t add_malloc_calls(const struct arch_syscalls *nr, struct seccomp_call *calls)
-{
-	const uint64_t private = MAP_PRIVATE | MAP_ANONYMOUS, data = PROT_READ | PROT_WRITE;
-	const struct seccomp_call all[MALLOC_CALLS] = {
-		{ "futex", nr->futex, { 0 }, true },
-		{ "brk", nr->brk, { 0 }, true },
-		{ "mmap", nr->mmap, { 0, 1 << 20, data, private, UINT64_MAX, 0 }, true },
-		{ "munmap", nr->munmap, { 0, PAGE_SIZE }, true },
-		{ "mremap", nr->mremap, { 0, PAGE_SIZE, PAGE_SIZE, 1 }, true },
-		{ "mprotect", nr->mprotect, { 0, PAGE_SIZE, data }, true },
-		{ "madvise", nr->madvise, { 0, PAGE_SIZE, MADV_DONTNEED }, true },
-	};
-
-	memcpy(calls, all, sizeof(all));
-	return MALLOC_CALLS;
-}
-
-/* What the stub itself does, what the script does, and what malloc's functions may do. */
-static struct error *check_seccomp(struct call_session *session, pid_t tid,
-				   const struct call_script *script, bool uses_malloc)
-{
-	const struct arch *arch = session->target->arch;
-	const struct arch_syscalls *nr = &arch->syscalls;
-	struct seccomp_call calls[CALL_STEPS_MAX + MALLOC_CALLS + 2] = {
-		{ "rt_sigprocmask", nr->rt_sigprocmask, { 0, 0, 0, 8, 0, DETOUR_MAGIC }, false },
-		{ "rt_sigpending", arch->bits == 64 ? nr->rt_sigpending : -1, { 0, 8 }, false },
-	};
-	struct seccomp_filters filters = { 0 };
-	struct error *error = seccomp_load(tid, 2, &filters);
-	size_t count = 2;
-
-	if (uses_malloc)
-		count += add_malloc_calls(nr, calls + count);
-	for (unsigned i = 0; i < script->step_count; i++) {
-		const struct call_step *step = &script->steps[i];
-
-		if (step->op != CALL_OP_SYSCALL && step->op != CALL_OP_CLONE)
-			continue;
-		calls[count] = (struct seccomp_call){ .nr = (int)step->function };
-		for (unsigned n = 0; n < 6; n++)
-			calls[count].args[n] = step->args[n].value;
-		count++;
-	}
-	if (!error)
-		error = seccomp_allows(&filters, tid, arch->audit_arch, session->place.code, calls,
-				       count);
-	seccomp_deinit(&filters);
-	return error;
 }
 
 /* ---- running ---- */
@@ -361,7 +317,8 @@ static struct error *use_stopped(struct call_session *session, pid_t tid, bool f
 		return error;
 	ptrace_repair_eintr(session->target->process, session->target->arch, tid, &regs);
 	if (filtered)
-		error = check_seccomp(session, tid, attempt->script, attempt->options->uses_malloc);
+		error = foreseen_check(session, tid, attempt->script, attempt->options,
+				       attempt->as_helper);
 	if (error ||
 	    !victim_fits(session, tid, &regs, power_needed(attempt), stack_needed(attempt))) {
 		ptrace_detach(tid, 0);
@@ -411,6 +368,7 @@ static struct error *try_thread(struct call_session *session, pid_t tid, struct 
 		snprintf(session->reason, sizeof(session->reason), "thread %d %s", (int)tid,
 			 error ? "did not stop" : "exited");
 	session->stopped_us = max_u64(session->stopped_us, clock_us() - since);
+	opinion_form(session);
 	if (error_is(error, ERROR_PERMISSION) && !stopped) {
 		error_destroy(error);
 		error = permit_explain(session->target->process, PERMIT_ATTACH, EPERM);

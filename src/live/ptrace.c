@@ -127,6 +127,15 @@ void ptrace_raise_priority(void)
 		setpriority(PRIO_PROCESS, (id_t)gettid(), -20);
 }
 
+void ptrace_restore_priority(void)
+{
+	struct sched_param param = { 0 };
+
+	if (sched_setscheduler(0, SCHED_OTHER, &param) < 0 ||
+	    setpriority(PRIO_PROCESS, (id_t)gettid(), 0) < 0)
+		log_debug("the priority could not be set back");
+}
+
 static void decode_stop(const siginfo_t *info, struct ptrace_stop *ret)
 {
 	int event = info->si_status >> 8;

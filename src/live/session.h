@@ -8,6 +8,7 @@
 #include "detour.h"
 #include "memprobe/call.h"
 #include "memprobe/ptrace.h"
+#include "memprobe/thread_state.h"
 #include "memprobe/vec.h"
 #include "script.h"
 
@@ -41,6 +42,20 @@ struct unsafe_code {
 /* How much of a stack is searched for return addresses: more than libc's deepest path to a lock. */
 #define STACK_VIEW (16u << 10)
 
+/* What unwinding said of a thread in one state; see opinion.c. */
+#define OPINION_SLOTS 64
+
+struct opinion {
+	pid_t tid;
+	uint64_t pc, sp;
+	uint64_t slots[OPINION_SLOTS]; /* where its return addresses stand */
+	size_t slot_count;
+	uint64_t hash; /* of them */
+	bool clear;    /* none leads into unsafe code */
+};
+
+VEC_DEFINE(opinion_vec, struct opinion)
+
 struct stack_view {
 	uint64_t start;
 	size_t size;
@@ -62,7 +77,12 @@ struct call_session {
 	uint64_t static_tls; /* bytes below the thread pointer that TLS may take */
 	uint64_t stopped_us;
 	struct stack_view view; /* of the thread judged last */
-	char reason[160];	/* why the last thread that was looked at would not do */
+	call_unwind *unwind;	/* NULL: there is none to ask */
+	void (*unwind_destroy)(void *data);
+	void *unwind_data;
+	struct thread_state doubt; /* the thread that the unwinder is to be asked about */
+	struct opinion_vec opinions;
+	char reason[160]; /* why the last thread that was looked at would not do */
 };
 
 /* ---- placement.c ---- */
@@ -109,6 +129,24 @@ bool thread_inside(struct call_session *session, const struct user_regs_struct *
 /* The same for the stub itself, or for what of it comes before the block is copied. */
 bool thread_inside_stub(struct call_session *session, const struct user_regs_struct *regs);
 bool thread_before_copy(struct call_session *session, const struct user_regs_struct *regs);
+
+/* ---- opinion.c ---- */
+
+/* Whether unwinding has cleared the thread in just this state; by the view read last. */
+bool opinion_clears(const struct call_session *session, pid_t tid,
+		    const struct user_regs_struct *regs);
+/* In the stop: copies what the unwinder needs. */
+void opinion_ask(struct call_session *session, pid_t tid, const struct user_regs_struct *regs);
+/* After the stop. */
+void opinion_form(struct call_session *session);
+void opinion_forget(struct call_session *session);
+
+/* ---- foreseen.c ---- */
+
+/* Whether the stopped thread's seccomp filters let through what a run may ask of the kernel. */
+struct error *foreseen_check(struct call_session *session, pid_t tid,
+			     const struct call_script *script, const struct call_options *options,
+			     bool as_helper);
 
 /* ---- engine.c ---- */
 

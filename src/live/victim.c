@@ -335,6 +335,23 @@ static bool in_restartable_sequence(struct call_session *session, pid_t tid, uin
 	return section && pc - description[1] < description[2];
 }
 
+/* Neither in the allocator nor in what holds its locks, by the scan or by the unwinder's word. */
+static bool is_outside(struct call_session *session, pid_t tid, const struct user_regs_struct *regs,
+		       enum fitness_power power)
+{
+	const struct unsafe_code *unsafe = &session->unsafe;
+	uint64_t pc = session->target->arch->pc(regs);
+	bool in_malloc = power == FIT_FOR_MALLOC && seen_inside(session, regs, &unsafe->malloc);
+	bool in_other = seen_inside(session, regs, &unsafe->other);
+
+	if ((!in_malloc && !in_other) || opinion_clears(session, tid, regs))
+		return true;
+	if (!code_ranges_hold(&unsafe->malloc, pc) && !code_ranges_hold(&unsafe->other, pc))
+		opinion_ask(session, tid, regs);
+	return unfit(session, tid, "is in %s",
+		     in_malloc ? "the allocator" : "fork, the dynamic linker, or on its way out");
+}
+
 bool victim_fits(struct call_session *session, pid_t tid, const struct user_regs_struct *regs,
 		 enum fitness_power power, uint64_t stack_needed)
 {
@@ -358,9 +375,5 @@ bool victim_fits(struct call_session *session, pid_t tid, const struct user_regs
 		return unfit(session, tid, "handles a signal on an alternate stack");
 	if (power == FIT_FOR_SYSCALLS)
 		return true;
-	if (power == FIT_FOR_MALLOC && seen_inside(session, regs, &session->unsafe.malloc))
-		return unfit(session, tid, "is in the allocator");
-	if (seen_inside(session, regs, &session->unsafe.other))
-		return unfit(session, tid, "is in fork, the dynamic linker, or on its way out");
-	return true;
+	return is_outside(session, tid, regs, power);
 }

@@ -1,0 +1,143 @@
+#include "session.h"
+
+#include <sched.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "memprobe/seccomp.h"
+
+/*
+ * A seccomp filter that does not expect a system call of ours may kill the target. So every call
+ * that a run can be foreseen to make is put to the thread's filters before the thread is moved.
+ */
+
+VEC_DEFINE(seccomp_call_vec, struct seccomp_call)
+
+/* Beyond the highest system call number of any kernel so far. */
+#define SYSCALL_NUMBERS 512
+
+static struct error *add(struct seccomp_call_vec *calls, const char *name, int nr,
+			 const uint64_t args[6], bool may_fail)
+{
+	struct seccomp_call call = { .name = name, .nr = nr, .may_fail = may_fail };
+
+	memcpy(call.args, args, sizeof(call.args));
+	return seccomp_call_vec_append(calls, &call);
+}
+
+static struct error *add_all(struct seccomp_call_vec *calls, const struct seccomp_call *all,
+			     size_t count)
+{
+	struct error *error = NULL;
+
+	for (size_t i = 0; !error && i < count; i++)
+		error = seccomp_call_vec_append(calls, &all[i]);
+	return error;
+}
+
+#define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
+
+static struct error *add_stub(struct seccomp_call_vec *calls, const struct arch *arch)
+{
+	const struct arch_syscalls *nr = &arch->syscalls;
+	/* i386's stub has no need of the latter two. */
+	const struct seccomp_call all[] = {
+		{ "rt_sigprocmask", nr->rt_sigprocmask, { 0, 0, 0, 8, 0, DETOUR_MAGIC }, false },
+		{ "rt_sigpending", arch->bits == 64 ? nr->rt_sigpending : -1, { 0, 8 }, false },
+		{ "rt_sigreturn", arch->bits == 64 ? nr->rt_sigreturn : -1, { 0 }, false },
+	};
+
+	return add_all(calls, all, ARRAY_SIZE(all));
+}
+
+/* Functions of malloc live with an error, not with a kill. */
+static struct error *add_malloc(struct seccomp_call_vec *calls, const struct arch_syscalls *nr)
+{
+	const uint64_t private = MAP_PRIVATE | MAP_ANONYMOUS, data = PROT_READ | PROT_WRITE;
+	const struct seccomp_call all[] = {
+		{ "futex", nr->futex, { 0 }, true },
+		{ "brk", nr->brk, { 0 }, true },
+		{ "mmap", nr->mmap, { 0, 1 << 20, data, private, UINT64_MAX, 0 }, true },
+		{ "munmap", nr->munmap, { 0, PAGE_SIZE }, true },
+		{ "mremap", nr->mremap, { 0, PAGE_SIZE, PAGE_SIZE, 1 }, true },
+		{ "mprotect", nr->mprotect, { 0, PAGE_SIZE, data }, true },
+		{ "madvise", nr->madvise, { 0, PAGE_SIZE, MADV_DONTNEED }, true },
+		{ "write", nr->write, { 2, 0, 1 }, true },
+	};
+
+	return add_all(calls, all, ARRAY_SIZE(all));
+}
+
+static struct error *add_helper(struct seccomp_call_vec *calls, const struct arch_syscalls *nr)
+{
+	const struct seccomp_call all[] = {
+		{ "mmap",
+		  nr->mmap,
+		  { 1 << 20, 1 << 18, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+		    UINT64_MAX, 0 },
+		  false },
+		{ "clone",
+		  nr->clone,
+		  { CLONE_VM | CLONE_FS | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM |
+		    CLONE_SETTLS },
+		  false },
+		{ "madvise", nr->madvise, { 0, PAGE_SIZE, MADV_DONTFORK }, true },
+		{ "munmap", nr->munmap, { 0, PAGE_SIZE }, false },
+		{ "exit", nr->exit, { 0 }, false },
+	};
+
+	return add_all(calls, all, ARRAY_SIZE(all));
+}
+
+static struct error *add_script(struct seccomp_call_vec *calls, const struct call_script *script)
+{
+	struct error *error = NULL;
+
+	for (unsigned i = 0; !error && i < script->step_count; i++) {
+		const struct call_step *step = &script->steps[i];
+		uint64_t args[6];
+
+		for (unsigned n = 0; n < 6; n++)
+			args[n] = step->args[n].value;
+		if (step->op == CALL_OP_SYSCALL)
+			error = add(calls, NULL, (int)step->function, args, false);
+	}
+	return error;
+}
+
+static struct error *add_everything(struct seccomp_call_vec *calls)
+{
+	static const uint64_t nothing[6];
+	struct error *error = NULL;
+
+	for (int nr = 0; !error && nr < SYSCALL_NUMBERS; nr++)
+		error = add(calls, NULL, nr, nothing, true);
+	return error;
+}
+
+struct error *foreseen_check(struct call_session *session, pid_t tid,
+			     const struct call_script *script, const struct call_options *options,
+			     bool as_helper)
+{
+	const struct arch *arch = session->target->arch;
+	struct seccomp_call_vec calls = { 0 };
+	struct seccomp_filters filters = { 0 };
+	struct error *error = seccomp_load(tid, 2, &filters);
+
+	if (!error)
+		error = add_stub(&calls, arch);
+	if (!error)
+		error = add_script(&calls, script);
+	if (!error && options->uses_malloc)
+		error = add_malloc(&calls, &arch->syscalls);
+	if (!error && as_helper)
+		error = add_helper(&calls, &arch->syscalls);
+	if (!error && options->unforeseen_syscalls)
+		error = add_everything(&calls);
+	if (!error)
+		error = seccomp_allows(&filters, tid, arch->audit_arch, session->place.code,
+				       calls.data, calls.size);
+	seccomp_call_vec_deinit(&calls);
+	seccomp_deinit(&filters);
+	return error;
+}
