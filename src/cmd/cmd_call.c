@@ -44,9 +44,7 @@ static struct error *add_arguments(const struct call_expression *expression,
 					    i + 1);
 	}
 	if (script->overflow)
-		return error_hint(error_create(ERROR_USAGE, "the strings are too long"),
-				  "all of them together may have some %u bytes",
-				  script->arch->word_size == 8 ? 800 : 200);
+		return error_create(ERROR_USAGE, "the strings are longer than a call can carry");
 	return NULL;
 }
 

@@ -269,6 +269,10 @@ static struct error *ptmalloc_text(struct allocator_caller *caller, struct call_
 				 malloc_stats);
 	options.helper_allowed = options.helper_private_files = threaded;
 	error = call_run(caller->session, &script, &options, &result);
+	if (threaded && error_is(error, ERROR_UNSUPPORTED) && !error->hint)
+		error = error_hint(error,
+				   "malloc_stats prints to stderr, which other threads share; "
+				   "`memprobe mallinfo` without --stats gives the figures");
 	if (!error)
 		error = check_completed(&result, "redirect stderr");
 	if (error)

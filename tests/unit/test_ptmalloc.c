@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "memprobe/fake.h"
 #include "memprobe/num.h"
 #include "memprobe/ptmalloc.h"
 
@@ -18,20 +19,10 @@
 #define BRK_SIZE    0x21000
 #define HEAP_USED   0x21000
 #define ARENAS	    3 /* beside main_arena */
-#define REGIONS_MAX 16
-
-struct region {
-	uint64_t start;
-	size_t size;
-	uint8_t *bytes;
-};
 
 /* A process: libc's data, the brk heap, and heaps of other arenas. */
 struct fake {
-	struct target target;
-	struct mapping_vec maps;
-	struct region regions[REGIONS_MAX];
-	size_t region_count;
+	struct target *target;
 	unsigned word;
 	uint64_t libc, brk, heaps[ARENAS + 1], heap_size;
 };
@@ -58,59 +49,32 @@ static const struct shape shapes[] = {
 
 #define SHAPES (sizeof(shapes) / sizeof(shapes[0]))
 
-static uint8_t *bytes_at(struct fake *fake, uint64_t address, size_t size)
-{
-	for (size_t i = 0; i < fake->region_count; i++) {
-		struct region *region = &fake->regions[i];
-
-		if (address >= region->start && address - region->start < region->size &&
-		    size <= region->size - (address - region->start))
-			return region->bytes + (address - region->start);
-	}
-	return NULL;
-}
-
-static struct error *fake_read(struct target *target, uint64_t address, void *buffer, size_t size)
-{
-	uint8_t *bytes = bytes_at((struct fake *)target, address, size);
-
-	if (!bytes)
-		return error_fault(address);
-	memcpy(buffer, bytes, size);
-	return NULL;
-}
-
-static const struct target_ops fake_ops = { .read = fake_read };
-
 static void store(struct fake *fake, uint64_t address, uint64_t value)
 {
-	uint8_t *bytes = bytes_at(fake, address, fake->word);
-
-	assert_non_null(bytes);
-	memcpy(bytes, &value, fake->word);
+	assert_null(fake_target_write(fake->target, address, &value, fake->word));
 }
 
-static void add_region(struct fake *fake, uint64_t start, size_t size, const char *path)
+static void add_segment(struct fake *fake, uint64_t start, size_t size, const char *path)
 {
-	struct mapping mapping = {
+	struct fake_segment segment = {
 		.start = start,
-		.end = start + size,
+		.size = size,
 		.perms = PERM_READ | PERM_WRITE,
-		.path = strdup(path),
+		.path = path,
 	};
 
-	fake->regions[fake->region_count++] = (struct region){ start, size, calloc(1, size) };
-	assert_null(mapping_vec_append(&fake->maps, &mapping));
+	assert_null(fake_target_add_segment(fake->target, &segment));
 }
 
 static void fake_deinit(struct fake *fake)
 {
-	for (size_t i = 0; i < fake->region_count; i++)
-		free(fake->regions[i].bytes);
-	mappings_deinit(&fake->maps);
+	target_destroy(fake->target);
 }
 
-/* Every third bin of @arena holds one chunk of @chunks..., the others are empty. */
+/* Of the file with main_arena. */
+static const char *libc_path = "/lib/libc.so.6";
+
+/* Every third bin of @arena holds one chunk of @chunks, the others are empty. */
 static void build_bins(struct fake *fake, const struct shape *shape, uint64_t arena,
 		       uint64_t chunks)
 {
@@ -167,19 +131,19 @@ static void build(struct fake *fake, const struct shape *shape, unsigned count)
 	bool wide = shape->arch->word_size == 8;
 
 	*fake = (struct fake){
-		.target = { .ops = &fake_ops, .arch = shape->arch, .modules_known = true },
 		.word = shape->arch->word_size,
 		.libc = wide ? 0x7f1234567000 : 0xf7d00000,
 		.brk = wide ? 0x555500000000 : 0x57000000,
 		.heap_size = wide ? 64u << 20 : 1u << 20,
 	};
-	add_region(fake, fake->brk, BRK_SIZE, "[heap]");
+	assert_null(fake_target_create(shape->arch, &fake->target));
+	add_segment(fake, fake->brk, BRK_SIZE, "[heap]");
 	for (unsigned i = 0; i <= ARENAS; i++) {
 		fake->heaps[i] = (wide ? 0x7f0000000000 : 0xf0000000) + i * fake->heap_size;
 		if (i + 1 < count || (i == ARENAS && count == ARENAS + 1))
-			add_region(fake, fake->heaps[i], HEAP_USED, "");
+			add_segment(fake, fake->heaps[i], HEAP_USED, "");
 	}
-	add_region(fake, fake->libc, LIBC_SIZE, "/lib/libc.so.6");
+	add_segment(fake, fake->libc, LIBC_SIZE, libc_path);
 	for (unsigned i = 0; i < count; i++)
 		build_arena(fake, shape, i, count);
 	if (count == ARENAS + 1) {
@@ -194,9 +158,13 @@ static void build(struct fake *fake, const struct shape *shape, unsigned count)
 
 static void find(struct fake *fake, struct arena_vec *ret, const struct ptmalloc_layout **layout)
 {
+	struct mapping_vec maps = { 0 };
+
 	*ret = (struct arena_vec){ 0 };
 	*layout = NULL;
-	assert_null(ptmalloc_find_arenas_in(&fake->target, &fake->maps, ret, layout));
+	assert_null(target_read_maps(fake->target, MAPS_PLAIN, &maps));
+	assert_null(ptmalloc_find_arenas_in(fake->target, &maps, ret, layout));
+	mappings_deinit(&maps);
 }
 
 static void assert_found(struct fake *fake, const struct shape *shape, unsigned count)
@@ -252,19 +220,19 @@ static void test_layouts(void **state)
 	}
 }
 
-/* The data of a static program instead of a libc's. */
+/* The data of the program, as in one linked statically, and of no other file. */
 static void test_static_program(void **state)
 {
 	struct fake fake;
-	struct mapping *mapping;
 
-	build(&fake, &shapes[0], 2);
-	mapping = mappings_find(&fake.maps, fake.libc);
-	free(mapping->path);
-	mapping->path = strdup("/usr/bin/program");
-	fake.target.exe = "/usr/bin/program";
-	assert_found(&fake, &shapes[0], 2);
+	libc_path = "/usr/bin/program";
+	build(&fake, &shapes[0], 1);
+	assert_nothing(&fake);
+	free(fake.target->exe);
+	fake.target->exe = strdup(libc_path);
+	assert_found(&fake, &shapes[0], 1);
 	fake_deinit(&fake);
+	libc_path = "/lib/libc.so.6";
 }
 
 /* Bins in motion, as a read of a running process sees them. */
@@ -377,23 +345,23 @@ static void test_threads(void **state)
 
 		build(&fake, &shapes[i], 3);
 		tls = fake.libc + 0x100000;
-		add_region(&fake, tls, 0x3000, "");
+		add_segment(&fake, tls, 0x3000, "");
 		find(&fake, &arenas, &layout);
 		thread = (struct thread){ .tid = 1, .thread_pointer = tls + 0x1080 };
-		assert_null(arena_of_thread(&fake.target, &thread, &arenas));
+		assert_null(arena_of_thread(fake.target, &thread, &arenas));
 		/* A dead frame far below, then the variable itself. */
 		store(&fake, tls + 0x200, arena_address(&fake, &shapes[i], 1));
-		assert_ptr_equal(arena_of_thread(&fake.target, &thread, &arenas), &arenas.data[1]);
+		assert_ptr_equal(arena_of_thread(fake.target, &thread, &arenas), &arenas.data[1]);
 		store(&fake, tls + 0x1080 - 7 * fake.word, arena_address(&fake, &shapes[i], 2));
-		assert_ptr_equal(arena_of_thread(&fake.target, &thread, &arenas), &arenas.data[2]);
+		assert_ptr_equal(arena_of_thread(fake.target, &thread, &arenas), &arenas.data[2]);
 		store(&fake, tls + 0x1080 - 6 * fake.word, main_arena_of(&fake));
-		assert_ptr_equal(arena_of_thread(&fake.target, &thread, &arenas), &arenas.data[0]);
+		assert_ptr_equal(arena_of_thread(fake.target, &thread, &arenas), &arenas.data[0]);
 		thread.thread_pointer = 0;
-		assert_null(arena_of_thread(&fake.target, &thread, &arenas));
+		assert_null(arena_of_thread(fake.target, &thread, &arenas));
 		thread.thread_pointer = UINT64_MAX;
-		assert_null(arena_of_thread(&fake.target, &thread, &arenas));
+		assert_null(arena_of_thread(fake.target, &thread, &arenas));
 		thread.thread_pointer = tls + 0x8000;
-		assert_null(arena_of_thread(&fake.target, &thread, &arenas));
+		assert_null(arena_of_thread(fake.target, &thread, &arenas));
 		arenas_deinit(&arenas);
 		fake_deinit(&fake);
 	}

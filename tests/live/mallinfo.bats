@@ -1,0 +1,201 @@
+#!/usr/bin/env bats
+# mallinfo and trim against what the allocators say of themselves.
+
+load lib
+
+# What mallinfo2() printed last: field arena, fordblks, ...
+truth() {
+	grep '^mallinfo2 ' "$victim_out" | tail -1 | tr ' ' '\n' | sed -n "s/^$1=//p"
+}
+
+ask_again() {
+	local lines
+	lines=$(grep -c '^mallinfo2' "$victim_out")
+	victim_say again
+	wait_until 60 truths_at_least $((lines + 1))
+}
+
+truths_at_least() {
+	[ "$(grep -c '^mallinfo2' "$victim_out")" -ge "$1" ]
+}
+
+figures_are_true() {
+	json '.totals.system == $n' --argjson n "$(truth arena)"
+	json '.totals.in_use == $n' --argjson n "$(truth uordblks)"
+	json '.totals.free == $n' --argjson n "$(truth fordblks)"
+	json '.totals.fast == $n' --argjson n "$(truth fsmblks)"
+	json '.mmapped.count == $n' --argjson n "$(truth hblks)"
+	json '.mmapped.bytes == $n' --argjson n "$(truth hblkhd)"
+	json '(.arenas | map(.system) | add) == .totals.system'
+	json '(.arenas | map(.in_use) | add) == .totals.in_use'
+	json '.arenas | all(.in_use + .free == .system and .system <= .system_max)'
+	json '.arenas | all(.tcache == null and .top == null and .in_use_chunks == null)'
+}
+
+figures_of() { # VARIANT THREADS
+	start_victim "$1" "$2"
+	probe mallinfo "$victim_pid" --json
+	status_is 0
+	json '.method == "call" and (.arenas | length) == $n' --argjson n $(($2 + 1))
+	figures_are_true
+	json '.arenas[0].main and (.arenas[1:] | all(.main | not))'
+	json '.arenas | all(.address | startswith("0x"))'
+	# Each thread in the arena that it told, main in the main one.
+	json '.arenas[0].threads == [$pid]' --argjson pid "$victim_pid"
+	json '[.arenas[].threads[]] | sort == $tids' --argjson tids \
+		"$(ls "/proc/$victim_pid/task" | jq -cs 'sort')"
+	victim_check
+}
+
+@test "the figures are those of mallinfo2, 64 bit, 3 threads" {
+	figures_of heapshape 3
+}
+
+@test "the figures are those of mallinfo2, 64 bit, 8 threads" {
+	figures_of heapshape 8
+}
+
+@test "the figures are those of mallinfo2, 32 bit" {
+	figures_of heapshape-32 3
+}
+
+@test "--xml is what malloc_info writes" {
+	start_victim heapshape 2 "$BATS_TEST_TMPDIR/truth.xml"
+	probe mallinfo "$victim_pid" --xml
+	status_is 0
+	diff <(printf '%s\n' "$output") "$BATS_TEST_TMPDIR/truth.xml"
+	victim_check
+}
+
+@test "--stats is what malloc_stats writes, and the target's stderr gets none of it" {
+	start_victim heapshape 2
+	probe mallinfo "$victim_pid" --stats
+	status_is 0
+	[[ $output = *"Arena 2:"* ]]
+	[[ $output = *"max mmap regions ="*" 3"* ]]
+	[ "$(sed -n 's/^system bytes *= *//p' <<<"$output" | tail -1)" -eq \
+		$(($(truth arena) + $(truth hblkhd))) ]
+	[ ! -s "$victim_out.err" ]
+	victim_check
+}
+
+@test "--stats in a single thread puts stderr back" {
+	start_victim heapshape 0
+	before=$(readlink "/proc/$victim_pid/fd/2")
+	count=$(ls "/proc/$victim_pid/fd" | wc -l)
+	probe mallinfo "$victim_pid" --stats
+	status_is 0
+	[[ $output = *"in use bytes"* ]]
+	[ ! -s "$victim_out.err" ]
+	[ "$(readlink "/proc/$victim_pid/fd/2")" = "$before" ]
+	[ "$(ls "/proc/$victim_pid/fd" | wc -l)" -eq "$count" ]
+	victim_check
+}
+
+@test "trim gives back what malloc_trim can, once" {
+	for variant in heapshape heapshape-32; do
+		start_victim $variant 3
+		free=$(truth fordblks)
+		probe trim "$victim_pid" --json
+		status_is 0
+		json '.returned == 1'
+		json '.released == .rss_before - .rss_after'
+		# Nearly all of it is in whole pages.
+		json '.released > $free * 8 / 10 and .released <= $free' --argjson free "$free"
+		probe trim "$victim_pid" --json
+		json '.released < 1048576'
+		ask_again
+		probe mallinfo "$victim_pid" --json
+		figures_are_true
+		victim_check
+	done
+}
+
+@test "trim leaves --pad at the top of the heap" {
+	start_victim heapshape 1
+	probe trim "$victim_pid" --pad 64K --json
+	status_is 0
+	ask_again
+	[ "$(truth keepcost)" -ge 65536 ]
+	probe trim "$victim_pid" --json
+	ask_again
+	[ "$(truth keepcost)" -lt 65536 ]
+	victim_check
+}
+
+@test "what is not there is refused" {
+	start_victim heapshape 0
+	probe mallinfo "$victim_pid" --method=walk
+	status_is 5
+	[[ $stderr = *hint:* ]]
+	probe mallinfo "$victim_pid" --method=guess
+	status_is 2
+	probe mallinfo "$victim_pid" --xml --stats
+	status_is 2
+	probe mallinfo "$victim_pid" --xml --json
+	status_is 2
+	probe trim "$victim_pid" --dry-run
+	status_is 5
+	probe trim "$victim_pid" --pad much
+	status_is 2
+	victim_check
+	start_victim idle-musl
+	probe trim "$victim_pid"
+	status_is 5
+	[[ $stderr = *musl*hint:* ]]
+	probe mallinfo "$victim_pid"
+	status_is 5
+	[[ $stderr = *musl*hint:* ]]
+	victim_check
+}
+
+preload() { # LIBRARY
+	local library=/usr/lib/x86_64-linux-gnu/$1
+	[ -e "$library" ] || skip "no $1"
+	start_command env LD_PRELOAD="$library" "$VICTIMS/heapshape" 3
+}
+
+@test "jemalloc's own figures, and its purge" {
+	preload libjemalloc.so.2
+	probe mallinfo "$victim_pid" --json
+	status_is 0
+	json '.target.allocator == "jemalloc" and (.arenas | length) >= 2'
+	json '.totals.in_use >= $kept and .totals.in_use < $kept * 1.4' \
+		--argjson kept "$(victim_truth kept | cut -d' ' -f2)"
+	json '.totals.system == .totals.in_use + .totals.free'
+	json '.totals | .mapped > 0 and .active >= .in_use'
+	probe mallinfo "$victim_pid" --stats
+	[[ $output = *"Begin jemalloc statistics"*"End jemalloc statistics"* ]]
+	probe mallinfo "$victim_pid" --xml
+	status_is 5
+	probe trim "$victim_pid" --json
+	status_is 0
+	json '.returned == 0 and .released > 20 * 1048576'
+	victim_check
+}
+
+@test "tcmalloc's own figures, and its release" {
+	preload libtcmalloc_minimal.so.4
+	probe mallinfo "$victim_pid" --json
+	status_is 0
+	json '.target.allocator == "tcmalloc" and .arenas == []'
+	json '.totals.in_use >= $kept and .totals.in_use < $kept * 1.4' \
+		--argjson kept "$(victim_truth kept | cut -d' ' -f2)"
+	probe mallinfo "$victim_pid" --stats
+	[[ $output = *"Bytes in use by application"* ]]
+	probe trim "$victim_pid" --json
+	status_is 0
+	json '.returned == null and .released > 10 * 1048576'
+	victim_check
+}
+
+@test "mimalloc's own report, and its collection" {
+	preload libmimalloc.so.2.0
+	probe mallinfo "$victim_pid" --json
+	status_is 0
+	json '.target.allocator == "mimalloc" and .totals.in_use == null'
+	json '.text | contains("heap stats")'
+	probe trim "$victim_pid" --json
+	status_is 0
+	victim_check
+}
