@@ -108,8 +108,8 @@ adopt() {
 }
 
 ends_with() {
+	[ -n "${ending[$1]:-}" ] || ending_order=("$1" "${ending_order[@]}")
 	ending[$1]=${2:-TERM}
-	ending_order=("$1" "${ending_order[@]}")
 }
 
 victim_say() {

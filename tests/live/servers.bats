@@ -29,7 +29,8 @@ background() { # NAME COMMAND...
 
 # A load that ends by itself before the look is over would test less: it is repeated for ever.
 background_load() {
-	background load bash -c 'while "$@"; do :; done' load "$@"
+	background load bash -c 'trap "kill \$child; exit" TERM
+		while "$@" & child=$!; wait $child; do :; done' load "$@"
 	load_pid=$pid
 }
 
@@ -97,6 +98,7 @@ quietly() {
 	background postgres unprivileged "$bin/postgres" -D "$dir/data" -k "$dir" \
 		-c listen_addresses= -c fsync=off
 	server=$pid
+	ends_with "$server" INT # "fast": without waiting for the sessions
 	sql() {
 		timeout 30 "$bin/psql" -h "$dir" -U tester -d postgres -At -c "$1"
 	}
