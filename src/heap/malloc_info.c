@@ -2,7 +2,6 @@
 
 #include <string.h>
 
-
 #define ATTRIBUTES_MAX 8
 #define DEPTH_MAX      8
 #define ARENAS_MAX     65536

@@ -65,7 +65,8 @@ static void assert_refused(const char *text, unsigned column)
 
 static void test_names(void **state)
 {
-	static const char *const names[] = { "getpid", "_ZN3foo3barEv", "a.part$0", "_", "0x7f001234" };
+	static const char *const names[] = { "getpid", "_ZN3foo3barEv", "a.part$0", "_",
+					     "0x7f001234" };
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		struct call_expression expression;
