@@ -188,6 +188,7 @@ void call_close(struct call_session *session)
 		session->unwind_destroy(session->unwind_data);
 	opinion_forget(session);
 	opinion_vec_deinit(&session->opinions);
+	pid_vec_deinit(&session->lingering);
 	if (session->memory >= 0)
 		close(session->memory);
 	if (session->lock >= 0)
@@ -472,12 +473,15 @@ static struct error *search_thread(struct call_session *session, struct attempt 
 static struct error *run(struct call_session *session, struct attempt *attempt)
 {
 	bool helper = attempt->options->helper_allowed || attempt->options->helper_private_files;
+	struct error *error;
 
 	helper = helper && helper_possible(session);
 	if (attempt->options->helper_private_files && !helper)
 		return error_create(ERROR_UNSUPPORTED, "no helper thread can run in %d",
 				    (int)session->target->pid);
-	return search_thread(session, attempt, helper);
+	error = search_thread(session, attempt, helper);
+	engine_release_lingering(session);
+	return error;
 }
 
 /* The thread of memprobe's own that a run takes place in. */

@@ -52,31 +52,93 @@ static void fail(struct watch *watch, struct error *error)
 		watch->error = error;
 }
 
-struct error *engine_stop(struct call_session *session, pid_t tid, unsigned long options,
-			  bool *stopped_ret)
+static bool take_lingering(struct call_session *session, pid_t tid)
 {
-	struct ptrace_stop stop;
-	struct error *error = ptrace_seize(tid, options);
+	vec_for_each (lingering, &session->lingering) {
+		if (*lingering != tid)
+			continue;
+		*lingering = session->lingering.data[--session->lingering.size];
+		return true;
+	}
+	return false;
+}
 
-	*stopped_ret = false;
-	if (error)
-		return error;
-	error = ptrace_interrupt(tid);
-	while (!error) {
-		error = ptrace_wait(tid, STOP_TIMEOUT_US, &stop);
+/* Seizes and interrupts, unless an earlier try has and only the stop is still to come. */
+static struct error *ask_to_stop(struct call_session *session, pid_t tid, unsigned long options)
+{
+	struct error *error;
+
+	if (take_lingering(session, tid))
+		return NULL;
+	error = ptrace_seize(tid, options);
+	return error ? error : ptrace_interrupt(tid);
+}
+
+static struct error *linger(struct call_session *session, pid_t tid)
+{
+	struct error *error = pid_vec_append(&session->lingering, &tid);
+
+	return error ? error : error_create(ERROR_BUSY, "thread %d does not stop", (int)tid);
+}
+
+static struct error *wait_for_stop(struct call_session *session, pid_t tid, uint64_t timeout_us,
+				   bool *stopped_ret)
+{
+	for (;;) {
+		struct ptrace_stop stop;
+		struct error *error = ptrace_wait(tid, timeout_us, &stop);
+
 		if (error || stop.kind == PTRACE_STOP_EXITED)
 			return error;
 		if (stop.kind == PTRACE_STOP_TRAP || stop.kind == PTRACE_STOP_GROUP) {
 			*stopped_ret = true;
 			return NULL;
 		}
-		/* It cannot be detached before it stops; our exit does that. */
+		/* It cannot be detached before it stops. */
 		if (stop.kind == PTRACE_STOP_NONE)
-			return error_create(ERROR_BUSY, "thread %d does not stop", (int)tid);
+			return linger(session, tid);
 		error = ptrace_resume(PTRACE_CONT, tid,
 				      stop.kind == PTRACE_STOP_SIGNAL ? stop.signal : 0);
+		if (error)
+			return error;
 	}
+}
+
+struct error *engine_stop(struct call_session *session, pid_t tid, unsigned long options,
+			  bool *stopped_ret)
+{
+	struct error *error = ask_to_stop(session, tid, options);
+
+	*stopped_ret = false;
+	if (!error)
+		error = wait_for_stop(session, tid, STOP_TIMEOUT_US, stopped_ret);
+	/* A lingering one was seized for another purpose. */
+	if (!error && *stopped_ret)
+		error = ptrace_call(PTRACE_SETOPTIONS, tid, 0,
+				    (void *)(options | PTRACE_O_TRACESYSGOOD),
+				    "set the options of thread");
 	return error;
+}
+
+void engine_release_lingering(struct call_session *session)
+{
+	while (session->lingering.size) {
+		pid_t tid = session->lingering.data[--session->lingering.size];
+		struct user_regs_struct regs;
+		bool stopped = false;
+		struct error *error = wait_for_stop(session, tid, STOP_TIMEOUT_US, &stopped);
+
+		if (stopped && !error)
+			error = ptrace_get_regs(tid, &regs);
+		if (stopped && !error)
+			engine_release(session, tid, &regs);
+		if (error_is(error, ERROR_BUSY)) {
+			/* In an uninterruptible sleep: the end of this thread of ours detaches it.
+			 */
+			session->lingering.size--;
+		}
+		error_destroy(error);
+	}
 }
 
 void engine_release(struct call_session *session, pid_t tid, struct user_regs_struct *regs)
@@ -145,13 +207,18 @@ static uint64_t syscall_argument(const struct arch *arch, const struct user_regs
 	return arch->bits == 64 ? wide[index] : (uint32_t)narrow[index];
 }
 
+/* In a system call stop: before the call, not after it. */
+static bool at_entry(const struct user_regs_struct *regs)
+{
+	return (int32_t)regs->rax == -ENOSYS;
+}
+
 static bool is_marker(const struct watch *watch, const struct user_regs_struct *regs)
 {
 	const struct arch *arch = watch->session->target->arch;
 
-	/* -ENOSYS: the entry of the call, not its end. */
-	return (long)regs->orig_rax == arch->syscalls.rt_sigprocmask &&
-	       (int32_t)regs->rax == -ENOSYS && syscall_argument(arch, regs, 5) == DETOUR_MAGIC &&
+	return (long)regs->orig_rax == arch->syscalls.rt_sigprocmask && at_entry(regs) &&
+	       syscall_argument(arch, regs, 5) == DETOUR_MAGIC &&
 	       placement_holds(&watch->session->place, arch->pc(regs));
 }
 
@@ -182,9 +249,15 @@ static bool in_lock_wait(const struct arch *arch, const struct user_regs_struct 
 	return orig >= 0 && orig == arch->syscalls.futex;
 }
 
-static bool in_system_call(const struct arch *arch, const struct user_regs_struct *regs)
+/* Interrupted in a wait: what malloc asks of the kernel beside futex() ends or fails, never so. */
+static bool in_wait(const struct arch *arch, const struct user_regs_struct *regs)
 {
-	return (arch->bits == 32 ? (int32_t)regs->orig_rax : (long)regs->orig_rax) >= 0;
+	enum { RESTARTSYS = -512, RESTARTNOINTR = -513, RESTARTNOHAND = -514, RESTARTBLOCK = -516 };
+	long orig = arch->bits == 32 ? (int32_t)regs->orig_rax : (long)regs->orig_rax;
+	int32_t result = (int32_t)regs->rax;
+
+	return orig >= 0 && (result == RESTARTSYS || result == RESTARTNOINTR ||
+			     result == RESTARTNOHAND || result == RESTARTBLOCK || result == -EINTR);
 }
 
 /* Whether the call can be given up at this stop with nothing half done. */
@@ -195,11 +268,13 @@ static bool may_abort(struct watch *watch, const struct user_regs_struct *regs)
 
 	if (!watch->frame)
 		return false;
-	if (watch->run->options->abort_in_lock_wait)
-		return in_lock_wait(arch, regs);
 	if (in_lock_wait(arch, regs))
 		return true;
-	return in_system_call(arch, regs) && !thread_inside(session, regs, &session->unsafe.malloc);
+	if (watch->run->options->abort_in_lock_wait)
+		return false;
+	/* Computing: only what the function itself has put on the stack counts. */
+	return in_wait(arch, regs) || !thread_inside_below(session, regs, &session->unsafe.malloc,
+							   watch->frame - session->xsave_size);
 }
 
 static struct error *abort_call(struct watch *watch)
@@ -250,7 +325,7 @@ static void say_timeout(struct watch *watch, const char *what)
 				 (int)watch->run->tid, (int)watch->session->target->pid, what));
 }
 
-/* Stopped by our own interrupt, since the time is up. */
+/* Stopped while the time is up. */
 static struct error *on_timeout_stop(struct watch *watch, const struct user_regs_struct *regs)
 {
 	if (call_off(watch, regs)) {
@@ -393,7 +468,9 @@ static struct error *on_stop(struct watch *watch, const struct ptrace_stop *stop
 		signal = on_signal_stop(watch, stop->signal) ? 0 : stop->signal;
 	else if (stop->kind == PTRACE_STOP_EVENT)
 		error = on_event(watch, stop);
-	else if (stop->kind == PTRACE_STOP_TRAP && clock_us() >= watch->deadline)
+	/* The end of an interrupted system call takes the place of the stop we asked for. */
+	if (!error && (stop->kind == PTRACE_STOP_TRAP || stop->kind == PTRACE_STOP_SYSCALL) &&
+	    clock_us() >= watch->deadline && !at_entry(&regs))
 		error = on_timeout_stop(watch, &regs);
 	if (error)
 		return error;

@@ -76,8 +76,9 @@ struct call_session {
 	uint32_t xsave_size, xsave_used;
 	uint64_t static_tls; /* bytes below the thread pointer that TLS may take */
 	uint64_t stopped_us;
-	struct stack_view view; /* of the thread judged last */
-	call_unwind *unwind;	/* NULL: there is none to ask */
+	struct pid_vec lingering; /* seized and interrupted, but yet to stop */
+	struct stack_view view;	  /* of the thread judged last */
+	call_unwind *unwind;	  /* NULL: there is none to ask */
 	void (*unwind_destroy)(void *data);
 	void *unwind_data;
 	struct thread_state doubt; /* the thread that the unwinder is to be asked about */
@@ -126,6 +127,9 @@ bool victim_fits(struct call_session *session, pid_t tid, const struct user_regs
 /* Whether a return address into @ranges, or the program counter, says that the thread is inside. */
 bool thread_inside(struct call_session *session, const struct user_regs_struct *regs,
 		   const struct code_range_vec *ranges);
+/* Looking no further up the stack than @end. */
+bool thread_inside_below(struct call_session *session, const struct user_regs_struct *regs,
+			 const struct code_range_vec *ranges, uint64_t end);
 /* The same for the stub itself, or for what of it comes before the block is copied. */
 bool thread_inside_stub(struct call_session *session, const struct user_regs_struct *regs);
 bool thread_before_copy(struct call_session *session, const struct user_regs_struct *regs);
@@ -177,6 +181,9 @@ struct error *engine_stop(struct call_session *session, pid_t tid, unsigned long
  * block; if one is on its way through it, the stub must stay when we are done.
  */
 struct error *engine_check_predecessor(struct call_session *session);
+
+/* Once the others run again: waits for those that were yet to stop, and lets them go. */
+void engine_release_lingering(struct call_session *session);
 
 /* Lets go of a stopped thread that was not changed, its system call repaired. */
 void engine_release(struct call_session *session, pid_t tid, struct user_regs_struct *regs);

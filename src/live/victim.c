@@ -179,6 +179,16 @@ bool thread_inside(struct call_session *session, const struct user_regs_struct *
 	return seen_inside(session, regs, ranges);
 }
 
+bool thread_inside_below(struct call_session *session, const struct user_regs_struct *regs,
+			 const struct code_range_vec *ranges, uint64_t end)
+{
+	struct stack_view *view = &session->view;
+
+	read_stack(session, regs);
+	view->size = end > view->start ? min_u64(view->size, end - view->start) : 0;
+	return seen_inside(session, regs, ranges);
+}
+
 bool thread_inside_stub(struct call_session *session, const struct user_regs_struct *regs)
 {
 	const struct placement *place = &session->place;

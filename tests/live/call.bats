@@ -109,11 +109,16 @@ harmless_calls() {
 }
 
 @test "a call that takes too long is given up, and others go on" {
-	start_victim heapshape 3
-	probe call "$victim_pid" 'sleep(1000)' --timeout 300ms
-	status_is 7
-	[[ $stderr = *"in time"* ]]
-	returns 'strlen("abc")' 0x3
-	is_gone "$victim_pid" && fail "the victim is dead"
-	[ "$(ls "/proc/$victim_pid/task" | wc -l)" -eq 4 ]
+	local victim
+
+	for victim in "heapshape 3" "heapshape 0" "heapshape-32 0" idle idle-32; do
+		# shellcheck disable=SC2086
+		start_victim $victim
+		probe call "$victim_pid" 'sleep(1000)' --timeout 300ms
+		status_is 7
+		[[ $stderr = *"aborted"* ]] || fail "$victim: $stderr"
+		returns 'strlen("abc")' 0x3
+		victim_check
+		stop_victim
+	done
 }
