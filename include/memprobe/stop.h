@@ -41,7 +41,8 @@ struct stop {
 };
 
 /*
- * Stops the threads of a live @target at one common instant, copies, and releases them. Waits that
+ * Stops the threads of a live @target at one common instant, copies, and releases them. A thread
+ * that takes too long to stop, on a busy machine, is taken by itself afterwards. Waits that
  * the stop alone would have ended with EINTR go on. Threads that had been stopped by a signal stay
  * so. NULL @options: the defaults.
  *

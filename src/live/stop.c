@@ -15,8 +15,10 @@
 /* All threads are held for at most this long when one of them does not stop. */
 #define STOP_WAIT_US 100000
 /* A thread that did not stop in time and is not in an uninterruptible wait gets this much more,
- * with the others released: its wait may have ended by our interrupt and wants repair. */
-#define LATE_WAIT_US 1000000
+ * with the others released: the machine is busy, and its wait may want repair. */
+#define LATE_WAIT_US 5000000
+/* How often a wait looks around. */
+#define LOOK_US 10000
 /* Passes over /proc/PID/task; each pass finds only threads born during the one before. */
 #define PASSES_MAX 64
 /* Copied of a stack whose depth is not known before the stop. */
@@ -36,8 +38,8 @@ struct held {
 	pid_t tid;
 	enum hold hold;
 	bool copied; /* `state` is complete; its stack points into the arena */
-	uint64_t seized_us, interrupted_us;
-	uint64_t held_since_us;
+	uint64_t seized_us;
+	uint64_t held_since_us; /* when it was last known not to be */
 	struct thread_state state;
 };
 
@@ -53,6 +55,7 @@ struct stopper {
 	size_t arena_size, arena_used;
 	bool stopping;	/* from the first interrupt on */
 	bool cancelled; /* by options.interrupted */
+	size_t late;	/* threads that were taken later than the others */
 	bool overflow;	/* more threads were born than there is room for */
 	uint64_t stopped_us;
 	pid_t tracer; /* the stopper's own thread */
@@ -236,7 +239,7 @@ static void interrupt(struct held *held)
 	struct error *error = ptrace_interrupt(held->tid);
 
 	if (held->hold == HOLD_SEIZED)
-		held->interrupted_us = clock_us();
+		held->held_since_us = clock_us();
 	held->hold = error ? HOLD_GONE : HOLD_INTERRUPTED;
 	error_destroy(error);
 }
@@ -259,12 +262,11 @@ static void pass_on(struct held *held, const struct ptrace_stop *stop)
 
 static void wait_for(struct stopper *stopper, struct held *held, uint64_t deadline_us)
 {
-	held->held_since_us = held->interrupted_us;
 	while (held->hold == HOLD_INTERRUPTED || held->hold == HOLD_LATE) {
 		uint64_t now = clock_us();
+		uint64_t left_us = deadline_us - min_u64(now, deadline_us);
 		struct ptrace_stop stop;
-		struct error *error =
-			ptrace_wait(held->tid, deadline_us - min_u64(now, deadline_us), &stop);
+		struct error *error = ptrace_wait(held->tid, min_u64(left_us, LOOK_US), &stop);
 
 		if (error) {
 			held->hold = HOLD_GONE;
@@ -282,7 +284,8 @@ static void wait_for(struct stopper *stopper, struct held *held, uint64_t deadli
 		case PTRACE_STOP_NONE:
 			if (stopper->options.interrupted && stopper->options.interrupted())
 				stopper->cancelled = true;
-			if (clock_us() >= deadline_us) {
+			held->held_since_us = clock_us();
+			if (held->held_since_us >= deadline_us) {
 				held->hold = HOLD_LATE;
 				return;
 			}
@@ -379,9 +382,9 @@ static void stop_all(struct stopper *stopper)
 	}
 }
 
-/* With everything else running again: what comes to its stop only now must be released, too. In an
- * uninterruptible wait it does not, and is detached by the kernel as this thread ends. */
-static void release_late(struct stopper *stopper)
+/* With everything else running again. What is in an uninterruptible wait does not come to its stop,
+ * and is detached by the kernel as this thread ends. */
+static void take_late(struct stopper *stopper)
 {
 	uint64_t deadline_us = clock_us() + LATE_WAIT_US;
 
@@ -398,6 +401,12 @@ static void release_late(struct stopper *stopper)
 				break;
 		}
 		error_destroy(error);
+		if (held->hold != HOLD_STOPPED)
+			continue;
+		if (!stopper->cancelled && !stopper->error) {
+			copy(stopper, held);
+			stopper->late++;
+		}
 		release(stopper, held);
 	}
 }
@@ -420,7 +429,7 @@ static void *run_stopper(void *data)
 				copy(stopper, held);
 	vec_for_each (held, &stopper->held)
 		release(stopper, held);
-	release_late(stopper);
+	take_late(stopper);
 	return NULL;
 }
 
@@ -464,8 +473,11 @@ static struct error *make_result(struct stopper *stopper, struct stop **ret)
 		return error_create(ERROR_NO_TARGET, "process %d has exited",
 				    (int)stopper->target->pid);
 	vec_for_each (tid, &stop->missed)
-		log_warn("thread %d did not stop within %d ms: it is left out", (int)*tid,
-			 STOP_WAIT_US / 1000);
+		log_warn("thread %d did not stop: it is left out", (int)*tid);
+	if (stopper->late)
+		log_warn("%zu of the threads took more than %d ms to stop: "
+			 "they were taken later than the others",
+			 stopper->late, STOP_WAIT_US / 1000);
 	if (stopper->overflow)
 		log_warn("threads are being created faster than they can be stopped: "
 			 "the youngest are left out");
