@@ -24,7 +24,8 @@ struct ptmalloc_layout {
 	unsigned word_size;
 	unsigned fastbins; /* 0: has none */
 	unsigned top, bins, next, system_mem;
-	unsigned size; /* of the struct */
+	unsigned size;	    /* of the struct */
+	unsigned alignment; /* MALLOC_ALIGNMENT: of blocks */
 };
 
 /* One heap_info region of a non-main arena; of main_arena the mapping that holds its top chunk. */

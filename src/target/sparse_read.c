@@ -1,0 +1,83 @@
+#include "memprobe/sparse_read.h"
+
+#include <string.h>
+
+#include "memprobe/num.h"
+
+#define WINDOW_PAGES 1024u
+
+struct error *target_read_all(struct target *target, uint64_t address, void *buffer, size_t size,
+			      uint64_t *missing_ret)
+{
+	uint64_t end = address + size;
+	uint8_t *bytes = buffer;
+
+	while (address < end) {
+		struct error *error = target_read(target, address, bytes, end - address);
+		uint64_t bad, next;
+
+		if (!error)
+			return NULL;
+		if (!error_is(error, ERROR_FAULT))
+			return error;
+		bad = min_u64(max_u64(error->address, address), end - 1);
+		error_destroy(error);
+		next = min_u64(end, round_down(bad, PAGE_SIZE) + PAGE_SIZE);
+		/* What lies before the fault has been read. */
+		memset(bytes + (bad - address), 0, next - bad);
+		if (missing_ret)
+			*missing_ret += next - bad;
+		bytes += next - address;
+		address = next;
+	}
+	return NULL;
+}
+
+/* At most WINDOW_PAGES pages. */
+static struct error *read_window(struct target *target, uint64_t address, uint8_t *bytes,
+				 size_t size, uint64_t *missing_ret)
+{
+	uint64_t first = round_down(address, PAGE_SIZE), end = address + size;
+	size_t pages = (round_up(end, PAGE_SIZE) - first) / PAGE_SIZE;
+	bool present[WINDOW_PAGES + 1];
+	struct error *error = target_page_present(target, first, pages, present);
+
+	if (error_is(error, ERROR_UNSUPPORTED) || error_is(error, ERROR_PERMISSION)) {
+		error_destroy(error);
+		return target_read_all(target, address, bytes, size, missing_ret);
+	}
+	for (size_t i = 0; !error && i < pages;) {
+		bool is_present = present[i];
+		uint64_t from = max_u64(address, first + i * PAGE_SIZE), to;
+
+		while (i < pages && present[i] == is_present)
+			i++;
+		to = min_u64(end, first + i * PAGE_SIZE);
+		if (is_present)
+			error = target_read_all(target, from, bytes + (from - address), to - from,
+						missing_ret);
+		else
+			memset(bytes + (from - address), 0, to - from);
+	}
+	return error;
+}
+
+struct error *target_read_sparse(struct target *target, uint64_t address, void *buffer, size_t size,
+				 uint64_t *missing_ret)
+{
+	uint64_t end = address + size;
+	uint8_t *bytes = buffer;
+	struct error *error = NULL;
+
+	if (end < address)
+		return error_fault(address);
+	while (!error && address < end) {
+		uint64_t to = min_u64(end, round_down(address, PAGE_SIZE) +
+						   (uint64_t)WINDOW_PAGES * PAGE_SIZE);
+
+		error = read_window(target, address, bytes, to - address, missing_ret);
+		bytes += to - address;
+		address = to;
+	}
+	return error;
+}
