@@ -22,6 +22,8 @@
 #define STOP_STACK_MAX	 (256u << 10)
 #define STOP_STACK_TOTAL (64u << 20)
 
+struct stop;
+
 struct stop_options {
 	const pid_t *tids; /* only these are stopped; NULL: every thread */
 	size_t tid_count;
@@ -30,6 +32,19 @@ struct stop_options {
 	bool no_stacks;	    /* registers only */
 	/* Asked between waits; true releases everything and fails. May be NULL. */
 	bool (*interrupted)(void);
+	/*
+	 * For who wants more of a stop than a copy; each may be NULL and is called by the thread
+	 * that traces. @use: while all are held, offered one thread after another until it says
+	 * that it has taken one over and detached it. @held: then, for as long as the others are to
+	 * be held;
+	 * @after: when all have been released. These two take over @stop, or @error; only the
+	 * return of @after ends the tracing thread, and with that detaches what else it traces by
+	 * then. At most one of them may be given; *ret is not set then.
+	 */
+	bool (*use)(void *data, pid_t tid, struct user_regs_struct *regs);
+	void (*held)(void *data, struct stop *stop, struct error *error);
+	void (*after)(void *data, struct stop *stop, struct error *error);
+	void *data;
 };
 
 /* What one stop found. */

@@ -422,8 +422,7 @@ static size_t block_size(const struct attempt *attempt)
 	return attempt->as_helper ? size + 1500 : size;
 }
 
-/* Room for the stub, and the stub in it, before any thread is stopped for the call. */
-static struct error *find_place(struct call_session *session, size_t size)
+struct error *call_place(struct call_session *session, size_t size)
 {
 	struct error *error = placement_find(session, size);
 
@@ -453,7 +452,7 @@ static struct error *search_thread(struct call_session *session, struct attempt 
 
 		attempt->as_helper =
 			helper_possible && (helper_only || round >= ROUNDS_BEFORE_HELPER);
-		error = find_place(session, block_size(attempt));
+		error = call_place(session, block_size(attempt));
 		if (!error)
 			error = try_round(session, attempt, &done);
 		if (error || done)

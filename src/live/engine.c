@@ -373,7 +373,7 @@ static void on_syscall_stop(struct watch *watch, const struct user_regs_struct *
 {
 	if (watch->state <= WATCH_CALLING && is_marker(watch, regs)) {
 		at_marker(watch, regs);
-		watch->state = WATCH_CLEANING;
+		watch->state = watch->run->detach_at_marker ? WATCH_DONE : WATCH_CLEANING;
 		watch->deadline = max_u64(watch->deadline, clock_us() + GRACE_US);
 	} else if (watch->state < WATCH_LEAVING) {
 		/* Should a step fail, this is the last we see of its results. */

@@ -141,7 +141,7 @@ static void encode_step(struct block *block, const struct call_script *script, s
 		kinds |= (uint64_t)step->args[i].kind << (2 * i);
 		put_word(block, arch, word + DETOUR_STEP_ARGS + i, value);
 	}
-	if (step->fail == CALL_FAIL_CLEANUP)
+	if (step->fail == CALL_FAIL_CLEANUP && script->marker >= 0)
 		fail = (size_t)script->marker + 1;
 	else if (step->fail >= 0)
 		fail = (size_t)step->fail;
@@ -158,7 +158,7 @@ struct error *script_encode(const struct call_script *script, const struct block
 {
 	const struct arch *arch = script->arch;
 
-	if (script->overflow || script->marker < 0 || script_size(script) > BLOCK_MAX)
+	if (script->overflow || script_size(script) > BLOCK_MAX)
 		return error_create(ERROR_FAILED, "the call's script is too long");
 	*ret = (struct block){ .size = script_size(script), .data = data_offset(script) };
 	block_set(ret, arch, DETOUR_SIZE, ret->size);

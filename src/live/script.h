@@ -27,7 +27,7 @@ struct block {
 	size_t data; /* where the script's data begins */
 };
 
-/* ERROR_FAILED if the script overflowed or lacks a marker. */
+/* ERROR_FAILED if the script overflowed. */
 struct error *script_encode(const struct call_script *script, const struct block_header *header,
 			    struct block *ret);
 

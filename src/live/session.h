@@ -163,6 +163,7 @@ struct engine_run {
 	uint64_t deadline; /* clock_us() */
 	/* A helper thread: the frame it runs in; its end is its exit. 0: a thread of the target. */
 	uint64_t helper_frame;
+	bool detach_at_marker; /* what follows it does by itself */
 	struct call_result *result;
 	pid_t child; /* set: the thread that a clone step began, stopped at its start */
 };
@@ -198,6 +199,11 @@ struct error *helper_run(struct call_session *session, pid_t tid,
 			 const struct user_regs_struct *regs, const struct call_script *script,
 			 const struct call_options *options, uint64_t deadline,
 			 struct call_result *ret);
+
+/* ---- call.c ---- */
+
+/* Room for the stub and a block, and the stub in it, before any thread is stopped for the call. */
+struct error *call_place(struct call_session *session, size_t block_size);
 
 /* The header for the thread that is stopped with @regs. */
 struct block_header session_header(const struct call_session *session, pid_t tid,

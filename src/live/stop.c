@@ -411,28 +411,6 @@ static void take_late(struct stopper *stopper)
 	}
 }
 
-static void *run_stopper(void *data)
-{
-	struct stopper *stopper = data;
-
-	stopper->tracer = gettid();
-	stopper->error = seize_all(stopper);
-	if (!stopper->error)
-		stopper->error = get_ready(stopper);
-	if (stopper->error)
-		return NULL;
-	ptrace_raise_priority();
-	stop_all(stopper);
-	if (!stopper->cancelled && !stopper->error)
-		vec_for_each (held, &stopper->held)
-			if (held->hold == HOLD_STOPPED)
-				copy(stopper, held);
-	vec_for_each (held, &stopper->held)
-		release(stopper, held);
-	take_late(stopper);
-	return NULL;
-}
-
 /* ---- the result ---- */
 
 static struct error *take_state(struct stop *stop, const struct held *held)
@@ -485,6 +463,78 @@ static struct error *make_result(struct stopper *stopper, struct stop **ret)
 	return NULL;
 }
 
+/* ---- the tracing thread ---- */
+
+static struct error *outcome(struct stopper *stopper, struct stop **ret)
+{
+	struct error *error = take_pointer(stopper->error);
+
+	if (!error && stopper->cancelled)
+		error = error_create(ERROR_FAILED, "interrupted while stopping process %d",
+				     (int)stopper->target->pid);
+	return error ? error : make_result(stopper, ret);
+}
+
+/* While all are held: what the caller wants beyond a copy. */
+static void lend(struct stopper *stopper)
+{
+	const struct stop_options *options = &stopper->options;
+
+	vec_for_each (held, &stopper->held) {
+		struct user_regs_struct regs = held->state.regs;
+
+		if (!options->use || held->hold != HOLD_STOPPED || !held->copied ||
+		    !options->use(options->data, held->tid, &regs))
+			continue;
+		held->hold = HOLD_RELEASED;
+		stopper->stopped_us =
+			max_u64(stopper->stopped_us, clock_us() - held->held_since_us);
+		break;
+	}
+	if (options->held) {
+		struct stop *stop = NULL;
+		struct error *error = outcome(stopper, &stop);
+
+		options->held(options->data, stop, error);
+	}
+}
+
+static void hand_over(struct stopper *stopper)
+{
+	struct stop *stop = NULL;
+	struct error *error = outcome(stopper, &stop);
+
+	ptrace_restore_priority();
+	stopper->options.after(stopper->options.data, stop, error);
+}
+
+static void *run_stopper(void *data)
+{
+	struct stopper *stopper = data;
+
+	stopper->tracer = gettid();
+	stopper->error = seize_all(stopper);
+	if (!stopper->error)
+		stopper->error = get_ready(stopper);
+	if (stopper->error)
+		goto out;
+	ptrace_raise_priority();
+	stop_all(stopper);
+	if (!stopper->cancelled && !stopper->error)
+		vec_for_each (held, &stopper->held)
+			if (held->hold == HOLD_STOPPED)
+				copy(stopper, held);
+	if (!stopper->cancelled && !stopper->error)
+		lend(stopper);
+	vec_for_each (held, &stopper->held)
+		release(stopper, held);
+	take_late(stopper);
+out:
+	if (stopper->options.after)
+		hand_over(stopper);
+	return NULL;
+}
+
 static struct error *start_stopper(struct stopper *stopper)
 {
 	pthread_attr_t attributes;
@@ -522,13 +572,8 @@ struct error *stop_threads(struct target *target, const struct stop_options *opt
 		stopper.options.stack_total = STOP_STACK_TOTAL;
 	ptrace_prepare();
 	error = start_stopper(&stopper);
-	if (!error)
-		error = take_pointer(stopper.error);
-	if (!error && stopper.cancelled)
-		error = error_create(ERROR_FAILED, "interrupted while stopping process %d",
-				     (int)target->pid);
-	if (!error)
-		error = make_result(&stopper, ret);
+	if (!error && !stopper.options.after && !stopper.options.held)
+		error = outcome(&stopper, ret);
 	if (stopper.arena)
 		munmap(stopper.arena, stopper.arena_size);
 	held_vec_deinit(&stopper.held);

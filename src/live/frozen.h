@@ -1,0 +1,17 @@
+/* frozen.h - the target view of a frozen fork. Private to live/. */
+#ifndef FROZEN_H
+#define FROZEN_H
+
+#include "memprobe/target.h"
+#include "memprobe/thread_state.h"
+
+/*
+ * A target that reads the memory of @fork, and of @origin where the fork got none. The threads are
+ * those of @origin with the registers of @states, both of which must outlive it. *live_bytes_ret:
+ * the size of what is read from @origin or shared with it.
+ */
+struct error *frozen_target_create(struct target *origin, pid_t fork,
+				   const struct thread_state_vec *states, struct target **ret,
+				   uint64_t *live_bytes_ret);
+
+#endif
