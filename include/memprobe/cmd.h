@@ -96,6 +96,10 @@ struct error *command_print(struct command_context *context,
 void command_hint(const struct command_context *context, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 
+/* Says as warnings what is wrong with a heap that was read. */
+struct heap;
+void command_warn_of_heap(const struct heap *heap);
+
 /* SIGINT or SIGTERM came: finish what is written and undo what was done. */
 bool command_interrupted(void);
 

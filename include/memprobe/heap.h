@@ -99,6 +99,7 @@ struct heap {
 	/* The allocator's own figures and ours differ, or chunks made no sense: it was changing, or
 	 * is corrupt. Try a snapshot. */
 	bool is_inconsistent;
+	bool is_changing; /* inconsistent, and every time in another way: it is not corrupt */
 	/* Addresses outside [lowest, highest) are in no region. */
 	uint64_t lowest, highest;
 };

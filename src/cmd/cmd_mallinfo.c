@@ -4,10 +4,12 @@
 #include <string.h>
 
 #include "memprobe/allocator_calls.h"
+#include "memprobe/heap.h"
 #include "memprobe/log.h"
 #include "mallinfo_output.h"
 
 enum what { SHOW_TABLE, SHOW_XML, SHOW_STATS };
+enum method { METHOD_AUTO, METHOD_CALL, METHOD_WALK };
 
 static const struct command_option options[] = {
 	{ "method", 0, "HOW", "auto, call (the allocator's own functions) or walk (reads only)" },
@@ -26,16 +28,19 @@ static struct error *print_text(FILE *out, void *data)
 	return NULL;
 }
 
-static struct error *choose_method(const struct command_context *context)
+static struct error *choose_method(const struct command_context *context, enum method *ret)
 {
 	const char *method = command_option(context, "method");
 
-	if (!method || !strcmp(method, "auto") || !strcmp(method, "call"))
+	*ret = METHOD_AUTO;
+	if (!method || !strcmp(method, "auto"))
 		return NULL;
+	*ret = METHOD_CALL;
+	if (!strcmp(method, "call"))
+		return NULL;
+	*ret = METHOD_WALK;
 	if (!strcmp(method, "walk"))
-		return error_hint(error_create(ERROR_UNSUPPORTED,
-					       "this version of memprobe cannot walk a heap"),
-				  "--method=call runs the allocator's own functions in the target");
+		return NULL;
 	return error_create(ERROR_USAGE, "--method takes auto, call or walk, not '%s'", method);
 }
 
@@ -90,7 +95,8 @@ static struct error *show_text(struct command_context *context, struct allocator
 		error = warn_of_overflow(caller, calls);
 	command_stopped(context, call_stopped_us(caller->session));
 	if (!error && context->json)
-		error = command_write_json(context, mallinfo_json(context, NULL, text.bytes));
+		error = command_write_json(context,
+					   mallinfo_json(context, "call", NULL, text.bytes));
 	else if (!error)
 		error = command_print(context, print_text, &text);
 	call_text_deinit(&text);
@@ -110,9 +116,9 @@ static struct error *show_figures(struct command_context *context, struct alloca
 	if (!error && what == SHOW_XML)
 		error = command_print(context, print_text, &raw);
 	else if (!error && context->json)
-		error = command_write_json(context, mallinfo_json(context, &stats, NULL));
+		error = command_write_json(context, mallinfo_json(context, "call", &stats, NULL));
 	else if (!error)
-		error = mallinfo_print(context, &stats, caller->allocator.name);
+		error = mallinfo_print(context, "call", &stats, caller->allocator.name);
 	call_text_deinit(&raw);
 	heap_stats_deinit(&stats);
 	return error;
@@ -143,23 +149,16 @@ static struct error *no_functions(const struct allocator *allocator)
 			  "--by-type` shows what is mapped");
 }
 
-static struct error *run(struct command_context *context)
+static struct error *run_call(struct command_context *context, struct allocator *allocator,
+			      enum what what)
 {
-	struct allocator_caller caller = { .target = context->target };
+	struct allocator_caller caller = { .target = context->target, .allocator = *allocator };
+	const struct allocator_calls *calls = allocator_calls_find(allocator->kind);
 	cleanup(call) struct call_session *session = NULL;
-	const struct allocator_calls *calls;
-	enum what what = SHOW_TABLE;
-	struct error *error = choose_method(context);
+	struct error *error;
 
-	if (!error)
-		error = choose_what(context, &what);
-	if (!error)
-		error = allocator_detect(context->target, &caller.allocator);
-	if (error)
-		return error;
-	calls = allocator_calls_find(caller.allocator.kind);
 	if (!calls)
-		return no_functions(&caller.allocator);
+		return no_functions(allocator);
 	error = command_open_call(context, &session);
 	if (error)
 		return error;
@@ -167,11 +166,91 @@ static struct error *run(struct command_context *context)
 	return show(context, &caller, calls, what);
 }
 
+/* ---- read from outside ---- */
+
+static struct error *show_heap(struct command_context *context, const struct heap *heap)
+{
+	const char *name = heap->allocator.name ? heap->allocator.name : "ptmalloc";
+	struct thread_vec threads = { 0 };
+	struct heap_stats stats;
+	struct error *error;
+
+	heap_stats_init(&stats);
+	context->target->lent_maps = heap->maps;
+	error = target_read_threads(context->target, &threads);
+	context->target->lent_maps = NULL;
+	if (!error)
+		error = heap_stats_of(heap, &threads, &stats);
+	if (!error)
+		command_warn_of_heap(heap);
+	if (!error && context->json)
+		error = command_write_json(context, mallinfo_json(context, "walk", &stats, NULL));
+	else if (!error)
+		error = mallinfo_print(context, "walk", &stats, name);
+	heap_stats_deinit(&stats);
+	thread_vec_deinit(&threads);
+	return error;
+}
+
+static struct error *run_walk(struct command_context *context)
+{
+	cleanup(heap) struct heap *heap = NULL;
+	struct error *error = heap_open(context->target, NULL, &heap);
+
+	return error ? error : show_heap(context, heap);
+}
+
+/*
+ * Without being told how: by walking where that gives true figures. A heap that is changing all the
+ * time holds still for a call only; one that is corrupt must not be called into.
+ */
+static struct error *run_auto(struct command_context *context, struct allocator *allocator)
+{
+	cleanup(heap) struct heap *heap = NULL;
+	struct error *error;
+
+	if (allocator->kind != ALLOCATOR_PTMALLOC && context->target->process)
+		return run_call(context, allocator, SHOW_TABLE);
+	error = heap_open(context->target, NULL, &heap);
+	if (error)
+		return error;
+	if (heap->is_changing && context->target->process) {
+		error = run_call(context, allocator, SHOW_TABLE);
+		if (!error)
+			return NULL;
+		log_debug("%s", error->message);
+		error_destroy(error);
+	}
+	return show_heap(context, heap);
+}
+
+static struct error *run(struct command_context *context)
+{
+	enum method method = METHOD_AUTO;
+	enum what what = SHOW_TABLE;
+	struct allocator allocator;
+	struct error *error = choose_method(context, &method);
+
+	if (!error)
+		error = choose_what(context, &what);
+	if (!error && method == METHOD_WALK && what != SHOW_TABLE)
+		error = error_create(ERROR_USAGE, "--xml and --stats are what a call returns");
+	if (!error)
+		error = allocator_detect(context->target, &allocator);
+	if (error)
+		return error;
+	if (method == METHOD_WALK)
+		return run_walk(context);
+	if (method == METHOD_CALL || what != SHOW_TABLE)
+		return run_call(context, &allocator, what);
+	return run_auto(context, &allocator);
+}
+
 const struct command cmd_mallinfo = {
 	.name = "mallinfo",
 	.arguments = "",
 	.summary = "the allocator's own figures per arena, and which threads use it",
-	.target = TARGET_LIVE,
+	.target = TARGET_ANY,
 	.options = options,
 	.run = run,
 };

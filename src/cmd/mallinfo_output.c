@@ -1,6 +1,7 @@
 #include "mallinfo_output.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 #include "memprobe/num.h"
 #include "memprobe/table.h"
@@ -58,8 +59,8 @@ static json_t *json_arena(const struct arena_stats *arena)
 	return object;
 }
 
-json_t *mallinfo_json(struct command_context *context, const struct heap_stats *stats,
-		      const char *text)
+json_t *mallinfo_json(struct command_context *context, const char *method,
+		      const struct heap_stats *stats, const char *text)
 {
 	json_t *document = command_json(context), *arenas = json_array();
 	json_t *mmapped = json_object(), *totals = json_object();
@@ -68,7 +69,7 @@ json_t *mallinfo_json(struct command_context *context, const struct heap_stats *
 	heap_stats_init(&unknown);
 	if (!stats)
 		stats = &unknown;
-	json_object_set_new(document, "method", json_string("call"));
+	json_object_set_new(document, "method", json_string(method));
 	vec_for_each (arena, &stats->arenas)
 		json_array_append_new(arenas, json_arena(arena));
 	json_object_set_new(document, "arenas", arenas);
@@ -89,7 +90,7 @@ json_t *mallinfo_json(struct command_context *context, const struct heap_stats *
 struct output {
 	const struct command_context *context;
 	const struct heap_stats *stats;
-	const char *allocator;
+	const char *allocator, *method;
 };
 
 static void size_cell(struct table *table, uint64_t bytes)
@@ -166,7 +167,8 @@ static struct error *print(FILE *out, void *data)
 	char text[SIZE_TEXT_MAX];
 	struct error *error;
 
-	fprintf(out, "%s, by its own functions\n\n", output->allocator);
+	fprintf(out, "%s, %s\n\n", output->allocator,
+		strcmp(output->method, "walk") ? "by its own functions" : "read from outside");
 	error = print_arenas(out, output);
 	if (error)
 		return error;
@@ -180,10 +182,10 @@ static struct error *print(FILE *out, void *data)
 	return NULL;
 }
 
-struct error *mallinfo_print(struct command_context *context, const struct heap_stats *stats,
-			     const char *allocator)
+struct error *mallinfo_print(struct command_context *context, const char *method,
+			     const struct heap_stats *stats, const char *allocator)
 {
-	struct output output = { context, stats, allocator };
+	struct output output = { context, stats, allocator, method };
 	const struct heap_figures *totals = &stats->totals;
 	struct error *error = command_print(context, print, &output);
 

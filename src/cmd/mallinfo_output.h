@@ -7,11 +7,12 @@
 #include "memprobe/cmd.h"
 #include "memprobe/heap_stats.h"
 
-/* @stats NULL: the allocator gave only @text; @text NULL: none was asked for. */
-json_t *mallinfo_json(struct command_context *context, const struct heap_stats *stats,
-		      const char *text);
+/* @method: `call` or `walk`. @stats NULL: the allocator gave only @text; @text NULL: none was asked
+ * for. */
+json_t *mallinfo_json(struct command_context *context, const char *method,
+		      const struct heap_stats *stats, const char *text);
 
-struct error *mallinfo_print(struct command_context *context, const struct heap_stats *stats,
-			     const char *allocator);
+struct error *mallinfo_print(struct command_context *context, const char *method,
+			     const struct heap_stats *stats, const char *allocator);
 
 #endif

@@ -399,7 +399,7 @@ void heap_reset(struct heap *heap)
 	heap->starts = heap->in_use = heap->fast = heap->tcache = NULL;
 	heap->bits = heap->lowest = heap->highest = 0;
 	heap->mmapped_count = heap->mmapped_bytes = STAT_UNKNOWN;
-	heap->is_inconsistent = false;
+	heap->is_inconsistent = heap->is_changing = false;
 }
 
 void heap_destroy(struct heap *heap)
@@ -460,12 +460,18 @@ struct error *heap_open(struct target *target, const struct heap_options *option
 	heap->target = target;
 	error = choose_walker(heap, &ops);
 	for (unsigned i = 0; !error && i < tries; i++) {
+		struct heap_issue before = { 0 };
+
+		if (heap->issues.size)
+			before = heap->issues.data[0];
 		heap_reset(heap);
 		error = read_maps(heap, options);
 		if (!error)
 			error = ops->walk(heap);
 		if (!error && !heap->is_inconsistent)
 			break;
+		heap->is_changing = !error && i && heap->issues.size &&
+				    strcmp(before.text, heap->issues.data[0].text);
 	}
 	if (!error)
 		*ret = take_pointer(heap);

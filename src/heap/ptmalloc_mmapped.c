@@ -1,0 +1,251 @@
+/*
+ * Blocks that malloc mapped by themselves. There is no list of them: they are known by the header
+ * with IS_MMAPPED at the start of their pages, and how many there are by struct malloc_par.
+ * Source: glibc malloc/malloc.c (sysmalloc_mmap, _int_memalign, struct malloc_par), 2.12 to 2.43.
+ */
+#include <string.h>
+
+#include "memprobe/num.h"
+#include "memprobe/sparse_read.h"
+#include "ptmalloc_walk.h"
+
+/* DEFAULT_MMAP_MAX, the initial value of mp_.n_mmaps_max, which tells struct malloc_par. */
+#define N_MMAPS_MAX 65536u
+/* How far from main_arena its data segment is searched. */
+#define PAR_SCAN_MAX (4u << 20)
+#define CHUNKS_MAX   (1u << 20)
+
+struct mmapped {
+	struct ptmalloc_walk *walk;
+	uint64_t expected; /* STAT_UNKNOWN: by what is found */
+	uint64_t count, bytes;
+};
+
+/* ---- struct malloc_par ---- */
+
+/*
+ * n_mmaps, n_mmaps_max, max_n_mmaps, no_dyn_threshold (int), mmapped_mem, max_mmapped_mem,
+ * [max_total_mem to 2.25,] sbrk_base: @words points at sbrk_base, @size bytes may be looked at
+ * before it.
+ */
+static bool is_par(const uint8_t *words, size_t size, unsigned word, uint64_t *count_ret,
+		   uint64_t *bytes_ret)
+{
+	for (unsigned extra = 0; extra <= 1; extra++) {
+		const uint8_t *mem = words - (2 + extra) * word;
+		uint64_t bytes, most;
+
+		if (size < (2 + extra) * word + 24)
+			return false;
+		bytes = load_word(mem, word);
+		most = load_word(mem + word, word);
+		if (bytes % PAGE_SIZE || bytes > most)
+			continue;
+		/* From 2.35 on five ints precede: padding on 64 bits. */
+		for (unsigned pad = 0; pad <= (word == 8 ? 4u : 0u); pad += 4) {
+			const uint8_t *ints = mem - pad - 16;
+			uint32_t count = load_word(ints, 4), max = load_word(ints + 4, 4);
+			uint32_t peak = load_word(ints + 8, 4), fixed = load_word(ints + 12, 4);
+
+			if (count > peak || fixed > 1 || (count == 0) != (bytes == 0) ||
+			    (max != N_MMAPS_MAX && (!fixed || max > INT32_MAX || max < count)) ||
+			    (peak == 0) != (most == 0))
+				continue;
+			*count_ret = count;
+			*bytes_ret = bytes;
+			return true;
+		}
+	}
+	return false;
+}
+
+static bool is_sbrk_base(const struct ptmalloc_walk *walk, uint64_t value)
+{
+	if (!value)
+		return false;
+	vec_for_each (region, &walk->heap->regions)
+		if (value == region->start && walk->arenas.data[region->arena].is_main)
+			return true;
+	return false;
+}
+
+/* What malloc itself counts, if it is found in the data around main_arena. */
+static struct error *read_par(struct mmapped *mmapped, uint64_t *bytes_ret)
+{
+	struct ptmalloc_walk *walk = mmapped->walk;
+	uint64_t arena = walk->arenas.data[0].address, start, end;
+	const struct mapping *mapping = mappings_find(walk->heap->maps, arena);
+	cleanup(free) uint8_t *bytes = NULL;
+	unsigned word = walk->word;
+	struct error *error;
+
+	if (!mapping)
+		return NULL;
+	start = max_u64(mapping->start, arena - min_u64(arena, PAR_SCAN_MAX));
+	start = round_down(start, PAGE_SIZE);
+	end = min_u64(mapping->end, arena + PAR_SCAN_MAX);
+	bytes = malloc(end - start);
+	if (!bytes)
+		return &error_no_memory;
+	error = target_read_all(walk->heap->target, start, bytes, end - start, NULL);
+	for (size_t i = 0; !error && i + word <= end - start; i += word)
+		if (is_sbrk_base(walk, load_word(bytes + i, word)) &&
+		    is_par(bytes + i, i, word, &mmapped->expected, bytes_ret))
+			return NULL;
+	return error;
+}
+
+/* ---- the chunks ---- */
+
+/* The header at @bytes, which lies at @address of the target: 0, or all bytes of its mapping, which
+ * begins at *start_ret. */
+static uint64_t chunk_total(const struct ptmalloc_walk *walk, const uint8_t *bytes,
+			    uint64_t address, uint64_t *start_ret)
+{
+	unsigned word = walk->word;
+	/* From 2.43 on, bit 0 of prev_size tells huge pages. */
+	uint64_t offset = load_word(bytes, word) & ~(uint64_t)1;
+	uint64_t field = load_word(bytes + word, word), size = field & ~(uint64_t)CHUNK_FLAGS;
+	uint64_t total = size + offset;
+
+	if ((field & CHUNK_FLAGS) != CHUNK_MMAPPED || offset > address || total < size ||
+	    (address - offset) % PAGE_SIZE)
+		return 0;
+	/* Until 2.42 the size reaches to the end of the mapping, from 2.43 on it spares a header.
+	 */
+	if (total % PAGE_SIZE)
+		total += 2 * word;
+	*start_ret = address - offset;
+	return total % PAGE_SIZE == 0 ? total : 0;
+}
+
+static struct error *add_chunk(struct mmapped *mmapped, uint64_t start, uint64_t header,
+			       uint64_t total)
+{
+	struct heap_region region = {
+		.start = start,
+		.end = start + total,
+		.base = header + 2 * mmapped->walk->word,
+		.limit = start + total,
+		.mmapped = true,
+	};
+
+	mmapped->count++;
+	mmapped->bytes += total;
+	return heap_region_vec_append(&mmapped->walk->heap->regions, &region);
+}
+
+/*
+ * A chunk of which @page, at @address, holds the header: at its start (8 bytes in, where blocks of
+ * i386 are aligned to 16), or before a block that was asked for at such an alignment.
+ */
+static struct error *try_page(struct mmapped *mmapped, const struct mapping *mapping,
+			      const uint8_t *page, uint64_t address, uint64_t *end_ret)
+{
+	const struct ptmalloc_walk *walk = mmapped->walk;
+	unsigned word = walk->word;
+
+	for (unsigned k = 4; k <= 12; k++) {
+		unsigned at = (1u << k) - 2 * word;
+		uint64_t total, start = 0;
+
+		if (k == 4)
+			at = 2 * word == walk->heap->alignment ? 0 : 8;
+		total = chunk_total(walk, page + at, address + at, &start);
+		/* Only an alignment beyond a page puts the header on a further page. */
+		if (!total || start < mapping->start || total > mapping->end - start ||
+		    start + total <= address + at || (start < address && k < 12))
+			continue;
+		*end_ret = start + total;
+		return add_chunk(mmapped, start, address + at, total);
+	}
+	return NULL;
+}
+
+static bool is_taken(const struct mmapped *mmapped, uint64_t address, uint64_t *end_ret)
+{
+	/* Mostly the last ones. */
+	const struct heap_region_vec *regions = &mmapped->walk->heap->regions;
+
+	for (size_t i = regions->size; i-- > 0;)
+		if (address >= regions->data[i].start && address < regions->data[i].end) {
+			*end_ret = regions->data[i].end;
+			return true;
+		}
+	return false;
+}
+
+static bool is_complete(const struct mmapped *mmapped)
+{
+	return mmapped->count >= CHUNKS_MAX || mmapped->count >= mmapped->expected;
+}
+
+/* Chunk after chunk from the mapping's start; with @thorough every page of it. */
+static struct error *try_mapping(struct mmapped *mmapped, const struct mapping *mapping,
+				 bool thorough)
+{
+	struct ptmalloc_walk *walk = mmapped->walk;
+	uint64_t address = mapping->start;
+
+	while (address < mapping->end && !is_complete(mmapped)) {
+		uint64_t end = 0;
+		const uint8_t *page;
+		struct error *error = NULL;
+
+		if (is_taken(mmapped, address, &end)) {
+			address = end;
+			continue;
+		}
+		if (thorough) {
+			error = ptmalloc_window(walk, address, PAGE_SIZE, mapping->end, &page);
+		} else {
+			error = target_read_sparse(walk->heap->target, address, walk->buffer,
+						   PAGE_SIZE, NULL);
+			page = walk->buffer;
+			walk->buffer_start = walk->buffer_end = 0;
+		}
+		if (!error && page)
+			error = try_page(mmapped, mapping, page, address, &end);
+		if (error)
+			return error;
+		if (!end && !thorough)
+			break;
+		address = max_u64(end, address + PAGE_SIZE);
+	}
+	return NULL;
+}
+
+static bool may_hold_chunks(const struct mapping *mapping)
+{
+	unsigned wanted = PERM_READ | PERM_WRITE;
+
+	return (mapping->perms & (wanted | PERM_SHARED)) == wanted && mapping->inode == 0 &&
+	       (!mapping->path[0] || !strncmp(mapping->path, "[anon:", 6));
+}
+
+struct error *ptmalloc_add_mmapped(struct ptmalloc_walk *walk)
+{
+	struct mmapped mmapped = { .walk = walk, .expected = STAT_UNKNOWN };
+	uint64_t bytes = STAT_UNKNOWN;
+	struct error *error = read_par(&mmapped, &bytes);
+
+	for (int thorough = 0; !error && thorough <= (mmapped.expected != STAT_UNKNOWN); thorough++)
+		vec_for_each (mapping, walk->heap->maps)
+			if (!error && !is_complete(&mmapped) && may_hold_chunks(mapping))
+				error = try_mapping(&mmapped, mapping, thorough);
+	if (error)
+		return error;
+	walk->heap->mmapped_count = mmapped.count;
+	walk->heap->mmapped_bytes = mmapped.bytes;
+	if (mmapped.expected == STAT_UNKNOWN)
+		return NULL;
+	walk->heap->mmapped_count = mmapped.expected;
+	walk->heap->mmapped_bytes = bytes;
+	if (mmapped.count == mmapped.expected && mmapped.bytes == bytes)
+		return NULL;
+	return heap_add_issue(walk->heap, walk->arenas.data[0].address,
+			      "malloc counts %llu blocks mapped by themselves with %llu bytes, "
+			      "found are %llu with %llu",
+			      (unsigned long long)mmapped.expected, (unsigned long long)bytes,
+			      (unsigned long long)mmapped.count, (unsigned long long)mmapped.bytes);
+}
