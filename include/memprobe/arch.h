@@ -37,6 +37,28 @@ struct arch_register {
 	size_t offset;
 };
 
+/*
+ * The notes of a core: struct elf_prstatus and struct elf_prpsinfo (Linux include/linux/elfcore.h)
+ * as offsets. Both begin alike everywhere: si_signo at 0, pr_cursig at 12; pr_state, pr_sname,
+ * pr_zomb, pr_nice at 0 to 3.
+ */
+struct arch_core {
+	unsigned prstatus_size;
+	unsigned sigpend, sighold; /* one word each */
+	unsigned pid;		   /* then ppid, pgrp, sid: 4 bytes each */
+	unsigned regs, regs_size;
+	unsigned fpvalid;
+	unsigned prpsinfo_size;
+	unsigned uid, gid, id_size; /* of the process; bytes of each id */
+	unsigned ps_pid;	    /* then ppid, pgrp, sid */
+	unsigned fname;		    /* 16 bytes, then psargs of 80 */
+	/* Between the core's registers (4-byte aligned) and the layout of PTRACE_GETREGS. NULL:
+	 * this build's struct user_regs_struct has no room for them; arch.pc and arch.sp then work
+	 * on the core's own bytes. */
+	void (*take_regs)(const void *bytes, struct user_regs_struct *ret);
+	void (*give_regs)(const struct user_regs_struct *regs, void *bytes);
+};
+
 struct arch {
 	const char *name; /* as in the JSON: x86_64, i386, aarch64 */
 	unsigned bits;
@@ -48,6 +70,7 @@ struct arch {
 	uint64_t address_max; /* first address beyond user space */
 	struct arch_syscalls syscalls;
 	const struct arch_register *registers; /* ends with dwarf == -1 */
+	struct arch_core core;
 	/*
 	 * glibc's struct pthread begins with a pointer to itself (tcb) and has another one (self)
 	 * this many bytes into it; 0: it has none, so that it cannot be told from other data.

@@ -2,6 +2,7 @@
 
 #include <elf.h>
 #include <linux/audit.h>
+#include <string.h>
 
 /* struct user_regs_struct of that architecture: Linux arch/arm64, user_pt_regs. */
 struct aarch64_registers {
@@ -66,6 +67,19 @@ static uint64_t aarch64_thread_pointer(const struct user_regs_struct *regs)
 	return 0;
 }
 
+static void take_regs(const void *bytes, struct user_regs_struct *ret)
+{
+	memcpy(ret, bytes, sizeof(struct aarch64_registers));
+}
+
+static void give_regs(const struct user_regs_struct *regs, void *bytes)
+{
+	memcpy(bytes, regs, sizeof(struct aarch64_registers));
+}
+
+/* On another machine the registers of a tracee do not hold these. */
+#define IS_NATIVE (sizeof(struct user_regs_struct) >= sizeof(struct aarch64_registers))
+
 const struct arch arch_aarch64 = {
 	.name = "aarch64",
 	.bits = 64,
@@ -89,6 +103,14 @@ const struct arch arch_aarch64 = {
 		.restart_syscall = 128, .vfork = -1, .nanosleep = 101, .poll = -1,
 	},
 	.registers = registers,
+	.core = {
+		.prstatus_size = 392, .sigpend = 16, .sighold = 24, .pid = 32,
+		.regs = 112, .regs_size = sizeof(struct aarch64_registers), .fpvalid = 384,
+		.prpsinfo_size = 136, .uid = 16, .gid = 20, .id_size = 4, .ps_pid = 24,
+		.fname = 40,
+		.take_regs = IS_NATIVE ? take_regs : NULL,
+		.give_regs = IS_NATIVE ? give_regs : NULL,
+	},
 	/* tcbhead_t has no pointer to itself. */
 	.tcb_self_offset = 0,
 	.pc = aarch64_pc,

@@ -30,6 +30,64 @@ static uint64_t i386_thread_pointer(const struct user_regs_struct *regs)
 	return 0;
 }
 
+/* The order of elf_gregset_t: Linux arch/x86/include/asm/user_32.h. */
+struct i386_registers {
+	uint32_t ebx, ecx, edx, esi, edi, ebp, eax, ds, es, fs, gs;
+	uint32_t orig_eax, eip, cs, eflags, esp, ss;
+};
+
+static void take_regs(const void *bytes, struct user_regs_struct *ret)
+{
+	const struct i386_registers *from = bytes;
+	struct x86_registers *to = (struct x86_registers *)ret;
+
+	*to = (struct x86_registers){
+		.rbx = from->ebx,
+		.rcx = from->ecx,
+		.rdx = from->edx,
+		.rsi = from->esi,
+		.rdi = from->edi,
+		.rbp = from->ebp,
+		.rax = from->eax,
+		.ds = from->ds,
+		.es = from->es,
+		.fs = from->fs,
+		.gs = from->gs,
+		.orig_rax = (uint64_t)(int32_t)from->orig_eax,
+		.rip = from->eip,
+		.cs = from->cs,
+		.eflags = from->eflags,
+		.rsp = from->esp,
+		.ss = from->ss,
+	};
+}
+
+static void give_regs(const struct user_regs_struct *regs, void *bytes)
+{
+	const struct x86_registers *from = (const struct x86_registers *)regs;
+	struct i386_registers *to = bytes;
+
+	*to = (struct i386_registers){
+		.ebx = from->rbx,
+		.ecx = from->rcx,
+		.edx = from->rdx,
+		.esi = from->rsi,
+		.edi = from->rdi,
+		.ebp = from->rbp,
+		.eax = from->rax,
+		.ds = from->ds,
+		.es = from->es,
+		.fs = from->fs,
+		.gs = from->gs,
+		.orig_eax = from->orig_rax,
+		.eip = from->rip,
+		.cs = from->cs,
+		.eflags = from->eflags,
+		.esp = from->rsp,
+		.ss = from->ss,
+	};
+}
+
 const struct arch arch_i386 = {
 	.name = "i386",
 	.bits = 32,
@@ -53,6 +111,12 @@ const struct arch arch_i386 = {
 		.restart_syscall = 0, .vfork = 190, .nanosleep = 162, .poll = 168,
 	},
 	.registers = registers,
+	.core = {
+		.prstatus_size = 144, .sigpend = 16, .sighold = 20, .pid = 24,
+		.regs = 72, .regs_size = sizeof(struct i386_registers), .fpvalid = 140,
+		.prpsinfo_size = 124, .uid = 8, .gid = 10, .id_size = 2, .ps_pid = 12,
+		.fname = 28, .take_regs = take_regs, .give_regs = give_regs,
+	},
 	.tcb_self_offset = 8,
 	.pc = i386_pc,
 	.sp = i386_sp,

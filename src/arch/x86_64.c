@@ -2,6 +2,7 @@
 
 #include <elf.h>
 #include <linux/audit.h>
+#include <string.h>
 
 #include "x86.h"
 
@@ -33,6 +34,16 @@ static uint64_t x86_64_thread_pointer(const struct user_regs_struct *regs)
 	return ((const struct x86_registers *)regs)->fs_base;
 }
 
+static void take_regs(const void *bytes, struct user_regs_struct *ret)
+{
+	memcpy(ret, bytes, sizeof(struct x86_registers));
+}
+
+static void give_regs(const struct user_regs_struct *regs, void *bytes)
+{
+	memcpy(bytes, regs, sizeof(struct x86_registers));
+}
+
 const struct arch arch_x86_64 = {
 	.name = "x86_64",
 	.bits = 64,
@@ -56,6 +67,12 @@ const struct arch arch_x86_64 = {
 		.restart_syscall = 219, .vfork = 58, .nanosleep = 35, .poll = 7,
 	},
 	.registers = registers,
+	.core = {
+		.prstatus_size = 336, .sigpend = 16, .sighold = 24, .pid = 32,
+		.regs = 112, .regs_size = sizeof(struct x86_registers), .fpvalid = 328,
+		.prpsinfo_size = 136, .uid = 16, .gid = 20, .id_size = 4, .ps_pid = 24,
+		.fname = 40, .take_regs = take_regs, .give_regs = give_regs,
+	},
 	.tcb_self_offset = 0x10,
 	.pc = x86_64_pc,
 	.sp = x86_64_sp,

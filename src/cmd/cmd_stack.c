@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "memprobe/core.h"
 #include "memprobe/num.h"
 #include "memprobe/stop.h"
 #include "memprobe/table.h"
@@ -75,7 +76,7 @@ static struct error *resolve_thread(struct symbolizer *symbolizer, struct unwind
 	return error;
 }
 
-static struct error *resolve(struct symbolizer *symbolizer, const struct stop *stop,
+static struct error *resolve(struct symbolizer *symbolizer, const struct thread_state_vec *threads,
 			     struct stacks *stacks)
 {
 	cleanup(unwinder) struct unwinder *unwinder = NULL;
@@ -83,10 +84,10 @@ static struct error *resolve(struct symbolizer *symbolizer, const struct stop *s
 
 	if (error)
 		return error;
-	stacks->data = calloc(stop->threads.size + 1, sizeof(*stacks->data));
+	stacks->data = calloc(threads->size + 1, sizeof(*stacks->data));
 	if (!stacks->data)
 		return &error_no_memory;
-	vec_for_each (thread, &stop->threads) {
+	vec_for_each (thread, threads) {
 		struct stack *stack = &stacks->data[stacks->size++];
 
 		stack->thread = thread;
@@ -270,36 +271,70 @@ static struct error *parse_tid(const char *text, pid_t *ret)
 	return NULL;
 }
 
-static struct error *run(struct command_context *context)
+static struct error *stop_live(struct command_context *context, pid_t tid,
+			       struct thread_state_vec *ret)
 {
-	cleanup(symbolizer) struct symbolizer *symbolizer = NULL;
+	struct stop_options stop_options = {
+		.tids = tid ? &tid : NULL,
+		.tid_count = tid ? 1 : 0,
+		.interrupted = command_interrupted,
+	};
 	cleanup(stop) struct stop *stop = NULL;
-	const char *tid_text = command_option(context, "tid");
-	struct stop_options stop_options = { .interrupted = command_interrupted };
-	struct stacks stacks = { 0 };
-	struct error *error;
-	pid_t tid;
+	struct error *error = stop_threads(context->target, &stop_options, &stop);
 
-	if (tid_text) {
-		error = parse_tid(tid_text, &tid);
-		if (error)
-			return error;
-		stop_options.tids = &tid;
-		stop_options.tid_count = 1;
-	}
-	/* First, so that a target which ends right afterwards has its names. */
-	error = symbolizer_create(context->target, &symbolizer);
-	if (!error)
-		error = stop_threads(context->target, &stop_options, &stop);
 	if (error)
 		return error;
 	command_stopped(context, stop->stopped_us);
 	if (stop->missed.size)
 		context->status = ERROR_PARTIAL;
-	error = resolve(symbolizer, stop, &stacks);
+	*ret = stop->threads;
+	stop->threads = (struct thread_state_vec){ 0 };
+	return NULL;
+}
+
+static struct error *take_recorded(struct command_context *context, pid_t tid,
+				   struct thread_state_vec *ret)
+{
+	struct error *error = core_thread_states(context->target, ret);
+	size_t kept = 0;
+
+	for (size_t i = 0; !error && i < ret->size; i++)
+		if (!tid || ret->data[i].tid == tid)
+			ret->data[kept++] = ret->data[i];
+	if (error)
+		return error;
+	ret->size = kept;
+	if (tid && !kept)
+		return error_create(ERROR_NO_TARGET, "%s has no thread %d", context->target_text,
+				    (int)tid);
+	if (!kept)
+		return error_create(ERROR_FAILED, "%s tells no threads", context->target_text);
+	return NULL;
+}
+
+static struct error *run(struct command_context *context)
+{
+	cleanup(symbolizer) struct symbolizer *symbolizer = NULL;
+	const char *tid_text = command_option(context, "tid");
+	struct thread_state_vec threads = { 0 };
+	struct stacks stacks = { 0 };
+	struct error *error = NULL;
+	pid_t tid = 0;
+
+	if (tid_text)
+		error = parse_tid(tid_text, &tid);
+	/* First, so that a target which ends right afterwards has its names. */
+	if (!error)
+		error = symbolizer_create(context->target, &symbolizer);
+	if (!error)
+		error = target_is_core(context->target) ? take_recorded(context, tid, &threads)
+							: stop_live(context, tid, &threads);
+	if (!error)
+		error = resolve(symbolizer, &threads, &stacks);
 	if (!error)
 		error = show(context, &stacks);
 	stacks_deinit(&stacks);
+	thread_states_deinit(&threads);
 	return error;
 }
 

@@ -5,8 +5,10 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "memprobe/core.h"
 #include "memprobe/io.h"
 #include "memprobe/log.h"
 #include "memprobe/num.h"
@@ -286,6 +288,23 @@ static struct error *open_by_name(const char *name, struct target **ret)
 	return error;
 }
 
+/* Names that are also those of files here: a core is opened, any other file only explains. */
+static struct error *open_by_path_or_name(const char *text, struct target **ret)
+{
+	struct stat status;
+	bool is_file = stat(text, &status) == 0 && S_ISREG(status.st_mode);
+	struct error *error;
+
+	if (core_probe(text) || (is_file && strchr(text, '/')))
+		return target_open_core(text, ret);
+	error = open_by_name(text, ret);
+	if (is_file && error_is(error, ERROR_NO_TARGET)) {
+		error_destroy(error);
+		error = target_open_core(text, ret);
+	}
+	return error;
+}
+
 static struct error *open_target(struct command_context *context)
 {
 	const char *text = context->target_text;
@@ -298,12 +317,17 @@ static struct error *open_target(struct command_context *context)
 		return target_open_live((pid_t)pid, &context->target);
 	}
 	error_destroy(error);
-	return open_by_name(text, &context->target);
+	error = open_by_path_or_name(text, &context->target);
+	if (!error && target_is_core(context->target) && context->command->target != TARGET_ANY)
+		return error_create(ERROR_UNSUPPORTED, "%s needs a live process: %s is a core",
+				    context->command->name, text);
+	return error;
 }
 
 static struct error *run_command(struct command_context *context, int argc, char **argv)
 {
 	const struct command *command = context->command;
+	struct error *error;
 
 	if (command->target != TARGET_NONE && argc > 0) {
 		context->target_text = argv[0];
@@ -324,12 +348,14 @@ static struct error *run_command(struct command_context *context, int argc, char
 	context->argument_count = argc;
 	context->arguments = argv;
 	if (context->target_text) {
-		struct error *error = open_target(context);
-
+		error = open_target(context);
 		if (error)
 			return error;
 	}
-	return command->run(context);
+	error = command->run(context);
+	if (!error && !context->status && context->target && core_is_truncated(context->target))
+		context->status = ERROR_PARTIAL;
+	return error;
 }
 
 static struct error *flush_stdout(void)
@@ -431,8 +457,9 @@ json_t *json_text(const char *text)
 	return valid ? json_string(valid) : NULL;
 }
 
-static json_t *json_target(struct target *target)
+static json_t *json_target(const struct command_context *context)
 {
+	struct target *target = context->target;
 	json_t *object = json_object();
 
 	json_object_set_new(object, "pid", target->pid ? json_integer(target->pid) : json_null());
@@ -442,6 +469,8 @@ static json_t *json_target(struct target *target)
 	json_object_set_new(object, "bits", json_integer(target->arch->bits));
 	json_object_set_new(object, "libc", command_libc_text(target));
 	json_object_set_new(object, "allocator", command_allocator_text(target));
+	if (target_is_core(target))
+		json_object_set_new(object, "core", json_text(context->target_text));
 	return object;
 }
 
@@ -452,7 +481,7 @@ json_t *command_json(struct command_context *context)
 	json_object_set_new(document, "schema", json_string("memprobe/1"));
 	json_object_set_new(document, "command", json_string(context->command->name));
 	if (context->target)
-		json_object_set_new(document, "target", json_target(context->target));
+		json_object_set_new(document, "target", json_target(context));
 	json_object_set_new(document, "stopped_us", json_integer(0));
 	json_object_set_new(document, "warnings", json_array());
 	return document;

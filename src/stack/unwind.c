@@ -41,6 +41,9 @@ static bool is_constant(struct unwinder *unwinder, uint64_t address)
 {
 	const struct mapping *mapping;
 
+	/* A core or a snapshot is of one instant. */
+	if (!unwinder->symbolizer->target->process)
+		return true;
 	if (!unwinder->maps_known) {
 		struct error *error =
 			target_read_maps(unwinder->symbolizer->target, MAPS_PLAIN, &unwinder->maps);

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "memprobe/num.h"
+#include "threads.h"
 
 /* How far above a stack pointer, and at each end of a mapping, control blocks are looked for. */
 #define ABOVE_SP_MAX (16ULL << 20)
@@ -311,6 +312,79 @@ static void set_stacks(struct search *search)
 	}
 }
 
+/* Threads whose registers tell where their control block is. */
+static void take_known(struct search *search)
+{
+	for (size_t i = search->first; i < search->threads->size; i++) {
+		struct thread *thread = &search->threads->data[i];
+		uint64_t address = thread->thread_pointer;
+		const struct mapping *mapping = mappings_find(search->maps, address);
+		unsigned char *tcb = search->buffer;
+		const struct arch *arch = search->target->arch;
+		size_t size;
+		struct error *error;
+
+		if (!address || !mapping || thread->tid == search->target->pid)
+			continue;
+		size = min_u64(TCB_SIZE, mapping->end - address);
+		error = target_read(search->target, address, tcb, size);
+		if (!error && arch->tcb_self_offset &&
+		    size >= arch->tcb_self_offset + arch->word_size &&
+		    load_word(tcb, arch->word_size) == address &&
+		    load_word(tcb + arch->tcb_self_offset, arch->word_size) == address)
+			take_bounds(search, thread, tcb, size, address);
+		error_destroy(error);
+	}
+}
+
+static struct error *find_stacks(struct search *search)
+{
+	struct mapping_vec maps = { 0 };
+	struct error *error = NULL;
+
+	search->maps = search->target->lent_maps;
+	if (!search->maps) {
+		error = target_read_maps(search->target, MAPS_PLAIN, &maps);
+		search->maps = &maps;
+	}
+	if (!error) {
+		search->buffer = malloc(PART + TCB_SIZE);
+		if (!search->buffer)
+			error = &error_no_memory;
+	}
+	if (!error) {
+		take_known(search);
+		search_above_stack_pointers(search);
+		search_ends(search);
+		search_between_stacks(search);
+		set_stacks(search);
+	} else if (!error_is(error, ERROR_NO_MEMORY)) {
+		/* Who may not see the mappings, or a process without memory, has threads all the
+		 * same. */
+		error_destroy(error);
+		error = NULL;
+	}
+	mappings_deinit(&maps);
+	return error;
+}
+
+struct error *threads_find_stacks(struct target *target, struct thread_vec *threads, size_t first)
+{
+	struct search search = {
+		.target = target,
+		.threads = threads,
+		.first = first,
+		.budget = BUDGET,
+	};
+	struct error *error;
+
+	for (size_t i = first; i < threads->size; i++)
+		search.missing += !threads->data[i].thread_pointer;
+	error = find_stacks(&search);
+	free(search.buffer);
+	return error;
+}
+
 /* ---- the list ---- */
 
 static struct error *add_thread(struct target *target, pid_t tid, struct thread_vec *ret)
@@ -340,56 +414,17 @@ static struct error *add_thread(struct target *target, pid_t tid, struct thread_
 	return thread_vec_append(ret, &thread);
 }
 
-static struct error *find_stacks(struct search *search)
-{
-	struct mapping_vec maps = { 0 };
-	struct error *error = NULL;
-
-	search->maps = search->target->lent_maps;
-	if (!search->maps) {
-		error = target_read_maps(search->target, MAPS_PLAIN, &maps);
-		search->maps = &maps;
-	}
-	if (!error) {
-		search->buffer = malloc(PART + TCB_SIZE);
-		if (!search->buffer)
-			error = &error_no_memory;
-	}
-	if (!error) {
-		search_above_stack_pointers(search);
-		search_ends(search);
-		search_between_stacks(search);
-		set_stacks(search);
-	} else if (!error_is(error, ERROR_NO_MEMORY)) {
-		/* Who may not see the mappings, or a process without memory, has threads all the
-		 * same. */
-		error_destroy(error);
-		error = NULL;
-	}
-	mappings_deinit(&maps);
-	return error;
-}
-
 struct error *live_read_threads(struct target *target, struct thread_vec *ret)
 {
-	struct search search = {
-		.target = target,
-		.threads = ret,
-		.first = ret->size,
-		.budget = BUDGET,
-	};
 	struct pid_vec tids = { 0 };
+	const size_t first = ret->size;
 	struct error *error = process_list_threads(target->process, &tids);
 
 	vec_for_each (tid, &tids)
 		if (!error)
 			error = add_thread(target, *tid, ret);
 	pid_vec_deinit(&tids);
-	search.missing = ret->size - search.first;
-	if (!error && !search.missing)
+	if (!error && ret->size == first)
 		error = live_gone(target);
-	if (!error)
-		error = find_stacks(&search);
-	free(search.buffer);
-	return error;
+	return error ? error : threads_find_stacks(target, ret, first);
 }
