@@ -54,6 +54,8 @@ struct mapping {
 	bool deleted;	/* the file has no name any more */
 	bool usage_known;
 	bool no_fork; /* VmFlags has dc: MADV_DONTFORK */
+	bool no_dump; /* dd: MADV_DONTDUMP; or io: a device's */
+	bool is_huge; /* ht: hugetlbfs */
 	struct mapping_usage usage;
 	/* Owned; as the kernel shows it, its escaped newline undone, without ` (deleted)` (which a
 	 * file may really be called: the live target looks, the parser cannot); "" where it has

@@ -55,6 +55,9 @@ void ptrace_detach(pid_t tid, int signal);
 /* PTRACE_CONT, PTRACE_SYSCALL or PTRACE_LISTEN. */
 struct error *ptrace_resume(enum __ptrace_request request, pid_t tid, int signal);
 struct error *ptrace_get_regs(pid_t tid, struct user_regs_struct *ret);
+/* Fills @state->regsets and sig_blocked as far as that can be had. */
+struct thread_state;
+void ptrace_get_all(pid_t tid, struct thread_state *state);
 /*
  * All registers at once. The kernel copies them one by one from our memory: @regs must be
  * resident (see ptrace_prepare()), so that a kill cannot fall between two of them.

@@ -33,12 +33,15 @@ struct snapshot {
 	struct target *target;
 	struct thread_state_vec threads; /* registers and stacks of the same instant */
 	struct pid_vec missed;		 /* threads that did not stop: they have no state */
-	uint64_t live_bytes; /* size of the mappings that are read live */
+	uint64_t live_bytes;		 /* size of the mappings that are read live */
+	/* What a fork has of memprobe's own, which the target never had; 0, 0: nothing. */
+	uint64_t own_start, own_end;
 	void *backend;
 };
 
 struct snapshot_options {
-	bool no_fork; /* hold the target while it is read */
+	bool all_registers; /* as in stop.h */
+	bool no_fork;	    /* hold the target while it is read */
 	uint64_t timeout_us;
 	bool (*interrupted)(void); /* as in stop.h; may be NULL */
 };

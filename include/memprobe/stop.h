@@ -30,6 +30,7 @@ struct stop_options {
 	size_t stack_max;   /* bytes copied per thread; 0: STOP_STACK_MAX */
 	size_t stack_total; /* bytes copied of all threads; 0: STOP_STACK_TOTAL */
 	bool no_stacks;	    /* registers only */
+	bool all_registers; /* also thread_state.regsets */
 	/* Asked between waits; true releases everything and fails. May be NULL. */
 	bool (*interrupted)(void);
 	/*

@@ -20,6 +20,19 @@ struct thread_state {
 	uint64_t stack_start;
 	size_t stack_size;
 	uint8_t *stack; /* owned; NULL where it could not be read */
+	/* Where stop_options.all_registers asked for them: every set of registers that the kernel
+	 * gives, a row of struct thread_regset; and the mask of blocked signals. Owned; NULL: not
+	 * known. */
+	uint8_t *regsets;
+	size_t regsets_size;
+	uint64_t sig_blocked;
+};
+
+/* Registers as PTRACE_GETREGSET gives them; the next one begins 8-byte aligned behind it. */
+struct thread_regset {
+	uint32_t type; /* NT_PRFPREG, NT_X86_XSTATE ... */
+	uint32_t size;
+	uint8_t bytes[];
 };
 
 VEC_DEFINE(thread_state_vec, struct thread_state)

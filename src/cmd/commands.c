@@ -5,6 +5,7 @@
 extern const struct command cmd_call;
 extern const struct command cmd_check;
 extern const struct command cmd_completion;
+extern const struct command cmd_core;
 extern const struct command cmd_dump;
 extern const struct command cmd_mallinfo;
 extern const struct command cmd_maps;
@@ -22,6 +23,7 @@ const struct command *const commands[] = {
 	&cmd_trim,
 	&cmd_call,
 	&cmd_dump,
+	&cmd_core,
 	&cmd_check,
 	&cmd_completion,
 	NULL,

@@ -47,7 +47,9 @@ void command_usage(FILE *out, const struct command *command)
 	if (command->notes)
 		fputs(command->notes, out);
 	if (command->target != TARGET_NONE)
-		fputs("TARGET is a PID, the name of a process, or a core file.\n", out);
+		fprintf(out, "TARGET is a PID%s.\n",
+			command->target == TARGET_ANY ? ", the name of a process, or a core file"
+						      : ", or the name of a process");
 	if (command->options && command->options->name) {
 		fputs("\noptions:\n", out);
 		print_options(out, command->options);

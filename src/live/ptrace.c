@@ -1,11 +1,15 @@
 #include "memprobe/ptrace.h"
 
+#include <elf.h>
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>
 #include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -14,6 +18,8 @@
 #include "memprobe/log.h"
 #include "memprobe/num.h"
 #include "memprobe/process.h"
+#include "memprobe/thread_state.h"
+#include "xsave.h"
 
 struct error *ptrace_call_result(enum __ptrace_request request, pid_t tid, uintptr_t address,
 				 void *data, const char *what, long *ret)
@@ -67,6 +73,44 @@ struct error *ptrace_resume(enum __ptrace_request request, pid_t tid, int signal
 struct error *ptrace_get_regs(pid_t tid, struct user_regs_struct *ret)
 {
 	return ptrace_call(PTRACE_GETREGS, tid, 0, ret, "read the registers of thread");
+}
+
+/* In the order of the kernel's cores. What an architecture lacks is refused and left out. */
+static const uint32_t regset_types[] = {
+	NT_PRFPREG, NT_PRXFPREG, NT_X86_XSTATE,	  NT_386_TLS,
+	NT_ARM_TLS, NT_ARM_SVE,	 NT_ARM_HW_BREAK, NT_ARM_PAC_MASK,
+};
+
+void ptrace_get_all(pid_t tid, struct thread_state *state)
+{
+	/* The largest XSAVE area, that of AMX, has 11 KiB. */
+	_Alignas(16) uint8_t bytes[32 << 10];
+	size_t used = 0;
+	struct error *error;
+
+	for (size_t i = 0; i < sizeof(regset_types) / sizeof(*regset_types); i++) {
+		struct thread_regset *set = (struct thread_regset *)(bytes + used);
+		struct iovec area = { set->bytes, sizeof(bytes) - used - sizeof(*set) };
+
+		error = ptrace_call(PTRACE_GETREGSET, tid, regset_types[i], &area,
+				    "read the registers of thread");
+		if (!error && area.iov_len) {
+			set->type = regset_types[i];
+			set->size = (uint32_t)area.iov_len;
+			if (set->type == NT_X86_XSTATE)
+				set->size = (uint32_t)xsave_to_usual(
+					set->bytes, set->size, sizeof(bytes) - used - sizeof(*set));
+			used = round_up(used + sizeof(*set) + set->size, 8);
+		}
+		error_destroy(error);
+	}
+	error = ptrace_call(PTRACE_GETSIGMASK, tid, sizeof(state->sig_blocked), &state->sig_blocked,
+			    "read the signal mask of thread");
+	error_destroy(error);
+	state->regsets = malloc(used + 1);
+	state->regsets_size = state->regsets ? used : 0;
+	if (state->regsets)
+		memcpy(state->regsets, bytes, used);
 }
 
 struct error *ptrace_set_regs(pid_t tid, const struct user_regs_struct *regs)

@@ -318,6 +318,7 @@ static void *freeze(void *data)
 {
 	struct freezer *freezer = data;
 	struct stop_options options = {
+		.all_registers = freezer->options.all_registers,
 		.interrupted = freezer->options.interrupted,
 		.use = freezer->session ? use_thread : NULL,
 		.held = freezer->session ? NULL : while_held,
@@ -397,6 +398,8 @@ static struct error *try_fork(struct freezer *freezer)
 		return error;
 	if (freezer->fork) {
 		freezer->snapshot->kind = SNAPSHOT_FORK;
+		freezer->snapshot->own_start = freezer->area;
+		freezer->snapshot->own_end = freezer->area + AREA_SIZE;
 		return frozen_target_create(freezer->target, freezer->fork,
 					    &freezer->snapshot->threads, &freezer->snapshot->target,
 					    &freezer->snapshot->live_bytes);

@@ -339,6 +339,8 @@ static void copy(struct stopper *stopper, struct held *held)
 	held->copied = !error;
 	if (held->copied && stopper->arena)
 		copy_stack(stopper, &held->state);
+	if (held->copied && stopper->options.all_registers)
+		ptrace_get_all(held->tid, &held->state);
 	error_destroy(error);
 }
 
@@ -413,7 +415,7 @@ static void take_late(struct stopper *stopper)
 
 /* ---- the result ---- */
 
-static struct error *take_state(struct stop *stop, const struct held *held)
+static struct error *take_state(struct stop *stop, struct held *held)
 {
 	struct thread_state state = held->state;
 	struct error *error;
@@ -427,6 +429,8 @@ static struct error *take_state(struct stop *stop, const struct held *held)
 	error = thread_state_vec_append(&stop->threads, &state);
 	if (error)
 		free(state.stack);
+	else
+		held->state.regsets = NULL;
 	return error;
 }
 
@@ -576,6 +580,8 @@ struct error *stop_threads(struct target *target, const struct stop_options *opt
 		error = outcome(&stopper, ret);
 	if (stopper.arena)
 		munmap(stopper.arena, stopper.arena_size);
+	vec_for_each (held, &stopper.held)
+		free(held->state.regsets);
 	held_vec_deinit(&stopper.held);
 	pid_vec_deinit(&stopper.listing);
 	mappings_deinit(&stopper.maps);

@@ -228,6 +228,9 @@ static struct error *parse_key(const char *line, size_t size, struct mapping *ma
 	skip_spaces(&cursor);
 	if (line[0] == 'V' && size >= 8 && !memcmp(line, "VmFlags:", 8)) {
 		mapping->no_fork = has_flag(cursor.at, cursor.end - cursor.at, "dc");
+		mapping->no_dump = has_flag(cursor.at, cursor.end - cursor.at, "dd") ||
+				   has_flag(cursor.at, cursor.end - cursor.at, "io");
+		mapping->is_huge = has_flag(cursor.at, cursor.end - cursor.at, "ht");
 		return NULL;
 	}
 	field = usage_field(&mapping->usage, line, colon + 1 - line);
