@@ -123,6 +123,14 @@ struct target {
 /* Opens a live process. Reads nothing but /proc; needs no permission beyond what that takes. */
 struct error *target_open_live(pid_t pid, struct target **ret);
 
+/*
+ * For a live process that shares its pages with another since a fork. process_vm_readv(2) pins what
+ * it reads, and a page that is pinned is first made the process's own (Linux 5.19 and later,
+ * mm/gup.c, gup_must_unshare()): a copy of the whole would be made on the way. /proc/PID/mem does
+ * not pin.
+ */
+void target_live_shares_pages(struct target *target);
+
 void target_destroy(struct target *target);
 CLEANUP_DEFINE(target, struct target *, target_destroy)
 

@@ -198,6 +198,8 @@ struct error *frozen_target_create(struct target *origin, pid_t fork,
 	if (!error)
 		error = target_open_live(fork, &frozen->fork);
 	if (!error)
+		target_live_shares_pages(frozen->fork);
+	if (!error)
 		error = read_threads(frozen);
 	*live_bytes_ret = 0;
 	if (!error)

@@ -396,6 +396,13 @@ static struct error *live_init(struct target *target)
 	return NULL;
 }
 
+void target_live_shares_pages(struct target *target)
+{
+	struct live *live = target->backend;
+
+	live->no_vm_readv = true;
+}
+
 struct error *target_open_live(pid_t pid, struct target **ret)
 {
 	cleanup(target) struct target *target = calloc(1, sizeof(*target));
