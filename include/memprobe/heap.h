@@ -82,6 +82,14 @@ struct heap_issue {
 
 VEC_DEFINE(heap_issue_vec, struct heap_issue)
 
+/* Memory of somebody else's between the allocator's, from a break that he moved: it can point to
+ * blocks. */
+struct heap_gap {
+	uint64_t start, end;
+};
+
+VEC_DEFINE(heap_gap_vec, struct heap_gap)
+
 struct heap {
 	struct target *target;
 	struct allocator allocator;
@@ -91,6 +99,7 @@ struct heap {
 	unsigned header;		/* bytes of the size field in front of a block */
 	struct heap_region_vec regions; /* by address, no overlaps */
 	struct heap_arena_vec arenas;
+	struct heap_gap_vec gaps;
 	uint64_t bits; /* of each bitmap; a multiple of 64 */
 	/* in_use: the program's blocks, exactly. The allocator's own have both fast and tcache. */
 	uint64_t *starts, *in_use, *fast, *tcache;
@@ -134,6 +143,10 @@ void heap_chunk(const struct heap *heap, heap_index index, struct heap_chunk *re
  * or HEAP_NONE. Any state. */
 heap_index heap_find_index(const struct heap *heap, uint64_t address);
 bool heap_find(const struct heap *heap, uint64_t address, struct heap_chunk *ret);
+
+/* The region that an address, or a block, lies in. NULL: the address is in none. */
+const struct heap_region *heap_region_at(const struct heap *heap, uint64_t address);
+const struct heap_region *heap_region_of(const struct heap *heap, heap_index index);
 
 /* The first block at or behind @index, or HEAP_NONE. */
 heap_index heap_next(const struct heap *heap, heap_index index);

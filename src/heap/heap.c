@@ -392,6 +392,7 @@ void heap_reset(struct heap *heap)
 	heap_region_vec_deinit(&heap->regions);
 	heap_arena_vec_deinit(&heap->arenas);
 	heap_issue_vec_deinit(&heap->issues);
+	heap_gap_vec_deinit(&heap->gaps);
 	free(heap->starts);
 	free(heap->in_use);
 	free(heap->fast);

@@ -135,6 +135,7 @@ static struct error *bridge(struct chain *chain, uint64_t size)
 	struct ptmalloc_walk *walk = chain->walk;
 	uint64_t next = 0;
 	struct error *error = NULL;
+	struct heap_gap gap;
 	heap_index index = index_of(chain, chain->address);
 
 	if (chain->arena->is_main && size && chain->region->has_top)
@@ -148,8 +149,9 @@ static struct error *bridge(struct chain *chain, uint64_t size)
 	heap_set_bit(walk->heap->starts, index);
 	heap_set_bit(walk->heap->fast, index);
 	heap_set_bit(walk->heap->tcache, index);
+	gap = (struct heap_gap){ chain->address + 4 * walk->word, next };
 	chain->address = next;
-	return error;
+	return error ? error : heap_gap_vec_append(&walk->heap->gaps, &gap);
 }
 
 /* Old tops end in one or two headers of no chunk (sysmalloc). */

@@ -24,10 +24,6 @@ static inline uint64_t heap_address(const struct heap *heap, const struct heap_r
 	return region->base + (index - region->first) * heap->alignment;
 }
 
-/* NULL: the address is in none. */
-const struct heap_region *heap_region_at(const struct heap *heap, uint64_t address);
-const struct heap_region *heap_region_of(const struct heap *heap, heap_index index);
-
 /* The number of the block that begins at exactly @address, or HEAP_NONE. */
 heap_index heap_block_at(const struct heap *heap, uint64_t address);
 

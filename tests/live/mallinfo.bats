@@ -29,14 +29,37 @@ figures_are_true() {
 	json '(.arenas | map(.system) | add) == .totals.system'
 	json '(.arenas | map(.in_use) | add) == .totals.in_use'
 	json '.arenas | all(.in_use + .free == .system and .system <= .system_max)'
-	json '.arenas | all(.tcache == null and .top == null and .in_use_chunks == null)'
+	case $(json_get .method) in
+	call) json '.arenas | all(.tcache == null and .top == null and .in_use_chunks == null)' ;;
+	walk)
+		json '.arenas | all(.tcache <= .in_use and .fast + .top <= .free)'
+		json '.arenas | all(.tcache_chunks <= .in_use_chunks)'
+		json '.arenas | all(.tcache > 0 and .top > 0 and .in_use_chunks > 1000)'
+		json '.warnings == [] and .stopped_us == 0'
+		json '.totals.free_chunks == $n + $fast' --argjson n "$(truth ordblks)" \
+			--argjson fast "$(truth smblks)"
+		# What the program asked for fits into what it has.
+		json '.totals.in_use + .mmapped.bytes - .totals.tcache >= $kept' \
+			--argjson kept "$(victim_truth kept | cut -d' ' -f2)"
+		;;
+	esac
 }
 
-figures_of() { # VARIANT THREADS
-	start_victim "$1" "$2"
-	probe mallinfo "$victim_pid" --json
+walk_is_call() {
+	local walked same='[.arenas[] | del(.in_use_chunks, .tcache, .tcache_chunks, .top)], .mmapped'
+	probe mallinfo "$victim_pid" --method=walk --json
 	status_is 0
-	json '.method == "call" and (.arenas | length) == $n' --argjson n $(($2 + 1))
+	walked=$(json_get -S "$same")
+	probe mallinfo "$victim_pid" --method=call --json
+	status_is 0
+	diff <(echo "$walked") <(json_get -S "$same")
+}
+
+figures_of() { # VARIANT THREADS [METHOD]
+	start_victim "$1" "$2"
+	probe mallinfo "$victim_pid" --json ${3:+--method=$3}
+	status_is 0
+	json ".method == \"${3:-walk}\" and (.arenas | length) == \$n" --argjson n $(($2 + 1))
 	figures_are_true
 	json '.arenas[0].main and (.arenas[1:] | all(.main | not))'
 	json '.arenas | all(.address | startswith("0x"))'
@@ -57,6 +80,35 @@ figures_of() { # VARIANT THREADS
 
 @test "the figures are those of mallinfo2, 32 bit" {
 	figures_of heapshape-32 3
+}
+
+@test "the figures are those of mallinfo2, by a call" {
+	figures_of heapshape 3 call
+	figures_of heapshape-32 2 call
+}
+
+@test "the figures are those of mallinfo2, static" {
+	figures_of heapshape-static 2
+}
+
+@test "a walk gives what a call does" {
+	for variant in heapshape heapshape-32 heapshape-static; do
+		for threads in 0 4; do
+			start_victim $variant $threads
+			walk_is_call
+			victim_check
+			stop_victim
+		done
+	done
+}
+
+@test "a walk sees a stripped program" {
+	strip -s -o "$BATS_TEST_TMPDIR/stripped" "$VICTIMS/heapshape-static"
+	start_command "$BATS_TEST_TMPDIR/stripped" 2
+	probe mallinfo "$victim_pid" --method=walk --json
+	status_is 0
+	figures_are_true
+	victim_check
 }
 
 @test "--xml is what malloc_info writes" {
@@ -125,9 +177,8 @@ figures_of() { # VARIANT THREADS
 
 @test "what is not there is refused" {
 	start_victim heapshape 0
-	probe mallinfo "$victim_pid" --method=walk
-	status_is 5
-	[[ $stderr = *hint:* ]]
+	probe mallinfo "$victim_pid" --method=walk --stats
+	status_is 2
 	probe mallinfo "$victim_pid" --method=guess
 	status_is 2
 	probe mallinfo "$victim_pid" --xml --stats
@@ -164,6 +215,9 @@ preload() { # LIBRARY
 		--argjson kept "$(victim_truth kept | cut -d' ' -f2)"
 	json '.totals.system == .totals.in_use + .totals.free'
 	json '.totals | .mapped > 0 and .active >= .in_use'
+	probe mallinfo "$victim_pid" --method=walk
+	status_is 5
+	[[ $stderr = *hint:* ]]
 	probe mallinfo "$victim_pid" --stats
 	[[ $output = *"Begin jemalloc statistics"*"End jemalloc statistics"* ]]
 	probe mallinfo "$victim_pid" --xml

@@ -1,0 +1,82 @@
+/*
+ * leaks.h - blocks of the heap that nothing points to any more.
+ *
+ * Conservative mark and sweep: every aligned word of a root that is an address in a block in use
+ * keeps it, interior pointers included; so does every word of a block that is kept. Roots are the
+ * threads' registers and live stacks, thread-local storage, the modules' data and all other memory
+ * that is no heap. What the allocator itself keeps (arenas, bins, thread caches) is no root.
+ */
+#ifndef MEMPROBE_LEAKS_H
+#define MEMPROBE_LEAKS_H
+
+#include "memprobe/heap.h"
+#include "memprobe/thread_state.h"
+
+struct leak {
+	heap_index index;
+	uint64_t address, size; /* of the block, as in heap_chunk */
+	/* Another leaked block points to it: freeing that one rightly would have freed this one.
+	 * Of a cycle that nothing points to, one block counts as direct. */
+	bool indirect;
+	bool cyclic; /* direct, and points to itself through others */
+	/* Of a direct one: the indirect ones that hang on it. */
+	uint64_t indirect_count, indirect_bytes;
+	size_t owner; /* the direct leak that it hangs on, an index into the vector; itself */
+};
+
+VEC_DEFINE(leak_vec, struct leak)
+
+struct leak_options {
+	/* Where the stacks are; NULL: read from the target. */
+	const struct thread_vec *threads;
+	/* Registers and stack pointers of one instant (of the snapshot that the heap is of). NULL:
+	 * unknown; stacks are then scanned from the pointers that the kernel shows, else whole. */
+	const struct thread_state_vec *states;
+	unsigned workers; /* threads of memprobe that read; 0: as many as CPUs, at most 4 */
+};
+
+struct leak_result {
+	struct leak_vec leaks; /* by address */
+	uint64_t leaked_count, leaked_bytes;
+	uint64_t live_count, live_bytes;
+	uint64_t root_bytes;	/* that were searched for pointers */
+	uint64_t missing_bytes; /* of blocks and roots that could not be read */
+};
+
+void leak_result_deinit(struct leak_result *result);
+
+/* *ret has to be zeroed. Errors are those of reading. */
+struct error *leaks_find(const struct heap *heap, const struct leak_options *options,
+			 struct leak_result *ret);
+
+/* ---- who points to a block ---- */
+
+enum leak_root_kind {
+	ROOT_NONE, /* a block */
+	ROOT_REGISTER,
+	ROOT_STACK,
+	ROOT_MEMORY,
+};
+
+/* A step from a root to the block; each points to the next. */
+struct retain_step {
+	enum leak_root_kind kind;
+	/* Where the pointer stands: in a block (then @block and @size are set), or in a root. */
+	uint64_t at;
+	uint64_t block, size;
+	pid_t tid; /* ROOT_REGISTER, ROOT_STACK */
+};
+
+VEC_DEFINE(retain_step_vec, struct retain_step)
+
+/*
+ * The shortest chain from a root to the block at @index, the root first, the block last; empty:
+ * nothing reaches it, it is leaked. *referrers_ret: all places that point to it directly, roots and
+ * blocks, leaked or not, at most RETAIN_REFERRERS_MAX.
+ */
+#define RETAIN_REFERRERS_MAX 64u
+struct error *leaks_retain(const struct heap *heap, const struct leak_options *options,
+			   heap_index index, struct retain_step_vec *chain_ret,
+			   struct retain_step_vec *referrers_ret);
+
+#endif

@@ -1,0 +1,267 @@
+/*
+ * What keeps blocks alive: registers, stacks from their pointers upwards, thread-local storage and
+ * all other memory of the process but the heap and its administration.
+ */
+#include <string.h>
+
+#include "leak_scan.h"
+#include "memprobe/elf_file.h"
+#include "memprobe/num.h"
+
+/* Shared memory of which all pages are read; of more, those that the process has touched. */
+#define SHARED_MAX (512ull << 20)
+/* Program headers of a module that are looked at. */
+#define HEADERS_MAX 64u
+
+/* [start, end) is no root. */
+struct hole {
+	uint64_t start, end;
+};
+
+VEC_DEFINE(hole_vec, struct hole)
+
+struct finder {
+	const struct heap *heap;
+	const struct thread_vec *threads;
+	const struct thread_state_vec *states; /* NULL: unknown */
+	struct hole_vec holes;		       /* by start, merged */
+	struct roots *roots;
+	uint64_t shared_bytes;
+};
+
+/* ---- what is no root ---- */
+
+static int compare_holes(const void *left, const void *right)
+{
+	const struct hole *a = left, *b = right;
+
+	return a->start < b->start ? -1 : a->start > b->start;
+}
+
+static struct error *add_hole(struct finder *finder, uint64_t start, uint64_t end)
+{
+	struct hole hole = { start, end };
+
+	return start < end ? hole_vec_append(&finder->holes, &hole) : NULL;
+}
+
+static const struct thread_state *state_of(const struct finder *finder, pid_t tid)
+{
+	for (size_t i = 0; finder->states && i < finder->states->size; i++)
+		if (finder->states->data[i].tid == tid)
+			return &finder->states->data[i];
+	return NULL;
+}
+
+/* What a thread has left below its stack pointer. */
+static struct error *add_dead_stack(struct finder *finder, const struct thread *thread)
+{
+	const struct arch *arch = finder->heap->target->arch;
+	const struct thread_state *state = state_of(finder, thread->tid);
+	uint64_t sp = state ? arch->sp(&state->regs) : thread->sp;
+
+	/* On another stack (a signal's, a coroutine's): all of this one may be used. */
+	if (!thread->stack_end || sp < thread->stack_start || sp > thread->stack_end)
+		return NULL;
+	sp = round_down(sp - min_u64(sp, arch->red_zone), arch->word_size);
+	return add_hole(finder, thread->stack_start, sp);
+}
+
+static struct error *find_holes(struct finder *finder)
+{
+	struct hole_vec *holes = &finder->holes;
+	struct error *error = NULL;
+	size_t merged = 0;
+
+	vec_for_each (region, &finder->heap->regions)
+		if (!error)
+			error = add_hole(finder, region->start, region->end);
+	vec_for_each (arena, &finder->heap->arenas)
+		if (!error)
+			error = add_hole(finder, arena->address, arena->address + arena->size);
+	vec_for_each (thread, finder->threads)
+		if (!error)
+			error = add_dead_stack(finder, thread);
+	if (error || !holes->size)
+		return error;
+	qsort(holes->data, holes->size, sizeof(*holes->data), compare_holes);
+	for (size_t i = 1; i < holes->size; i++) {
+		struct hole *last = &holes->data[merged], *hole = &holes->data[i];
+
+		if (hole->start <= last->end)
+			last->end = max_u64(last->end, hole->end);
+		else
+			holes->data[++merged] = *hole;
+	}
+	holes->size = merged + 1;
+	return NULL;
+}
+
+/* ---- what is one ---- */
+
+static bool begins(const char *text, const char *beginning)
+{
+	return !strncmp(text, beginning, strlen(beginning));
+}
+
+/* Whether a module was to write there before it was made read-only: RELRO. */
+static bool was_writable(const struct finder *finder, const struct mapping *mapping)
+{
+	struct target *target = finder->heap->target;
+	struct module *module = target_module_at(target, mapping->start);
+	Elf64_Phdr header;
+
+	for (unsigned i = 0;
+	     module && i < HEADERS_MAX && module_program_header(target, module, i, &header); i++) {
+		uint64_t start = module->bias + header.p_vaddr;
+
+		if (header.p_type == PT_LOAD && (header.p_flags & PF_W) &&
+		    mapping->start < start + header.p_memsz && start < mapping->end)
+			return true;
+	}
+	return false;
+}
+
+/* All that could have been written to. What is constant only looks like pointers. */
+static bool may_point(const struct finder *finder, const struct mapping *mapping)
+{
+	const char *path = mapping->path;
+
+	if (!(mapping->perms & PERM_READ) || begins(path, "[v"))
+		return false;
+	/* Reading a device's memory may have effects. */
+	if (begins(path, "/dev/") && !begins(path, "/dev/shm/") && !begins(path, "/dev/zero"))
+		return false;
+	if (mapping->perms & PERM_WRITE)
+		return true;
+	if (mapping->perms & (PERM_EXEC | PERM_SHARED))
+		return false;
+	return !mapping->inode || was_writable(finder, mapping);
+}
+
+static const struct thread *stack_owner(const struct finder *finder, uint64_t address)
+{
+	vec_for_each (thread, finder->threads)
+		if (address >= thread->stack_start && address < thread->stack_end)
+			return thread;
+	return NULL;
+}
+
+static struct error *add_range(struct finder *finder, uint64_t start, uint64_t end, bool shared)
+{
+	unsigned word = finder->heap->target->arch->word_size;
+	struct error *error = NULL;
+
+	start = round_up(start, word);
+	while (!error && start < end) {
+		const struct thread *owner = stack_owner(finder, start);
+		struct root root = {
+			.start = start,
+			.end = min_u64(end, start + ROOT_PART),
+			.kind = owner ? ROOT_STACK : ROOT_MEMORY,
+			.tid = owner ? owner->tid : 0,
+			.shared = shared && finder->shared_bytes < SHARED_MAX,
+		};
+
+		if (root.shared)
+			finder->shared_bytes += root.end - root.start;
+		error = root_vec_append(&finder->roots->ranges, &root);
+		start = root.end;
+	}
+	return error;
+}
+
+/* The mapping without its holes. */
+static struct error *add_mapping(struct finder *finder, const struct mapping *mapping)
+{
+	const struct hole_vec *holes = &finder->holes;
+	bool shared = mapping->perms & PERM_SHARED;
+	uint64_t at = mapping->start;
+	size_t low = 0, high = holes->size;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (holes->data[middle].end <= at)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	for (; low < holes->size && holes->data[low].start < mapping->end; low++) {
+		struct error *error = add_range(finder, at, holes->data[low].start, shared);
+
+		if (error)
+			return error;
+		at = max_u64(at, holes->data[low].end);
+	}
+	return at < mapping->end ? add_range(finder, at, mapping->end, shared) : NULL;
+}
+
+static struct error *add_gap(struct finder *finder, const struct heap_gap *gap)
+{
+	return add_range(finder, gap->start, gap->end, false);
+}
+
+/* Every word of it: what is no pointer costs nothing. */
+static struct error *add_registers(struct finder *finder, const struct thread_state *state)
+{
+	uint64_t words[sizeof(state->regs) / 8];
+	struct error *error = NULL;
+
+	memcpy(words, &state->regs, sizeof(words));
+	for (size_t i = 0; !error && i < sizeof(words) / sizeof(words[0]); i++) {
+		struct root_word word = { words[i], state->tid };
+
+		if (word.value)
+			error = root_word_vec_append(&finder->roots->words, &word);
+	}
+	return error;
+}
+
+static struct error *find_all(struct finder *finder)
+{
+	struct error *error = find_holes(finder);
+
+	vec_for_each (mapping, finder->heap->maps)
+		if (!error && may_point(finder, mapping))
+			error = add_mapping(finder, mapping);
+	vec_for_each (gap, &finder->heap->gaps)
+		if (!error)
+			error = add_gap(finder, gap);
+	for (size_t i = 0; !error && finder->states && i < finder->states->size; i++)
+		error = add_registers(finder, &finder->states->data[i]);
+	return error;
+}
+
+struct error *roots_find(const struct heap *heap, const struct leak_options *options,
+			 struct roots *ret)
+{
+	struct finder finder = { .heap = heap, .roots = ret };
+	struct thread_vec own = { 0 };
+	struct error *error = NULL;
+
+	finder.threads = options ? options->threads : NULL;
+	finder.states = options ? options->states : NULL;
+	if (!finder.threads) {
+		heap->target->lent_maps = heap->maps;
+		error = target_read_threads(heap->target, &own);
+		heap->target->lent_maps = NULL;
+		finder.threads = &own;
+		/* A core or a fake without threads has stacks that are whole. */
+		if (error_is(error, ERROR_UNSUPPORTED)) {
+			error_destroy(error);
+			error = NULL;
+		}
+	}
+	if (!error)
+		error = find_all(&finder);
+	hole_vec_deinit(&finder.holes);
+	thread_vec_deinit(&own);
+	return error;
+}
+
+void roots_deinit(struct roots *roots)
+{
+	root_vec_deinit(&roots->ranges);
+	root_word_vec_deinit(&roots->words);
+}

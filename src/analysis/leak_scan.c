@@ -1,0 +1,555 @@
+#include "leak_scan.h"
+
+#include <pthread.h>
+#include <string.h>
+
+#include "memprobe/num.h"
+#include "memprobe/sparse_read.h"
+
+#define WORKERS_MAX   16u
+#define WORKERS_USUAL 4
+#define WINDOW	      (1u << 20)
+/* Candidates that are gathered before they are looked up, so that memory is fetched meanwhile. */
+#define BATCH	  512u
+#define AHEAD	  16u
+#define EDGE	  5u /* bytes */
+#define PART_SPAN (1u << PART_BITS)
+/* Of edges: this part of the heap, at least so much. */
+#define BUDGET_DIVISOR 20u
+#define BUDGET_MIN     (32u << 20)
+
+/* A word that may be a pointer to a block. */
+struct candidate {
+	uint64_t guess; /* number of the block, if one begins there */
+	uint64_t first; /* of the region */
+	uint32_t source;
+	bool mmapped;
+};
+
+struct worker {
+	struct leak_scan *scan;
+	pthread_t thread;
+	uint8_t *buffer;		  /* WINDOW */
+	uint64_t start, end;		  /* what it holds */
+	const struct heap_region *region; /* the last that was hit */
+	struct candidate batch[BATCH];
+	unsigned batched;
+	/* Edges of the stretch at hand, or block numbers that roots point to. */
+	uint64_t *targets;
+	uint32_t *sources;
+	size_t size, capacity;
+	uint64_t last_target, last_source;
+	uint64_t count, bytes, missing, root_bytes;
+	struct heap_index_vec from_roots;
+	struct error *error;
+};
+
+#define NO_SOURCE UINT32_MAX
+
+/* ---- candidates ---- */
+
+static inline bool in_ranges(const struct leak_scan *scan, uint64_t value)
+{
+	return value - scan->low[0] < scan->length[0] || value - scan->low[1] < scan->length[1];
+}
+
+/* The block in use that @guess lies in, or HEAP_NONE. */
+static inline heap_index settle(const struct heap *heap, uint64_t guess, uint64_t first,
+				bool mmapped)
+{
+	uint64_t at = guess / 64, word;
+
+	if (mmapped)
+		return heap_bit(heap->in_use, first) ? first : HEAP_NONE;
+	word = heap->starts[at] << (63 - guess % 64);
+	if (word) {
+		guess -= __builtin_clzll(word);
+	} else {
+		for (;;) {
+			if (at-- <= first / 64)
+				return HEAP_NONE;
+			if (heap->starts[at])
+				break;
+		}
+		guess = at * 64 + 63 - __builtin_clzll(heap->starts[at]);
+	}
+	return heap_bit(heap->in_use, guess) ? guess : HEAP_NONE;
+}
+
+heap_index leak_scan_resolve(const struct leak_scan *scan, uint64_t value)
+{
+	const struct heap *heap = scan->heap;
+	const struct heap_region *region;
+
+	if (!in_ranges(scan, value))
+		return HEAP_NONE;
+	region = heap_region_at(heap, value);
+	if (!region || value < region->base || value >= region->limit)
+		return HEAP_NONE;
+	return settle(heap, region->first + (value - region->base) / heap->alignment, region->first,
+		      region->mmapped);
+}
+
+static bool grow(struct worker *worker)
+{
+	size_t capacity = worker->capacity ? worker->capacity * 2 : 1 << 16;
+	uint64_t *targets = reallocarray(worker->targets, capacity, sizeof(*targets));
+	uint32_t *sources;
+
+	if (!targets)
+		return false;
+	worker->targets = targets;
+	sources = reallocarray(worker->sources, capacity, sizeof(*sources));
+	if (!sources)
+		return false;
+	worker->sources = sources;
+	worker->capacity = capacity;
+	return true;
+}
+
+/* Looks up what was gathered; targets come out in order, those of the block itself left out. */
+static void flush(struct worker *worker, uint64_t part_first)
+{
+	const struct heap *heap = worker->scan->heap;
+
+	for (unsigned i = 0; i < worker->batched; i++) {
+		const struct candidate *candidate = &worker->batch[i];
+		heap_index target;
+
+		if (i + AHEAD < worker->batched) {
+			uint64_t next = worker->batch[i + AHEAD].guess / 64;
+
+			__builtin_prefetch(&heap->starts[next]);
+			__builtin_prefetch(&heap->in_use[next]);
+		}
+		target = settle(heap, candidate->guess, candidate->first, candidate->mmapped);
+		if (target == HEAP_NONE ||
+		    (candidate->source != NO_SOURCE && target == part_first + candidate->source) ||
+		    (target == worker->last_target && candidate->source == worker->last_source))
+			continue;
+		worker->last_target = target;
+		worker->last_source = candidate->source;
+		if (worker->size == worker->capacity && !grow(worker)) {
+			worker->error = &error_no_memory;
+			break;
+		}
+		worker->targets[worker->size] = target;
+		worker->sources[worker->size++] = candidate->source;
+	}
+	worker->batched = 0;
+}
+
+static inline void gather(struct worker *worker, uint64_t value, uint32_t source,
+			  uint64_t part_first)
+{
+	const struct heap *heap = worker->scan->heap;
+	const struct heap_region *region = worker->region;
+	struct candidate *candidate;
+
+	if (!region || value < region->start || value >= region->end) {
+		region = heap_region_at(heap, value);
+		if (!region)
+			return;
+		worker->region = region;
+	}
+	if (value < region->base || value >= region->limit)
+		return;
+	candidate = &worker->batch[worker->batched];
+	*candidate = (struct candidate){
+		.guess = region->mmapped ? region->first
+					 : region->first + (value - region->base) / heap->alignment,
+		.first = region->first,
+		.source = source,
+		.mmapped = region->mmapped,
+	};
+	if (++worker->batched == BATCH)
+		flush(worker, part_first);
+}
+
+static void scan_words(struct worker *worker, const uint8_t *bytes, size_t size, uint32_t source,
+		       uint64_t part_first)
+{
+	const uint64_t low0 = worker->scan->low[0], length0 = worker->scan->length[0];
+	const uint64_t low1 = worker->scan->low[1], length1 = worker->scan->length[1];
+
+	if (worker->scan->word == 8) {
+		for (size_t i = 0; i + 8 <= size; i += 8) {
+			uint64_t value = load_word(bytes + i, 8);
+
+			if (value - low0 < length0 || value - low1 < length1)
+				gather(worker, value, source, part_first);
+		}
+	} else {
+		for (size_t i = 0; i + 4 <= size; i += 4) {
+			uint64_t value = load_word(bytes + i, 4);
+
+			if (value - low0 < length0 || value - low1 < length1)
+				gather(worker, value, source, part_first);
+		}
+	}
+}
+
+/* ---- blocks ---- */
+
+/* [address, address + size) of a region, through the window. */
+static const uint8_t *window(struct worker *worker, const struct heap_region *region,
+			     uint64_t address, size_t size)
+{
+	if (address < worker->start || address + size > worker->end) {
+		uint64_t end = min_u64(region->end, address + WINDOW);
+
+		worker->error = target_read_sparse(worker->scan->heap->target, address,
+						   worker->buffer, end - address, &worker->missing);
+		if (worker->error)
+			return NULL;
+		worker->start = address;
+		worker->end = end;
+	}
+	return worker->buffer + (address - worker->start);
+}
+
+static void scan_block(struct worker *worker, const struct heap_region *region, uint64_t address,
+		       uint64_t size, uint32_t source, uint64_t part_first)
+{
+	while (size && !worker->error) {
+		/* Whole if it fits at all: else it would be read in two windows. */
+		size_t part = min_u64(size, WINDOW);
+		const uint8_t *bytes = window(worker, region, address, part);
+
+		if (!bytes)
+			return;
+		scan_words(worker, bytes, part, source, part_first);
+		address += part;
+		size -= part;
+	}
+}
+
+/* The lowest set bit in [index, end), or @end. */
+static heap_index next_set(const uint64_t *bitmap, heap_index index, heap_index end)
+{
+	uint64_t at = index / 64, word;
+
+	if (index >= end)
+		return end;
+	word = bitmap[at] >> (index % 64) << (index % 64);
+	while (!word) {
+		if (++at * 64 >= end)
+			return end;
+		word = bitmap[at];
+	}
+	return min_u64(end, at * 64 + __builtin_ctzll(word));
+}
+
+/* The usable size of the block at @index, and where the next one of the region is. */
+static uint64_t size_of(const struct heap *heap, const struct heap_region *region, heap_index index,
+			heap_index *next_ret)
+{
+	heap_index end = region->first + region->count;
+	heap_index next = next_set(heap->starts, index + 1, end);
+	uint64_t address = region->base + (index - region->first) * heap->alignment;
+	uint64_t limit = next == end ? region->limit
+				     : region->base + (next - region->first) * heap->alignment;
+
+	*next_ret = next;
+	return limit - address - (region->mmapped ? 0 : heap->header);
+}
+
+/* The blocks of the region that begin in [from, to). */
+static void scan_blocks(struct worker *worker, const struct heap_region *region, heap_index from,
+			heap_index to, uint64_t part_first)
+{
+	const struct heap *heap = worker->scan->heap;
+	heap_index index = next_set(heap->in_use, from, to);
+
+	worker->start = worker->end = 0;
+	while (index < to && !worker->error) {
+		heap_index next;
+		uint64_t size = size_of(heap, region, index, &next);
+		uint64_t address = region->base + (index - region->first) * heap->alignment;
+
+		worker->count++;
+		worker->bytes += size;
+		scan_block(worker, region, address, min_u64(size, region->end - address),
+			   index - part_first, part_first);
+		index = next_set(heap->in_use, next, to);
+	}
+	flush(worker, part_first);
+}
+
+static void scan_part_blocks(struct worker *worker, size_t part)
+{
+	const struct heap *heap = worker->scan->heap;
+	heap_index first = (heap_index)part << PART_BITS;
+	heap_index end = min_u64(first + PART_SPAN, heap->bits);
+	const struct heap_region *region = heap_region_of(heap, first);
+
+	worker->size = 0;
+	worker->last_target = HEAP_NONE;
+	for (; !worker->error && region < heap->regions.data + heap->regions.size &&
+	       region->first < end;
+	     region++)
+		scan_blocks(worker, region, max_u64(first, region->first),
+			    min_u64(end, region->first + region->count), first);
+}
+
+/* ---- keeping the edges ---- */
+
+static void store(struct worker *worker, size_t part)
+{
+	struct leak_scan *scan = worker->scan;
+	uint64_t bytes = worker->size * EDGE + sizeof(struct edges);
+	struct edges *edges;
+	uint32_t card = 0;
+
+	if (!worker->size)
+		return;
+	if (atomic_fetch_add(&scan->stored, bytes) + bytes > scan->budget) {
+		atomic_fetch_sub(&scan->stored, bytes);
+		scan->unstored[part] = true;
+		return;
+	}
+	edges = malloc(sizeof(*edges));
+	if (edges) {
+		edges->targets = malloc(worker->size * sizeof(*edges->targets));
+		edges->sources = malloc(worker->size);
+	}
+	scan->parts[part] = edges;
+	if (!edges || !edges->targets || !edges->sources) {
+		worker->error = &error_no_memory;
+		return;
+	}
+	for (size_t i = 0; i < worker->size; i++) {
+		uint32_t source = worker->sources[i];
+
+		while (card <= source >> CARD_BITS)
+			edges->cards[card++] = i;
+		edges->targets[i] = worker->targets[i];
+		edges->sources[i] = source & ((1u << CARD_BITS) - 1);
+	}
+	while (card <= CARDS)
+		edges->cards[card++] = worker->size;
+}
+
+/* ---- roots ---- */
+
+static void scan_root(struct worker *worker, const struct root *root)
+{
+	uint64_t size = root->end - root->start;
+
+	worker->size = 0;
+	worker->start = worker->end = 0;
+	worker->last_target = HEAP_NONE;
+	worker->error = (root->shared ? target_read_all : target_read_sparse)(
+		worker->scan->heap->target, root->start, worker->buffer, size, NULL);
+	if (worker->error)
+		return;
+	worker->root_bytes += size;
+	scan_words(worker, worker->buffer, size, NO_SOURCE, 0);
+	flush(worker, 0);
+	for (size_t i = 0; i < worker->size && !worker->error; i++)
+		worker->error = heap_index_vec_append(&worker->from_roots, &worker->targets[i]);
+}
+
+/* ---- threads ---- */
+
+static void *work(void *data)
+{
+	struct worker *worker = data;
+	struct leak_scan *scan = worker->scan;
+	size_t roots = scan->roots.ranges.size;
+
+	while (!worker->error) {
+		size_t i = atomic_fetch_add(&scan->next, 1);
+
+		if (i >= roots + scan->part_count)
+			break;
+		if (i < roots) {
+			scan_root(worker, &scan->roots.ranges.data[i]);
+			continue;
+		}
+		scan_part_blocks(worker, i - roots);
+		if (!worker->error)
+			store(worker, i - roots);
+	}
+	/* An error of one ends all. */
+	if (worker->error)
+		atomic_store(&scan->next, roots + scan->part_count);
+	return NULL;
+}
+
+static struct error *collect(struct leak_scan *scan, struct worker *worker)
+{
+	struct error *error = worker->error;
+
+	scan->count += worker->count;
+	scan->bytes += worker->bytes;
+	scan->missing += worker->missing;
+	scan->root_bytes += worker->root_bytes;
+	vec_for_each (index, &worker->from_roots)
+		if (!error)
+			error = heap_index_vec_append(&scan->from_roots, index);
+	heap_index_vec_deinit(&worker->from_roots);
+	free(worker->buffer);
+	free(worker->targets);
+	free(worker->sources);
+	return error;
+}
+
+static struct error *run_workers(struct leak_scan *scan, unsigned count)
+{
+	cleanup(free) struct worker *workers = calloc(count, sizeof(*workers));
+	struct error *error = NULL;
+	unsigned started = 1;
+
+	if (!workers)
+		return &error_no_memory;
+	for (unsigned i = 0; i < count; i++) {
+		workers[i].scan = scan;
+		workers[i].buffer = malloc(WINDOW);
+		if (!workers[i].buffer)
+			workers[i].error = &error_no_memory;
+	}
+	/* This thread is one of them: fewer are no error. */
+	for (; started < count; started++)
+		if (pthread_create(&workers[started].thread, NULL, work, &workers[started]))
+			break;
+	work(&workers[0]);
+	for (unsigned i = 1; i < started; i++)
+		pthread_join(workers[i].thread, NULL);
+	for (unsigned i = 0; i < count; i++) {
+		struct error *one = collect(scan, &workers[i]);
+
+		if (error)
+			error_destroy(one);
+		else
+			error = one;
+	}
+	return error;
+}
+
+static unsigned worker_count(const struct leak_options *options)
+{
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+
+	if (options && options->workers)
+		return min_u64(options->workers, WORKERS_MAX);
+	return cpus < 1 ? 1 : min_u64(cpus, WORKERS_USUAL);
+}
+
+/* The two ranges around the widest gap between regions. */
+static void set_ranges(struct leak_scan *scan)
+{
+	const struct heap_region_vec *regions = &scan->heap->regions;
+	uint64_t widest = 0;
+	size_t split = regions->size;
+
+	for (size_t i = 1; i < regions->size; i++) {
+		uint64_t gap = regions->data[i].start - regions->data[i - 1].end;
+
+		if (gap > widest) {
+			widest = gap;
+			split = i;
+		}
+	}
+	if (!regions->size)
+		return;
+	scan->low[0] = regions->data[0].start;
+	scan->length[0] = regions->data[split - 1].end - scan->low[0];
+	if (split == regions->size)
+		return;
+	scan->low[1] = regions->data[split].start;
+	scan->length[1] = regions->data[regions->size - 1].end - scan->low[1];
+}
+
+struct error *leak_scan_run(struct leak_scan *scan, const struct heap *heap,
+			    const struct leak_options *options)
+{
+	struct error *error;
+	uint64_t bytes = 0;
+
+	*scan = (struct leak_scan){ .heap = heap, .word = heap->target->arch->word_size };
+	set_ranges(scan);
+	vec_for_each (region, &heap->regions)
+		bytes += region->end - region->start;
+	/* Block numbers are kept in 32 bits; beyond, blocks are read again when they are reached.
+	 */
+	if (heap->bits <= UINT32_MAX)
+		scan->budget = max_u64(BUDGET_MIN, bytes / BUDGET_DIVISOR);
+	scan->part_count = (heap->bits + PART_SPAN - 1) >> PART_BITS;
+	scan->parts = calloc(scan->part_count + 1, sizeof(*scan->parts));
+	scan->unstored = calloc(scan->part_count + 1, sizeof(*scan->unstored));
+	scan->reached = calloc(heap->bits / 64 + 1, sizeof(*scan->reached));
+	if (!scan->parts || !scan->unstored || !scan->reached)
+		return &error_no_memory;
+	error = roots_find(heap, options, &scan->roots);
+	if (!error)
+		error = run_workers(scan, worker_count(options));
+	vec_for_each (word, &scan->roots.words) {
+		heap_index index = leak_scan_resolve(scan, word->value);
+
+		if (!error && index != HEAP_NONE)
+			error = heap_index_vec_append(&scan->from_roots, &index);
+	}
+	return error;
+}
+
+void leak_scan_deinit(struct leak_scan *scan)
+{
+	for (size_t i = 0; scan->parts && i < scan->part_count; i++) {
+		if (!scan->parts[i])
+			continue;
+		free(scan->parts[i]->targets);
+		free(scan->parts[i]->sources);
+		free(scan->parts[i]);
+	}
+	free(scan->parts);
+	free(scan->unstored);
+	free(scan->reached);
+	heap_index_vec_deinit(&scan->from_roots);
+	roots_deinit(&scan->roots);
+}
+
+/* ---- asking for them again ---- */
+
+static struct error *read_edges(const struct leak_scan *scan, heap_index index,
+				void (*visit)(void *data, heap_index target), void *data)
+{
+	unsigned word = scan->word;
+	struct heap_chunk chunk;
+	uint8_t bytes[16384];
+
+	heap_chunk(scan->heap, index, &chunk);
+	for (uint64_t done = 0; done < chunk.size;) {
+		size_t part = min_u64(chunk.size - done, sizeof(bytes));
+		struct error *error = target_read_sparse(scan->heap->target, chunk.address + done,
+							 bytes, part, NULL);
+
+		if (error)
+			return error;
+		for (size_t i = 0; i + word <= part; i += word) {
+			heap_index target = leak_scan_resolve(scan, load_word(bytes + i, word));
+
+			if (target != HEAP_NONE && target != index)
+				visit(data, target);
+		}
+		done += part;
+	}
+	return NULL;
+}
+
+struct error *leak_scan_edges(const struct leak_scan *scan, heap_index index,
+			      void (*visit)(void *data, heap_index target), void *data)
+{
+	const struct edges *edges = scan->parts[index >> PART_BITS];
+	uint32_t card = index >> CARD_BITS & (CARDS - 1);
+	uint8_t source = index & ((1u << CARD_BITS) - 1);
+
+	if (scan->unstored[index >> PART_BITS])
+		return read_edges(scan, index, visit, data);
+	if (!edges)
+		return NULL;
+	for (uint32_t i = edges->cards[card]; i < edges->cards[card + 1]; i++)
+		if (edges->sources[i] == source)
+			visit(data, edges->targets[i]);
+	return NULL;
+}

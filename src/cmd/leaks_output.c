@@ -1,0 +1,382 @@
+#include "leaks_output.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "memprobe/num.h"
+#include "memprobe/sparse_read.h"
+#include "memprobe/table.h"
+
+/* ---- groups ---- */
+
+static int compare_keys(const void *left, const void *right)
+{
+	const struct leak_group *a = left, *b = right;
+	int types = a->type && b->type ? strcmp(a->type, b->type) : !!a->type - !!b->type;
+
+	if (types)
+		return types;
+	if (a->size != b->size)
+		return a->size < b->size ? -1 : 1;
+	/* By address: the first examples are the lowest. */
+	return a->examples[0] < b->examples[0] ? -1 : a->examples[0] > b->examples[0];
+}
+
+static int compare_bytes(const void *left, const void *right)
+{
+	const struct leak_group *a = left, *b = right;
+	uint64_t left_bytes = a->bytes + a->indirect_bytes;
+	uint64_t right_bytes = b->bytes + b->indirect_bytes;
+
+	if (left_bytes != right_bytes)
+		return left_bytes > right_bytes ? -1 : 1;
+	return compare_keys(left, right);
+}
+
+static bool same_key(const struct leak_group *a, const struct leak_group *b)
+{
+	return a->size == b->size &&
+	       (a->type && b->type ? !strcmp(a->type, b->type) : !a->type && !b->type);
+}
+
+/* Groups of one leak each, sorted by key, to groups. */
+static void merge(struct leak_group_vec *groups)
+{
+	size_t kept = 0;
+
+	if (!groups->size)
+		return;
+	qsort(groups->data, groups->size, sizeof(*groups->data), compare_keys);
+	for (size_t i = 1; i < groups->size; i++) {
+		struct leak_group *group = &groups->data[kept], *one = &groups->data[i];
+
+		if (!same_key(group, one)) {
+			groups->data[++kept] = *one;
+			continue;
+		}
+		group->count++;
+		group->bytes += one->bytes;
+		group->indirect_count += one->indirect_count;
+		group->indirect_bytes += one->indirect_bytes;
+		group->cyclic += one->cyclic;
+		if (group->example_count < LEAK_EXAMPLES)
+			group->examples[group->example_count++] = one->examples[0];
+		free(one->type);
+	}
+	groups->size = kept + 1;
+	qsort(groups->data, groups->size, sizeof(*groups->data), compare_bytes);
+}
+
+static struct error *add_leak(const struct heap *heap, const struct leak *leak,
+			      struct suppression_vec *known, struct leak_report *ret,
+			      bool *suppressed_ret)
+{
+	struct leak_group group = {
+		.size = leak->size,
+		.count = 1,
+		.bytes = leak->size,
+		.indirect_count = leak->indirect_count,
+		.indirect_bytes = leak->indirect_bytes,
+		.cyclic = leak->cyclic,
+		.examples = { leak->address },
+		.example_count = 1,
+	};
+	uint8_t look[LEAK_LOOK];
+	size_t size = min_u64(leak->size, sizeof(look));
+	struct error *error;
+
+	*suppressed_ret = false;
+	if (known->size) {
+		error = target_read_sparse(heap->target, leak->address, look, size, NULL);
+		if (error)
+			return error;
+		*suppressed_ret = suppressions_match(known, group.type, look, size, leak->size);
+	}
+	return *suppressed_ret ? NULL : leak_group_vec_append(&ret->groups, &group);
+}
+
+static struct error *read_previews(const struct heap *heap, struct leak_report *report)
+{
+	struct error *error = NULL;
+
+	vec_for_each (group, &report->groups) {
+		group->preview_size = min_u64(group->size, PREVIEW_MAX);
+		if (!error)
+			error = target_read_sparse(heap->target, group->examples[0], group->preview,
+						   group->preview_size, NULL);
+	}
+	return error;
+}
+
+struct error *leak_report_build(const struct heap *heap, const struct leak_result *result,
+				struct suppression_vec *known, struct leak_report *ret)
+{
+	struct error *error = NULL;
+
+	ret->live_count = result->live_count;
+	ret->live_bytes = result->live_bytes;
+	ret->leaked_count = result->leaked_count;
+	ret->leaked_bytes = result->leaked_bytes;
+	vec_for_each (leak, &result->leaks) {
+		bool suppressed = false;
+
+		if (leak->indirect)
+			continue;
+		error = add_leak(heap, leak, known, ret, &suppressed);
+		if (error)
+			return error;
+		if (suppressed) {
+			/* With all that hangs on it. */
+			ret->suppressed_count += 1 + leak->indirect_count;
+			ret->suppressed_bytes += leak->size + leak->indirect_bytes;
+		}
+	}
+	ret->leaked_count -= ret->suppressed_count;
+	ret->leaked_bytes -= ret->suppressed_bytes;
+	merge(&ret->groups);
+	return read_previews(heap, ret);
+}
+
+void leak_report_deinit(struct leak_report *report)
+{
+	vec_for_each (group, &report->groups)
+		free(group->type);
+	leak_group_vec_deinit(&report->groups);
+}
+
+/* ---- a look at the bytes ---- */
+
+#define PREVIEW_TEXT (PREVIEW_MAX * 3 + 8)
+
+/* As text where it is one, else in hexadecimal. */
+static const char *preview_text(const struct leak_group *group, char text[PREVIEW_TEXT])
+{
+	size_t length = 0, at = 0;
+
+	while (length < group->preview_size && group->preview[length] >= 0x20 &&
+	       group->preview[length] < 0x7f)
+		length++;
+	if (length >= 4 && (length == group->preview_size || group->preview[length] == '\0' ||
+			    group->preview[length] == '\n')) {
+		snprintf(text, PREVIEW_TEXT, "\"%.*s\"", (int)length, (const char *)group->preview);
+		return text;
+	}
+	text[0] = '\0';
+	for (size_t i = 0; i < group->preview_size && i < 16; i++)
+		at += snprintf(text + at, PREVIEW_TEXT - at, "%s%02x", i && i % 8 == 0 ? " " : "",
+			       group->preview[i]);
+	return text;
+}
+
+/* ---- JSON ---- */
+
+static json_t *json_bytes(uint64_t value)
+{
+	return json_integer((json_int_t)value);
+}
+
+static json_t *json_group(const struct leak_group *group)
+{
+	json_t *object = json_object(), *examples = json_array();
+	char text[PREVIEW_TEXT];
+
+	for (unsigned i = 0; i < group->example_count; i++)
+		json_array_append_new(examples, json_address(group->examples[i]));
+	json_object_set_new(object, "type", group->type ? json_text(group->type) : json_null());
+	json_object_set_new(object, "size", json_bytes(group->size));
+	json_object_set_new(object, "count", json_bytes(group->count));
+	json_object_set_new(object, "bytes", json_bytes(group->bytes));
+	json_object_set_new(object, "indirect_count", json_bytes(group->indirect_count));
+	json_object_set_new(object, "indirect_bytes", json_bytes(group->indirect_bytes));
+	json_object_set_new(object, "cyclic", json_bytes(group->cyclic));
+	json_object_set_new(object, "examples", examples);
+	json_object_set_new(object, "preview", json_text(preview_text(group, text)));
+	return object;
+}
+
+static json_t *json_report(struct command_context *context, const struct leak_report *report,
+			   uint64_t shown)
+{
+	json_t *document = command_json(context), *leaks = json_array(), *totals = json_object();
+
+	for (size_t i = 0; i < shown; i++)
+		json_array_append_new(leaks, json_group(&report->groups.data[i]));
+	json_object_set_new(document, "leaks", leaks);
+	json_object_set_new(document, "groups_left_out", json_bytes(report->groups.size - shown));
+	json_object_set_new(totals, "leaked_count", json_bytes(report->leaked_count));
+	json_object_set_new(totals, "leaked_bytes", json_bytes(report->leaked_bytes));
+	json_object_set_new(totals, "suppressed_count", json_bytes(report->suppressed_count));
+	json_object_set_new(totals, "suppressed_bytes", json_bytes(report->suppressed_bytes));
+	json_object_set_new(totals, "live_count", json_bytes(report->live_count));
+	json_object_set_new(totals, "live_bytes", json_bytes(report->live_bytes));
+	json_object_set_new(document, "totals", totals);
+	return document;
+}
+
+/* ---- the table ---- */
+
+struct output {
+	const struct command_context *context;
+	const struct leak_report *report;
+	uint64_t shown;
+};
+
+static struct error *print_groups(FILE *out, const struct output *output)
+{
+	cleanup(table) struct table *table = table_create();
+
+	if (!table)
+		return &error_no_memory;
+	table_column(table, "COUNT", TABLE_RIGHT);
+	table_column(table, "SIZE", TABLE_RIGHT);
+	table_column(table, "BYTES", TABLE_RIGHT);
+	table_column(table, "INDIRECT", TABLE_RIGHT);
+	table_column(table, "EXAMPLE", TABLE_LEFT);
+	table_column(table, "TYPE", TABLE_LEFT);
+	table_column(table, "PREVIEW", TABLE_LEFT);
+	for (size_t i = 0; i < output->shown; i++) {
+		const struct leak_group *group = &output->report->groups.data[i];
+		char text[PREVIEW_TEXT];
+
+		table_cell(table, "%" PRIu64, group->count);
+		table_cell(table, "%" PRIu64, group->size);
+		table_cell_size(table, group->bytes);
+		table_cell_size(table, group->indirect_bytes);
+		table_cell(table, "0x%" PRIx64, group->examples[0]);
+		table_cell_text(table, group->type ? group->type : group->cyclic ? "(cycle)" : "-");
+		table_cell_text(table, preview_text(group, text));
+	}
+	return table_print(table, out, output->context->color);
+}
+
+static struct error *print_report(FILE *out, void *data)
+{
+	const struct output *output = data;
+	const struct leak_report *report = output->report;
+	char text[2][SIZE_TEXT_MAX];
+	struct error *error;
+
+	fprintf(out, "%" PRIu64 " blocks leaked, %s; %" PRIu64 " in use, %s\n",
+		report->leaked_count, format_size(report->leaked_bytes, text[0]),
+		report->live_count, format_size(report->live_bytes, text[1]));
+	if (report->suppressed_count)
+		fprintf(out, "%" PRIu64 " more leaked, %s, are suppressed\n",
+			report->suppressed_count, format_size(report->suppressed_bytes, text[0]));
+	if (!report->groups.size)
+		return NULL;
+	fputc('\n', out);
+	error = print_groups(out, output);
+	if (!error && output->shown < report->groups.size)
+		fprintf(out, "and %zu more groups\n",
+			(size_t)(report->groups.size - output->shown));
+	return error;
+}
+
+struct error *leak_report_write(struct command_context *context, const struct leak_report *report,
+				uint64_t top)
+{
+	uint64_t shown = top ? min_u64(top, report->groups.size) : report->groups.size;
+	struct output output = { context, report, shown };
+	struct error *error;
+
+	if (context->json)
+		return command_write_json(context, json_report(context, report, shown));
+	error = command_print(context, print_report, &output);
+	if (!error && report->groups.size)
+		command_hint(context,
+			     "INDIRECT is what only leaked blocks point to; `memprobe leaks %s "
+			     "--retain ADDR` shows who points to a block",
+			     context->target_text);
+	return error;
+}
+
+/* ---- who points to a block ---- */
+
+struct retain_output {
+	const struct heap_chunk *chunk;
+	const struct retain_step_vec *chain, *referrers;
+};
+
+static const char *kind_name(enum leak_root_kind kind)
+{
+	static const char *const names[] = { "block", "register", "stack", "memory" };
+
+	return names[kind];
+}
+
+static json_t *json_steps(const struct retain_step_vec *steps)
+{
+	json_t *array = json_array();
+
+	vec_for_each (step, steps) {
+		json_t *object = json_object();
+
+		json_object_set_new(object, "kind", json_string(kind_name(step->kind)));
+		json_object_set_new(object, "at",
+				    step->kind == ROOT_REGISTER ? json_null()
+								: json_address(step->at));
+		json_object_set_new(object, "block",
+				    step->block ? json_address(step->block) : json_null());
+		json_object_set_new(object, "size",
+				    step->block ? json_bytes(step->size) : json_null());
+		json_object_set_new(object, "tid",
+				    step->tid ? json_integer(step->tid) : json_null());
+		json_array_append_new(array, object);
+	}
+	return array;
+}
+
+static void print_step(FILE *out, const struct retain_step *step)
+{
+	if (step->kind == ROOT_REGISTER)
+		fprintf(out, "  a register of thread %d\n", (int)step->tid);
+	else if (step->kind == ROOT_STACK)
+		fprintf(out, "  the stack of thread %d at 0x%" PRIx64 "\n", (int)step->tid,
+			step->at);
+	else if (step->kind == ROOT_MEMORY)
+		fprintf(out, "  memory at 0x%" PRIx64 "\n", step->at);
+	else
+		fprintf(out, "  0x%" PRIx64 " in the block 0x%" PRIx64 " of %" PRIu64 " bytes\n",
+			step->at, step->block, step->size);
+}
+
+static struct error *print_retain(FILE *out, void *data)
+{
+	const struct retain_output *output = data;
+
+	fprintf(out, "the block 0x%" PRIx64 " of %" PRIu64 " bytes is ", output->chunk->address,
+		output->chunk->size);
+	if (!output->chain->size)
+		fprintf(out, "leaked: no root reaches it\n");
+	else
+		fprintf(out, "reached from\n");
+	vec_for_each (step, output->chain)
+		print_step(out, step);
+	if (output->referrers->size)
+		fprintf(out, "pointers to it%s:\n",
+			output->referrers->size == RETAIN_REFERRERS_MAX ? " (the first of them)"
+									: "");
+	vec_for_each (step, output->referrers)
+		print_step(out, step);
+	return NULL;
+}
+
+struct error *retain_write(struct command_context *context, const struct heap *heap,
+			   const struct heap_chunk *chunk, const struct retain_step_vec *chain,
+			   const struct retain_step_vec *referrers)
+{
+	struct retain_output output = { chunk, chain, referrers };
+	json_t *document, *block;
+
+	if (!context->json)
+		return command_print(context, print_retain, &output);
+	document = command_json(context);
+	block = json_object();
+	json_object_set_new(block, "address", json_address(chunk->address));
+	json_object_set_new(block, "size", json_bytes(chunk->size));
+	json_object_set_new(block, "leaked", json_boolean(chain->size == 0));
+	json_object_set_new(document, "block", block);
+	json_object_set_new(document, "chain", json_steps(chain));
+	json_object_set_new(document, "referrers", json_steps(referrers));
+	return command_write_json(context, document);
+}

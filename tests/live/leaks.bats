@@ -1,0 +1,115 @@
+#!/usr/bin/env bats
+# leaks against what a victim has planted.
+
+load lib
+
+planted_count() {
+	victim_truth planted | cut -d' ' -f1
+}
+
+planted_bytes() {
+	victim_truth planted | cut -d' ' -f2
+}
+
+kept() { # KIND
+	sed -n "s/^kept $1 //p" "$victim_out"
+}
+
+found_all() {
+	probe leaks "$victim_pid" --json --top 0
+	status_is 0
+	json '.totals.leaked_count == $n' --argjson n "$(planted_count)"
+	json '.totals.leaked_bytes == $n' --argjson n "$(planted_bytes)"
+	json '[.leaks[].count] | add == $n' --argjson n "$(victim_truth direct)"
+	json '.leaks | all(.bytes == .size * .count and (.examples | length) > 0)'
+	json '([.leaks[] | .count + .indirect_count] | add) == .totals.leaked_count'
+	json '([.leaks[] | .bytes + .indirect_bytes] | add) == .totals.leaked_bytes'
+	json '.leaks | any(.preview == "\"this block was leaked\"" and .count == 1000 * $threads)' \
+		--argjson threads 3
+	json '([.leaks[].cyclic] | add) == 60'
+	json '.totals.live_count > 20000'
+}
+
+@test "every planted leak is found and nothing else, 64 bit" {
+	start_victim leaks
+	found_all
+	json '.warnings == [] and .stopped_us > 0'
+	victim_check
+}
+
+@test "every planted leak is found and nothing else, 32 bit" {
+	start_victim leaks-32
+	found_all
+	victim_check
+}
+
+@test "every planted leak is found and nothing else, static" {
+	start_victim leaks-static
+	found_all
+	victim_check
+}
+
+@test "every planted leak is found in a process that is held" {
+	start_victim leaks
+	probe leaks "$victim_pid" --no-fork --json
+	status_is 0
+	json '.totals.leaked_count == $n' --argjson n "$(planted_count)"
+	victim_check
+}
+
+@test "--retain tells what keeps a block" {
+	for variant in leaks leaks-32; do
+		start_victim $variant
+		for kind in interior tls mmap shared; do
+			probe leaks "$victim_pid" --retain "$(kept $kind)" --json
+			status_is 0
+			json '.chain | length == 1 and .[0].kind == "memory"'
+			json '.referrers | length == 1'
+		done
+		probe leaks "$victim_pid" --retain "$(kept stack)" --json
+		json '.block.leaked | not'
+		json '.chain[0].kind == "stack" and (.chain[0].tid | type) == "number"'
+		probe leaks "$victim_pid" --retain "$(kept register)" --json
+		json '.chain[0].kind == "register"'
+		probe leaks "$victim_pid" --retain "$(kept chain)" --json
+		json '[.chain[].kind] == ["memory", "block", "block"]'
+		json '.referrers[0].block == .chain[2].block'
+		probe leaks "$victim_pid" --retain "$(victim_truth flat)" --json
+		json '.block.leaked and .chain == [] and .referrers == []'
+		probe leaks "$victim_pid" --retain "$(victim_truth member)" --json
+		json '.block.leaked and .chain == [] and (.referrers | length) == 1'
+		probe leaks "$victim_pid" --retain 0x10
+		status_is 1
+		victim_check
+	done
+}
+
+@test "--exit-code and --suppressions" {
+	start_victim leaks 1000 0
+	probe leaks "$victim_pid" --exit-code
+	status_is 10
+	[[ $output = *"this block was leaked"* ]]
+	printf '%s\n' '# known' 'text:block was leaked' >"$BATS_TEST_TMPDIR/known"
+	probe leaks "$victim_pid" --exit-code --suppressions "$BATS_TEST_TMPDIR/known" --json
+	status_is 10
+	json '.totals.suppressed_count == 1000'
+	json '.totals.suppressed_count + .totals.leaked_count == $n' \
+		--argjson n "$(planted_count)"
+	json '.leaks | all(.preview | contains("this block") | not)'
+	printf '%s\n' 'text:leaked' 'size:56' 'size:1052656' >"$BATS_TEST_TMPDIR/known"
+	probe leaks "$victim_pid" --exit-code --suppressions "$BATS_TEST_TMPDIR/known" --json
+	status_is 0
+	json '.totals.leaked_count == 0 and .leaks == []'
+	echo nonsense >"$BATS_TEST_TMPDIR/known"
+	probe leaks "$victim_pid" --suppressions "$BATS_TEST_TMPDIR/known"
+	status_is 2
+	[[ $stderr = *known:1* ]]
+	victim_check
+}
+
+@test "what has no heap of glibc's is refused" {
+	start_victim idle-musl
+	probe leaks "$victim_pid"
+	status_is 5
+	victim_check
+}
