@@ -6,6 +6,7 @@
 #include "memprobe/allocator_calls.h"
 #include "memprobe/io.h"
 #include "memprobe/num.h"
+#include "trim_dry_run.h"
 
 static const struct command_option options[] = {
 	{ "pad", 0, "SIZE", "free bytes to leave at the top of the heap (glibc; default 0)" },
@@ -88,10 +89,39 @@ static struct error *do_trim(struct command_context *context, const struct alloc
 	return error ? error : read_rss(context->target, &trim->rss_after);
 }
 
+static struct error *find_calls(struct target *target, struct allocator *allocator_ret,
+				const struct allocator_calls **ret)
+{
+	struct error *error = allocator_detect(target, allocator_ret);
+
+	if (error)
+		return error;
+	*ret = allocator_calls_find(allocator_ret->kind);
+	if (!*ret || !(*ret)->trim)
+		return error_hint(
+			error_create(ERROR_UNSUPPORTED, "%s has no function that gives memory back",
+				     allocator_ret->name ? allocator_ret->name
+							 : "the target's allocator"),
+			"memprobe knows how to trim glibc's malloc, jemalloc, tcmalloc and "
+			"mimalloc");
+	return NULL;
+}
+
+static struct error *forecast(struct command_context *context, uint64_t pad)
+{
+	struct target *target = context->target;
+	struct error *error = NULL;
+	uint64_t rss = 0;
+
+	if (target->process)
+		error = read_rss(target, &rss);
+	return error ? error : trim_dry_run(context, pad, rss, target->process != NULL);
+}
+
 static struct error *run(struct command_context *context)
 {
 	const char *pad_text = command_option(context, "pad");
-	const struct allocator_calls *calls;
+	const struct allocator_calls *calls = NULL;
 	struct allocator allocator;
 	struct trim trim = { 0 };
 	struct error *error = NULL;
@@ -101,25 +131,19 @@ static struct error *run(struct command_context *context)
 		error = parse_size(pad_text, &pad);
 	if (error)
 		return error;
-	if (command_option(context, "dry-run"))
-		return error_hint(error_create(ERROR_UNSUPPORTED,
-					       "this version of memprobe cannot foretell a trim"),
-				  "without --dry-run it is done and measured; `memprobe mallinfo` "
-				  "shows how much is free");
-	error = allocator_detect(context->target, &allocator);
-	if (error)
-		return error;
-	calls = allocator_calls_find(allocator.kind);
-	if (!calls || !calls->trim)
-		return error_hint(
-			error_create(ERROR_UNSUPPORTED, "%s has no function that gives memory back",
-				     allocator.name ? allocator.name : "the target's allocator"),
-			"memprobe knows how to trim glibc's malloc, jemalloc, tcmalloc and "
-			"mimalloc");
-	if (pad && allocator.kind != ALLOCATOR_PTMALLOC)
-		return error_create(ERROR_UNSUPPORTED, "%s knows no --pad", allocator.name);
 	if (pad > UINT32_MAX && context->target->arch->word_size == 4)
 		return error_create(ERROR_USAGE, "--pad is larger than the target's address space");
+	if (command_option(context, "dry-run"))
+		return forecast(context, pad);
+	if (!context->target->process)
+		return error_hint(
+			error_create(ERROR_UNSUPPORTED, "only a live process can give memory back"),
+			"--dry-run tells what this one would have given back");
+	error = find_calls(context->target, &allocator, &calls);
+	if (error)
+		return error;
+	if (pad && allocator.kind != ALLOCATOR_PTMALLOC)
+		return error_create(ERROR_UNSUPPORTED, "%s knows no --pad", allocator.name);
 	error = do_trim(context, &allocator, calls, pad, &trim);
 	if (error)
 		return error;
@@ -132,7 +156,7 @@ const struct command cmd_trim = {
 	.name = "trim",
 	.arguments = "",
 	.summary = "give the allocator's free memory back to the system",
-	.target = TARGET_LIVE,
+	.target = TARGET_ANY,
 	.options = options,
 	.run = run,
 };
