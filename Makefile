@@ -29,7 +29,7 @@ MANUALS := $(sort $(wildcard man/*.1))
 all: $(BUILD)/memprobe
 
 help:
-	@echo 'all (build/memprobe), demo, check, bench, torture, install, clean'
+	@echo 'all (build/memprobe), demo, check, fuzz, bench, torture, install, clean'
 	@echo 'options: CC=clang  SANITIZE=address,undefined  BUILD=dir  PREFIX=/usr/local  DESTDIR='
 
 $(BUILD)/memprobe: $(BUILD)/src/main.o $(LIBRARY)

@@ -88,3 +88,5 @@ check-layers:
 check-format:
 	find src include tests contrib -name '*.[ch]' -o -name '*.cc' | sort | \
 		xargs $(CLANG_FORMAT) --dry-run -Werror
+
+include tests/fuzz/fuzz.mk

@@ -140,7 +140,8 @@ static void give_back(struct core_sink *sink, struct error *error)
 	pthread_mutex_lock(&sink->lock);
 	if (error) {
 		sink->error = error;
-		sink->failed = sink->aborted = true;
+		sink->aborted = true;
+		sink->failed = true;
 	}
 	sink->taken++;
 	pthread_cond_broadcast(&sink->changed);

@@ -77,13 +77,15 @@ static struct error *open_file(struct core *core, const char *path)
 		return error_create(ERROR_NO_TARGET, "%s is no core: it is no regular file", path);
 	core->time = status.st_mtim;
 	if (core_is_packed(magic, core_pread(core, 0, magic, sizeof(magic)))) {
+		bool whole;
 		int fd;
-		struct error *error = core_unpack(core->fd, path, &fd);
+		struct error *error = core_unpack(core->fd, path, &fd, &whole);
 
 		if (error)
 			return error;
 		close(core->fd);
 		core->fd = fd;
+		core->truncated = !whole;
 		if (fstat(fd, &status) < 0)
 			return error_errno(ERROR_FAILED, errno, "cannot read %s", path);
 	}
@@ -260,7 +262,7 @@ static void warn_of_loss(struct core *core)
 		log_warn("the core is cut short: %zu ranges are missing, %s in all", count,
 			 format_size(bytes, text));
 	if (core->truncated && !count)
-		log_warn("the core is cut short: notes are missing");
+		log_warn("the core is cut short or damaged at its end");
 	if (!core->threads.size)
 		log_warn("the core tells no threads");
 }

@@ -245,6 +245,7 @@ struct error *core_page_present(struct target *target, uint64_t address, size_t 
 {
 	const struct core *core = target->backend;
 
+	address = round_down(address, PAGE_SIZE);
 	for (size_t i = 0; i < pages;) {
 		const struct core_segment *segment = core_segment_at(core, address + i * PAGE_SIZE);
 		uint64_t at, dumped;
@@ -401,9 +402,10 @@ static bool read_recorded(const struct core *core, struct mapping_vec *ret)
 	if (!core->maps_text)
 		return false;
 	error = maps_parse(core->maps_text, core->maps_size, ret);
-	for (size_t i = first + 1; !error && i < ret->size; i++)
-		if (ret->data[i].start < ret->data[i - 1].end)
-			error = error_create(ERROR_FAILED, "it is out of order");
+	for (size_t i = first; !error && i < ret->size; i++)
+		if ((ret->data[i].start | ret->data[i].end) % PAGE_SIZE ||
+		    (i > first && ret->data[i].start < ret->data[i - 1].end))
+			error = error_create(ERROR_FAILED, "not in order, or no pages");
 	if (!error && ret->size > first)
 		return true;
 	log_debug("the list of mappings in the core: %s", error ? error->message : "empty");

@@ -81,9 +81,10 @@ size_t core_pread(const struct core *core, uint64_t offset, void *buffer, size_t
 
 struct core_segment *core_segment_at(const struct core *core, uint64_t address);
 
-/* core_unpack.c: whether the bytes begin zstd data, and its contents as a nameless file. */
+/* core_unpack.c: whether the bytes begin zstd data, and its contents as a nameless file; of damaged
+ * or unfinished data (*whole_ret false), what lies before. */
 bool core_is_packed(const void *bytes, size_t size);
-struct error *core_unpack(int fd, const char *path, int *fd_ret);
+struct error *core_unpack(int fd, const char *path, int *fd_ret, bool *whole_ret);
 
 /* core_notes.c: takes the notes at [offset, offset + size) of the core. */
 struct error *core_take_notes(struct target *target, uint64_t offset, uint64_t size);

@@ -64,6 +64,7 @@ struct unpacker {
 	char *in, *out;
 	size_t in_size, out_size, out_used;
 	uint64_t size; /* stored so far */
+	bool damaged;
 };
 
 static struct error *flush(struct unpacker *unpacker, int fd)
@@ -119,15 +120,17 @@ static struct error *unpack_all(struct unpacker *unpacker, int from, int to)
 		error = unpack_part(unpacker, to, got, &rest);
 		if (error_is(error, ERROR_NO_TARGET) && unpacker->size + unpacker->out_used) {
 			error_destroy(error);
+			unpacker->damaged = true;
 			break;
 		}
 		if (error)
 			return error;
 	}
+	unpacker->damaged |= rest != 0;
 	return flush(unpacker, to);
 }
 
-struct error *core_unpack(int fd, const char *path, int *fd_ret)
+struct error *core_unpack(int fd, const char *path, int *fd_ret, bool *whole_ret)
 {
 	struct unpacker unpacker = {
 		.stream = ZSTD_createDStream(),
@@ -150,6 +153,7 @@ struct error *core_unpack(int fd, const char *path, int *fd_ret)
 	free(unpacker.out);
 	if (error)
 		return error_prefix(error, "cannot unpack %s", path);
+	*whole_ret = !unpacker.damaged;
 	*fd_ret = take_fd(&to);
 	return NULL;
 }
