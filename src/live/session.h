@@ -37,6 +37,8 @@ struct unsafe_code {
 	struct code_range_vec malloc; /* the allocator, sorted by start */
 	struct code_range_vec other;  /* fork and its like */
 	struct address_vec restorers; /* return addresses of signal handlers */
+	/* An allocator other than libc's is there, which may call what libc's does not. */
+	bool foreign_allocator;
 };
 
 /* How much of a stack is searched for return addresses: more than libc's deepest path to a lock. */

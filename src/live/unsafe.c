@@ -203,10 +203,16 @@ struct error *unsafe_code_find(struct target *target, const struct mapping_vec *
 
 		if (module->is_vdso)
 			continue;
-		if (is_allocator_library(module))
+		if (is_allocator_library(module)) {
 			error = add_text(module, maps, &ret->malloc);
-		else if (module == libc.module || module->is_exe)
+			ret->foreign_allocator = true;
+		} else if (module == libc.module || module->is_exe) {
+			size_t known = ret->malloc.size;
+
 			error = add_family(target, module, &ret->malloc);
+			if (module->is_exe && ret->malloc.size > known)
+				ret->foreign_allocator = true;
+		}
 		if (!error && (module == libc.module || module->is_exe))
 			error = add_lock_holders(target, module, &ret->other);
 	}

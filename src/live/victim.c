@@ -205,33 +205,70 @@ bool thread_before_copy(struct call_session *session, const struct user_regs_str
 	return seen_in(session, regs, place->code, place->code + place->detour.copied);
 }
 
+/* What begins a ucontext. (Linux include/uapi/asm-generic/ucontext.h.) */
+struct signal_context {
+	uint64_t flags, link, stack, stack_flags, stack_size;
+};
+
 /*
- * The word at @address is where a signal handler returns to: is the frame around it one whose
- * handler runs on an alternate stack that holds the stack pointer @data? How much of such a stack
- * is free cannot be seen from its mapping. (Linux arch/x86/include/asm/sigframe.h.)
+ * Whether the word at @address is where a signal handler returns to, with around it what the kernel
+ * writes there; else it is stale. (Linux arch/x86/include/asm/sigframe.h.)
  */
-static bool on_signal_stack(struct call_session *session, uint64_t address, uint64_t word,
-			    const void *data)
+static bool read_signal_frame(struct call_session *session, uint64_t address, uint64_t word,
+			      struct signal_context *ret)
 {
-	const struct arch *arch = session->target->arch;
-	/* pretcode, then (i386: signal, two pointers, siginfo) ucontext: flags, link, stack. */
-	uint64_t stack = address + (arch->bits == 64 ? 8 + 16 : 16 + 128 + 8);
-	uint64_t sp = *(const uint64_t *)data, start = 0, size = 0;
+	unsigned size = session->target->arch->word_size;
+	/* pretcode, then (i386: signal, two pointers, siginfo) ucontext. */
+	uint64_t context = address + (size == 8 ? 8 : 16 + 128);
 	bool is_restorer = false;
+	uint8_t bytes[5 * 8];
 	struct error *error;
 
 	vec_for_each (restorer, &session->unsafe.restorers)
 		is_restorer |= word == *restorer;
 	if (!is_restorer)
 		return false;
-	error = target_read_word(session->target, stack, &start);
-	if (!error)
-		error = target_read_word(session->target, stack + 2 * arch->word_size, &size);
+	error = target_read(session->target, context, bytes, (size_t)5 * size);
 	if (error) {
 		error_destroy(error);
-		return true;
+		return false;
 	}
-	return sp >= start && sp < start + size;
+	*ret = (struct signal_context){
+		load_word(bytes, size),
+		load_word(bytes + size, size),
+		load_word(bytes + 2 * size, size),
+		load_word(bytes + 3 * size, size),
+		load_word(bytes + 4 * size, size),
+	};
+	/* UC_FP_XSTATE, UC_SIGCONTEXT_SS, UC_STRICT_RESTORE_SS. */
+	return ret->flags <= 7 && ret->link == 0;
+}
+
+static bool in_signal_handler(struct call_session *session, uint64_t address, uint64_t word,
+			      const void *data)
+{
+	struct signal_context context;
+
+	/* i386 has another, older frame, too: there the word alone has to do. */
+	if (session->target->arch->bits == 32)
+		vec_for_each (restorer, &session->unsafe.restorers)
+			if (word == *restorer)
+				return true;
+	return read_signal_frame(session, address, word, &context);
+}
+
+/*
+ * A handler on an alternate stack that holds the stack pointer @data: how much of such a stack is
+ * free cannot be seen from its mapping.
+ */
+static bool on_signal_stack(struct call_session *session, uint64_t address, uint64_t word,
+			    const void *data)
+{
+	uint64_t sp = *(const uint64_t *)data;
+	struct signal_context context;
+
+	return read_signal_frame(session, address, word, &context) && sp >= context.stack &&
+	       sp - context.stack < context.stack_size;
 }
 
 static uint64_t stack_limit(const struct call_session *session)
@@ -345,6 +382,29 @@ static bool in_restartable_sequence(struct call_session *session, pid_t tid, uin
 	return section && pc - description[1] < description[2];
 }
 
+/*
+ * Whether it runs code of the program or of a library that libc calls only by the program's wish:
+ * then it may call anything, whatever return addresses lie on its stack, unless a signal handler
+ * interrupted something. A busy thread never stands at the same place twice: the unwinder's word,
+ * which comes later, is no help there.
+ */
+static bool runs_program(struct call_session *session, const struct user_regs_struct *regs)
+{
+	static const char *const system[] = { "/libc.", "/libc-",    "/libpthread", "/ld-",
+					      "/ld.",	"/libgcc_s", "/libdl",	    "/librt" };
+	const struct module *module;
+
+	if (session->unsafe.foreign_allocator)
+		return false;
+	module = target_module_at(session->target, session->target->arch->pc(regs));
+	if (!module || module->is_vdso)
+		return false;
+	for (size_t i = 0; i < sizeof(system) / sizeof(system[0]); i++)
+		if (strstr(module->path, system[i]))
+			return false;
+	return !scan_stack(session, in_signal_handler, NULL);
+}
+
 /* Neither in the allocator nor in what holds its locks, by the scan or by the unwinder's word. */
 static bool is_outside(struct call_session *session, pid_t tid, const struct user_regs_struct *regs,
 		       enum fitness_power power)
@@ -354,7 +414,8 @@ static bool is_outside(struct call_session *session, pid_t tid, const struct use
 	bool in_malloc = power == FIT_FOR_MALLOC && seen_inside(session, regs, &unsafe->malloc);
 	bool in_other = seen_inside(session, regs, &unsafe->other);
 
-	if ((!in_malloc && !in_other) || opinion_clears(session, tid, regs))
+	if ((!in_malloc && !in_other) || runs_program(session, regs) ||
+	    opinion_clears(session, tid, regs))
 		return true;
 	if (!code_ranges_hold(&unsafe->malloc, pc) && !code_ranges_hold(&unsafe->other, pc))
 		opinion_ask(session, tid, regs);
