@@ -33,6 +33,8 @@ detour_i386_entry:
 	andl	$~0x40500, (%esp)
 	popfl
 	call	parameters
+	/* Return addresses into the stub must not stay behind: they would pass for a thread in it. */
+	movl	$0, -4(%esp)
 	mov	32(%ebx), %eax
 	mov	(%esi,%eax), %eax
 	mov	%eax, 40(%ebx)
@@ -71,6 +73,7 @@ detour_i386_copied:
 	test	%eax, %eax
 	jz	1f
 	call	*%eax
+	movl	$0, -4(%esp)
 	mov	%eax, W(DETOUR_ERRNO_PLACE)(%ebp)
 	mov	(%eax), %eax
 	mov	%eax, W(DETOUR_ERRNO)(%ebp)
@@ -153,6 +156,7 @@ function:
 	rep movsl
 	pop	%esi
 	call	*4(%esi)
+	movl	$0, -4(%esp)
 	add	$32, %esp
 	jmp	done
 

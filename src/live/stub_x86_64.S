@@ -114,6 +114,8 @@ detour_x86_64_copied:
 	test	%rax, %rax
 	jz	1f
 	call	*%rax
+	/* Return addresses into the stub must not stay behind: they would pass for a thread in it. */
+	movq	$0, -8(%rsp)
 	mov	%rax, W(DETOUR_ERRNO_PLACE)(%rbx)
 	mov	(%rax), %eax
 	mov	%rax, W(DETOUR_ERRNO)(%rbx)
@@ -183,6 +185,7 @@ function:
 	mov	%rax, %r11
 	xor	%eax, %eax
 	call	*%r11
+	movq	$0, -8(%rsp)
 	jmp	done
 
 system_call:
