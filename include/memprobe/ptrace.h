@@ -15,6 +15,7 @@
 #ifndef MEMPROBE_PTRACE_H
 #define MEMPROBE_PTRACE_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/ptrace.h>
@@ -22,6 +23,9 @@
 #include <sys/user.h>
 
 #include "memprobe/error.h"
+
+struct process;
+struct arch;
 
 enum ptrace_stop_kind {
 	PTRACE_STOP_NONE,    /* timed out, or a signal came to memprobe: it still runs */
@@ -83,14 +87,19 @@ void ptrace_raise_priority(void);
 void ptrace_restore_priority(void);
 
 /*
+ * Waits for the end of a thread of memprobe that traces @process, and reaps meanwhile those of its
+ * threads that the tracer does not get to: an execve() in the target waits for that, and
+ * PTRACE_SEIZE waits for the execve() (kernel: cred_guard_mutex), so that both would hang for ever.
+ */
+void ptrace_join(pthread_t tracer, const struct process *process);
+
+/*
  * Stops by PTRACE_INTERRUPT end some waits with EINTR (epoll_wait, sigtimedwait, semtimedop ...;
  * kernel: they return -EINTR where others return -ERESTART*). In a PTRACE_STOP_TRAP or GROUP stop
  * this puts the thread back on its system call instruction, unless a signal is pending that would
  * have interrupted it anyway. @regs are the thread's registers now; true: they were changed.
  * A relative timeout starts anew.
  */
-struct process;
-struct arch;
 bool ptrace_repair_eintr(const struct process *process, const struct arch *arch, pid_t tid,
 			 struct user_regs_struct *regs);
 

@@ -516,6 +516,6 @@ struct error *call_run(struct call_session *session, const struct call_script *s
 	*ret = (struct call_result){ 0 };
 	if (pthread_create(&thread, NULL, work, &worker))
 		return &error_no_memory;
-	pthread_join(thread, NULL);
+	ptrace_join(thread, session->target->process);
 	return worker.error;
 }

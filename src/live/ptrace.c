@@ -196,6 +196,39 @@ struct error *ptrace_wait(pid_t tid, uint64_t timeout_us, struct ptrace_stop *re
 	}
 }
 
+/* How long a tracer's dead tracees are left to itself. */
+#define REAP_AFTER_NS 20000000
+
+/* One by one: waiting for any of them would take the signals of those that are stopped. */
+static void reap_dead(const struct process *process)
+{
+	struct pid_vec tids = { 0 };
+	struct error *error = process_list_threads(process, &tids);
+
+	for (size_t i = 0; !error && i < tids.size; i++) {
+		struct ptrace_stop unused;
+
+		error_destroy(poll_stop(tids.data[i], &unused));
+	}
+	error_destroy(error);
+	pid_vec_deinit(&tids);
+}
+
+void ptrace_join(pthread_t tracer, const struct process *process)
+{
+	for (;;) {
+		struct timespec until;
+
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_nsec += REAP_AFTER_NS;
+		until.tv_sec += until.tv_nsec / 1000000000;
+		until.tv_nsec %= 1000000000;
+		if (pthread_timedjoin_np(tracer, NULL, &until) != ETIMEDOUT)
+			return;
+		reap_dead(process);
+	}
+}
+
 /*
  * In this stop -EINTR with orig_rax still set is the work of our interrupt: a handler would have
  * run and left orig_rax at -1. epoll_wait, sigtimedwait, semtimedop, msgrcv, and sockets with a
