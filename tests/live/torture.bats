@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # Whatever happens to memprobe, the target goes on and computes the right things. In small by `make
-# check`, in large by `make torture` (an hour or so), which sets TORTURE=long.
+# check`, in large by `make torture` (some 15 minutes), which sets TORTURE=long.
 
 load lib
 
@@ -86,7 +86,7 @@ kill_all_commands() { # KILLS for each, target and arguments
 }
 
 @test "memprobe killed at any instant: every kind of thread" {
-	kill_all_commands "$(count 6 200)" torture
+	kill_all_commands "$(count 6 250)" torture
 	no_wrong "$EINTR_WAITS"
 	cleaned_up
 }
@@ -94,26 +94,26 @@ kill_all_commands() { # KILLS for each, target and arguments
 @test "memprobe killed at any instant: under an alarm of 1 kHz" {
 	# A process-directed signal that finds its thread stopped goes to another one, and ends a wait
 	# there: some EINTR come without a handler in that thread, with any tracer.
-	kill_all_commands "$(count 4 125)" torture alarm=1000 cpu nanosleep poll epoll futex pipe \
+	kill_all_commands "$(count 4 150)" torture alarm=1000 cpu nanosleep poll epoll futex pipe \
 		sigtimedwait sigsuspend accept vector red_zone malloc queue
 	no_wrong 'nanosleep|poll|futex|pipe|accept|'"$EINTR_WAITS"
 	cleaned_up
 }
 
 @test "memprobe killed at any instant: all threads in malloc" {
-	kill_all_commands "$(count 3 75)" torture malloc=2
+	kill_all_commands "$(count 3 100)" torture malloc=2
 	no_wrong
 	cleaned_up
 }
 
 @test "memprobe killed at any instant: i386" {
-	kill_all_commands "$(count 3 75)" torture-32
+	kill_all_commands "$(count 3 100)" torture-32
 	no_wrong "$EINTR_WAITS"
 	cleaned_up
 }
 
 @test "memprobe killed at any instant: a static program" {
-	kill_all_commands "$(count 2 25)" torture-static
+	kill_all_commands "$(count 2 30)" torture-static
 	no_wrong "$EINTR_WAITS"
 	cleaned_up
 }
