@@ -103,6 +103,22 @@ void ptrace_join(pthread_t tracer, const struct process *process);
 bool ptrace_repair_eintr(const struct process *process, const struct arch *arch, pid_t tid,
 			 struct user_regs_struct *regs);
 
+/* The judgement alone, and what the repair does to registers. */
+bool ptrace_is_interrupted_wait(const struct process *process, const struct arch *arch, pid_t tid,
+				const struct user_regs_struct *regs);
+void ptrace_restart(struct user_regs_struct *regs);
+
+/*
+ * The mask that a thread has outside of system calls that wait with one of their own; such waits
+ * (arch->masked_waits) are shown differently by kernels before 4.20.
+ */
+struct error *ptrace_get_mask(pid_t tid, uint64_t *ret);
+struct error *ptrace_set_mask(pid_t tid, uint64_t mask);
+
+/* In a signal stop: the thread's own doing (a fault, abort()), not sent from outside. */
+struct process_status;
+bool ptrace_is_fault(pid_t tid, const struct process_status *process);
+
 /* Microseconds of CLOCK_MONOTONIC. */
 uint64_t clock_us(void);
 

@@ -67,8 +67,15 @@ detour_i386_copied:
 	xor	%ebx, %ebx		/* SIG_BLOCK */
 	lea	W(DETOUR_BLOCK)(%ebp), %ecx
 	lea	W(DETOUR_OLD_MASK)(%ebp), %edx
-	call	set_mask
+	cmpl	$0, W(DETOUR_MASK_KNOWN)(%ebp)
+	je	1f
+	lea	W(DETOUR_PENDING)(%ebp), %edx
+1:	call	set_mask
 
+	/* From here on an abort finds a step to come from. */
+	mov	%ebp, %esi
+	add	W(DETOUR_STEPS)(%ebp), %esi
+	mov	%esi, W(DETOUR_STEP)(%ebp)
 	mov	W(DETOUR_ERRNO_FN)(%ebp), %eax
 	test	%eax, %eax
 	jz	1f
