@@ -38,7 +38,9 @@ struct watch {
 	enum watch_state state;
 	uint64_t frame;	   /* the stub's copy of the block; 0: not known yet */
 	uint64_t deadline; /* for the present state */
-	bool aborted;
+	/* A timed wait of the function was interrupted: what the kernel had noted for the thread's
+	 * own one is overwritten. */
+	bool restart_lost;
 	int crash_signal;
 	struct error *error; /* the outcome; the first one counts */
 };
@@ -322,7 +324,6 @@ static struct error *abort_call(struct watch *watch)
 		error = ptrace_set_pc(tid, place->code + place->detour.abort + 2);
 	if (error)
 		return error;
-	watch->aborted = true;
 	watch->state = WATCH_CLEANING;
 	watch->deadline = clock_us() + GRACE_US;
 	return NULL;
@@ -544,6 +545,8 @@ static struct error *on_stop(struct watch *watch, const struct ptrace_stop *stop
 
 	if (error)
 		return error;
+	if (watch->state == WATCH_CALLING && (int32_t)regs.rax == RESTART_BLOCK)
+		watch->restart_lost = true;
 	if (stop->kind == PTRACE_STOP_SYSCALL)
 		error = on_syscall_stop(watch, &regs);
 	else if (stop->kind == PTRACE_STOP_SIGNAL)
