@@ -339,7 +339,6 @@ static struct error *put_back(struct watch *watch)
 	const struct engine_run *run = watch->run;
 	struct user_regs_struct regs = run->regs;
 	struct call_session *session = watch->session;
-
 	/* Makes the kernel look for signals, and so at the restart, before the thread runs on. */
 	struct error *error = ptrace_interrupt(run->tid);
 
@@ -348,9 +347,7 @@ static struct error *put_back(struct watch *watch)
 	if (ptrace_is_interrupted_wait(session->target->process, session->target->arch, run->tid,
 				       &regs))
 		ptrace_restart(&regs);
-	else if (watch->aborted && (int32_t)regs.rax == RESTART_BLOCK)
-		/* The function's own wait has taken the place of what the kernel would go on with.
-		 */
+	else if (watch->restart_lost && (int32_t)regs.rax == RESTART_BLOCK)
 		regs.rax = -EINTR;
 	error = ptrace_set_regs(run->tid, &regs);
 	if (!error)
