@@ -283,30 +283,11 @@ static bool on_signal_stack(struct call_session *session, uint64_t address, uint
 	       sp - context.stack < context.stack_size;
 }
 
-static uint64_t stack_limit(const struct call_session *session)
-{
-	char *text, *line;
-	uint64_t limit = 8 << 20;
-	struct error *error = read_file_at(session->target->process->dirfd, "limits", &text, NULL);
-
-	if (error) {
-		error_destroy(error);
-		return limit;
-	}
-	line = strstr(text, "Max stack size");
-	if (line)
-		limit = strncmp(line + 14 + strspn(line + 14, " "), "unlimited", 9)
-				? strtoull(line + 14, NULL, 10)
-				: UINT64_MAX;
-	free(text);
-	return limit;
-}
-
 /* How far the main thread's stack may still grow below @sp. */
 static uint64_t main_stack_room(struct call_session *session, const struct mapping *stack,
 				uint64_t sp)
 {
-	uint64_t limit = stack_limit(session);
+	uint64_t limit = process_limit(session->target->process, "Max stack size");
 	uint64_t lowest = limit < stack->end ? stack->end - limit : 0;
 
 	if (stack > session->maps.data)
