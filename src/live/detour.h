@@ -32,8 +32,9 @@
 /* Written by memprobe, in the block: never looked at in the copy. */
 #define DETOUR_TID	   26 /* the thread of the last commit, as the target numbers it; 0: none */
 #define DETOUR_ABORT_FRAME 27 /* address of the copy that abort is to unwind */
-#define DETOUR_MASK_KNOWN  28 /* 1: OLD_MASK is given, the thread's signals may be blocked already \
-			       */
+#define DETOUR_MASK_KNOWN                                                       \
+	28 /* 1: OLD_MASK is given, the thread's signals may be blocked already \
+	    */
 #define DETOUR_WORDS 29
 
 /* A step: op | kinds << 8 | check << 24, function, six arguments, result, expect, fail. */
