@@ -62,6 +62,9 @@ $(eval $(call victim-rule,-static,cc,g++,-static))
 $(eval $(call victim-rule,,c,gcc,-std=gnu11))
 $(eval $(call victim-rule,,cc,g++,))
 
+include tests/torture.mk
+include tests/bench.mk
+
 # ---- running them ----
 
 LIVE_TESTS ?= $(sort $(wildcard tests/live/*.bats))

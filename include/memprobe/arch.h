@@ -25,10 +25,7 @@ struct arch_syscalls {
 	int rt_sigprocmask, rt_sigpending, rt_sigreturn, mmap, munmap, mprotect, mremap, brk,
 		madvise;
 	int futex, clone, exit, memfd_create, dup3, close, write, wait4, ftruncate, fcntl, gettid;
-	/* Waits that PTRACE_INTERRUPT alone ends with EINTR (kernel: they return -EINTR). */
-	int epoll_wait, epoll_pwait, epoll_pwait2, rt_sigtimedwait, rt_sigtimedwait_time64;
-	int semop, semtimedop, semtimedop_time64, msgsnd, msgrcv, io_getevents, ipc;
-	int restart_syscall, vfork, nanosleep, poll;
+	int vfork, clone3;
 };
 
 /* Where a DWARF register number lives in struct user_regs_struct. */
@@ -72,6 +69,18 @@ struct arch {
 	const struct arch_register *registers; /* ends with dwarf == -1 */
 	struct arch_core core;
 	/*
+	 * System calls that the kernel ends with EINTR when a stop interrupts them, though no
+	 * signal came, and that can be made again as if nothing had been; -1 ends each list. Those
+	 * of
+	 * @socket_waits do so only on sockets with a timeout; their first argument is the
+	 * descriptor.
+	 */
+	const int *eintr_waits, *socket_waits;
+	/* They wait with a signal mask of their own, which ptrace shows differently by kernel. */
+	const int *masked_waits;
+	/* They only wait: who makes them holds no lock that matters. */
+	const int *pure_waits;
+	/*
 	 * glibc's struct pthread begins with a pointer to itself (tcb) and has another one (self)
 	 * this many bytes into it; 0: it has none, so that it cannot be told from other data.
 	 */
@@ -81,6 +90,8 @@ struct arch {
 	/* The thread pointer where the registers tell it (x86-64), else 0. */
 	uint64_t (*thread_pointer)(const struct user_regs_struct *);
 };
+
+bool arch_list_has(const int *list, long number);
 
 extern const struct arch arch_x86_64;
 extern const struct arch arch_i386;

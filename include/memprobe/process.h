@@ -81,4 +81,10 @@ struct error *process_read_syscall(const struct process *process, pid_t tid,
 /* The CPU that a thread ran on last, -1: unknown. */
 int process_last_cpu(const struct process *process, pid_t tid);
 
+/*
+ * The soft limit that /proc/PID/limits calls @name (`Max stack size`); UINT64_MAX: unlimited, or
+ * not known.
+ */
+uint64_t process_limit(const struct process *process, const char *name);
+
 #endif

@@ -15,6 +15,7 @@
 #ifndef MEMPROBE_PTRACE_H
 #define MEMPROBE_PTRACE_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/ptrace.h>
@@ -22,6 +23,9 @@
 #include <sys/user.h>
 
 #include "memprobe/error.h"
+
+struct process;
+struct arch;
 
 enum ptrace_stop_kind {
 	PTRACE_STOP_NONE,    /* timed out, or a signal came to memprobe: it still runs */
@@ -86,16 +90,37 @@ void ptrace_raise_priority(void);
 void ptrace_restore_priority(void);
 
 /*
+ * Waits for the end of a thread of memprobe that traces @process, and reaps meanwhile those of its
+ * threads that the tracer does not get to: an execve() in the target waits for that, and
+ * PTRACE_SEIZE waits for the execve() (kernel: cred_guard_mutex), so that both would hang for ever.
+ */
+void ptrace_join(pthread_t tracer, const struct process *process);
+
+/*
  * Stops by PTRACE_INTERRUPT end some waits with EINTR (epoll_wait, sigtimedwait, semtimedop ...;
  * kernel: they return -EINTR where others return -ERESTART*). In a PTRACE_STOP_TRAP or GROUP stop
  * this puts the thread back on its system call instruction, unless a signal is pending that would
  * have interrupted it anyway. @regs are the thread's registers now; true: they were changed.
  * A relative timeout starts anew.
  */
-struct process;
-struct arch;
 bool ptrace_repair_eintr(const struct process *process, const struct arch *arch, pid_t tid,
 			 struct user_regs_struct *regs);
+
+/* The judgement alone, and what the repair does to registers. */
+bool ptrace_is_interrupted_wait(const struct process *process, const struct arch *arch, pid_t tid,
+				const struct user_regs_struct *regs);
+void ptrace_restart(struct user_regs_struct *regs);
+
+/*
+ * The mask that a thread has outside of system calls that wait with one of their own; such waits
+ * (arch->masked_waits) are shown differently by kernels before 4.20.
+ */
+struct error *ptrace_get_mask(pid_t tid, uint64_t *ret);
+struct error *ptrace_set_mask(pid_t tid, uint64_t mask);
+
+/* In a signal stop: the thread's own doing (a fault, abort()), not sent from outside. */
+struct process_status;
+bool ptrace_is_fault(pid_t tid, const struct process_status *process);
 
 /* Microseconds of CLOCK_MONOTONIC. */
 uint64_t clock_us(void);

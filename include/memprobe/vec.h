@@ -56,8 +56,8 @@
 	}
 
 /* An empty vector may have no data: nothing is added to a null pointer. */
-#define vec_for_each(element, vec)                                                                 \
-	for (__typeof__(*(vec)->data) *element = (vec)->data;                                      \
+#define vec_for_each(element, vec)                            \
+	for (__typeof__(*(vec)->data) *element = (vec)->data; \
 	     (vec)->size && (element) < (vec)->data + (vec)->size; (element)++)
 
 #endif

@@ -268,9 +268,12 @@ static struct error *collect_stacks(struct classifier *classifier, const struct 
 	return error;
 }
 
+/* The kernel merges neighbours: a mapping is a stack's if its greater part is. */
 static const struct stack *find_stack(const struct stack_vec *stacks, const struct mapping *mapping)
 {
+	const struct stack *stack;
 	size_t low = 0, high = stacks->size;
+	uint64_t covered;
 
 	/* The first that ends behind the mapping's start. */
 	while (low < high) {
@@ -281,10 +284,13 @@ static const struct stack *find_stack(const struct stack_vec *stacks, const stru
 		else
 			high = middle;
 	}
-	if (low == stacks->size || stacks->data[low].start >= mapping->end ||
-	    stacks->data[low].shared)
+	if (low == stacks->size)
 		return NULL;
-	return &stacks->data[low];
+	stack = &stacks->data[low];
+	if (stack->start >= mapping->end || stack->shared)
+		return NULL;
+	covered = min_u64(stack->end, mapping->end) - max_u64(stack->start, mapping->start);
+	return covered > (mapping->end - mapping->start) / 2 ? stack : NULL;
 }
 
 /* ---- arenas ---- */

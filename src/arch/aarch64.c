@@ -80,6 +80,22 @@ static void give_regs(const struct user_regs_struct *regs, void *bytes)
 /* On another machine the registers of a tracee do not hold these. */
 #define IS_NATIVE (sizeof(struct user_regs_struct) >= sizeof(struct aarch64_registers))
 
+/* epoll_pwait, epoll_pwait2, rt_sigtimedwait, semop, semtimedop, msgsnd, msgrcv, io_getevents,
+ * io_pgetevents, io_uring_enter. */
+static const int eintr_waits[] = { 22, 441, 137, 193, 192, 189, 188, 4, 292, 426, -1 };
+
+/* read, write, readv, writev, recvfrom, recvmsg, recvmmsg, sendto, sendmsg, sendmmsg, accept,
+ * accept4, connect. */
+static const int socket_waits[] = {
+	63, 64, 65, 66, 207, 212, 243, 206, 211, 269, 202, 242, 203, -1
+};
+
+/* rt_sigsuspend, ppoll, pselect6, epoll_pwait, epoll_pwait2, io_pgetevents. */
+static const int masked_waits[] = { 133, 73, 72, 22, 441, 292, -1 };
+
+/* nanosleep, clock_nanosleep, ppoll, pselect6, epoll_pwait, rt_sigtimedwait, rt_sigsuspend. */
+static const int pure_waits[] = { 101, 115, 73, 72, 22, 137, 133, -1 };
+
 const struct arch arch_aarch64 = {
 	.name = "aarch64",
 	.bits = 64,
@@ -96,12 +112,12 @@ const struct arch arch_aarch64 = {
 		.madvise = 233, .futex = 98, .clone = 220, .exit = 93, .memfd_create = 279,
 		.dup3 = 24, .close = 57, .write = 64, .wait4 = 260, .ftruncate = 46, .fcntl = 25,
 		.gettid = 178,
-		.epoll_wait = -1, .epoll_pwait = 22, .epoll_pwait2 = 441,
-		.rt_sigtimedwait = 137, .rt_sigtimedwait_time64 = -1,
-		.semop = 193, .semtimedop = 192, .semtimedop_time64 = -1,
-		.msgsnd = 189, .msgrcv = 188, .io_getevents = 4, .ipc = -1,
-		.restart_syscall = 128, .vfork = -1, .nanosleep = 101, .poll = -1,
+		.vfork = -1, .clone3 = 435,
 	},
+	.eintr_waits = eintr_waits,
+	.socket_waits = socket_waits,
+	.masked_waits = masked_waits,
+	.pure_waits = pure_waits,
 	.registers = registers,
 	.core = {
 		.prstatus_size = 392, .sigpend = 16, .sighold = 24, .pid = 32,

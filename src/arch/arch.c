@@ -21,3 +21,11 @@ const struct arch *arch_find(uint8_t elf_class, uint16_t elf_machine)
 			return architectures[i];
 	return NULL;
 }
+
+bool arch_list_has(const int *list, long number)
+{
+	for (; list && *list >= 0; list++)
+		if (*list == number)
+			return true;
+	return false;
+}

@@ -88,6 +88,26 @@ static void give_regs(const struct user_regs_struct *regs, void *bytes)
 	};
 }
 
+/* epoll_wait, epoll_pwait, epoll_pwait2, rt_sigtimedwait and _time64, semtimedop_time64, msgsnd,
+ * msgrcv, io_getevents, io_pgetevents and _time64, ipc, io_uring_enter. */
+static const int eintr_waits[] = { 256, 319, 441, 177, 421, 420, 400,
+				   401, 247, 385, 416, 117, 426, -1 };
+
+/* read, write, readv, writev, recvfrom, recvmsg, recvmmsg and _time64, sendto, sendmsg, sendmmsg,
+ * accept4, connect. socketcall is missing: its first argument is no descriptor. */
+static const int socket_waits[] = {
+	3, 4, 145, 146, 371, 372, 337, 417, 369, 370, 345, 364, 362, -1
+};
+
+/* sigsuspend, rt_sigsuspend, ppoll and _time64, pselect6 and _time64, epoll_pwait, epoll_pwait2,
+ * io_pgetevents and _time64. */
+static const int masked_waits[] = { 72, 179, 309, 414, 308, 413, 319, 441, 385, 416, -1 };
+
+/* nanosleep, clock_nanosleep and _time64, pause, poll, ppoll and _time64, select, pselect6 and
+ * _time64, epoll_wait, epoll_pwait, rt_sigtimedwait and _time64, rt_sigsuspend. */
+static const int pure_waits[] = { 162, 267, 407, 29,  168, 309, 414, 142,
+				  308, 413, 256, 319, 177, 421, 179, -1 };
+
 const struct arch arch_i386 = {
 	.name = "i386",
 	.bits = 32,
@@ -104,12 +124,12 @@ const struct arch arch_i386 = {
 		.madvise = 219, .futex = 240, .clone = 120, .exit = 1, .memfd_create = 356,
 		.dup3 = 330, .close = 6, .write = 4, .wait4 = 114, .ftruncate = 93, .fcntl = 55,
 		.gettid = 224,
-		.epoll_wait = 256, .epoll_pwait = 319, .epoll_pwait2 = 441,
-		.rt_sigtimedwait = 177, .rt_sigtimedwait_time64 = 421,
-		.semop = -1, .semtimedop = -1, .semtimedop_time64 = 420,
-		.msgsnd = 400, .msgrcv = 401, .io_getevents = 247, .ipc = 117,
-		.restart_syscall = 0, .vfork = 190, .nanosleep = 162, .poll = 168,
+		.vfork = 190, .clone3 = 435,
 	},
+	.eintr_waits = eintr_waits,
+	.socket_waits = socket_waits,
+	.masked_waits = masked_waits,
+	.pure_waits = pure_waits,
 	.registers = registers,
 	.core = {
 		.prstatus_size = 144, .sigpend = 16, .sighold = 20, .pid = 24,

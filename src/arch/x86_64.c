@@ -44,6 +44,21 @@ static void give_regs(const struct user_regs_struct *regs, void *bytes)
 	memcpy(bytes, regs, sizeof(struct x86_registers));
 }
 
+/* epoll_wait, epoll_pwait, epoll_pwait2, rt_sigtimedwait, semop, semtimedop, msgsnd, msgrcv,
+ * io_getevents, io_pgetevents, io_uring_enter. */
+static const int eintr_waits[] = { 232, 281, 441, 128, 65, 220, 69, 70, 208, 333, 426, -1 };
+
+/* read, write, readv, writev, recvfrom, recvmsg, recvmmsg, sendto, sendmsg, sendmmsg, accept,
+ * accept4, connect. */
+static const int socket_waits[] = { 0, 1, 19, 20, 45, 47, 299, 44, 46, 307, 43, 288, 42, -1 };
+
+/* rt_sigsuspend, ppoll, pselect6, epoll_pwait, epoll_pwait2, io_pgetevents. */
+static const int masked_waits[] = { 130, 271, 270, 281, 441, 333, -1 };
+
+/* nanosleep, clock_nanosleep, pause, poll, ppoll, select, pselect6, epoll_wait, epoll_pwait,
+ * rt_sigtimedwait, rt_sigsuspend. */
+static const int pure_waits[] = { 35, 230, 34, 7, 271, 23, 270, 232, 281, 128, 130, -1 };
+
 const struct arch arch_x86_64 = {
 	.name = "x86_64",
 	.bits = 64,
@@ -60,12 +75,12 @@ const struct arch arch_x86_64 = {
 		.mmap = 9, .munmap = 11, .mprotect = 10, .mremap = 25, .brk = 12, .madvise = 28,
 		.futex = 202, .clone = 56, .exit = 60, .memfd_create = 319, .dup3 = 292,
 		.close = 3, .write = 1, .wait4 = 61, .ftruncate = 77, .fcntl = 72, .gettid = 186,
-		.epoll_wait = 232, .epoll_pwait = 281, .epoll_pwait2 = 441,
-		.rt_sigtimedwait = 128, .rt_sigtimedwait_time64 = -1,
-		.semop = 65, .semtimedop = 220, .semtimedop_time64 = -1,
-		.msgsnd = 69, .msgrcv = 70, .io_getevents = 208, .ipc = -1,
-		.restart_syscall = 219, .vfork = 58, .nanosleep = 35, .poll = 7,
+		.vfork = 58, .clone3 = 435,
 	},
+	.eintr_waits = eintr_waits,
+	.socket_waits = socket_waits,
+	.masked_waits = masked_waits,
+	.pure_waits = pure_waits,
 	.registers = registers,
 	.core = {
 		.prstatus_size = 336, .sigpend = 16, .sighold = 24, .pid = 32,

@@ -234,11 +234,14 @@ static struct error *print_changes(struct maps_run *run, FILE *out, const struct
 	return error;
 }
 
-/* True: the target's end, which ends the recording and is no failure. */
-static bool is_end(const struct maps_run *run, const struct error *error)
+/* The target's end also ends the recording; that is no failure. */
+static bool has_ended(const struct maps_run *run)
 {
-	return error && error != &error_no_memory &&
-	       !process_is_alive(run->context->target->process);
+	struct process_status status;
+	struct error *error = process_read_status(run->context->target->process, 0, &status);
+
+	error_destroy(error);
+	return error || status.state == 'Z' || status.state == 'X';
 }
 
 static struct error *print_every(FILE *out, void *data)
@@ -260,7 +263,7 @@ static struct error *print_every(FILE *out, void *data)
 		mappings_deinit(&run->maps);
 		run->maps = now;
 	}
-	if (is_end(run, error) || error_is(error, ERROR_NO_TARGET)) {
+	if (error && error != &error_no_memory && has_ended(run)) {
 		command_hint(run->context, "the target has ended");
 		error_destroy(error);
 		error = NULL;

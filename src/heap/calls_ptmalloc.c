@@ -230,6 +230,20 @@ static int descriptor_flags(struct target *target, int fd)
 	return line && strtoul(line + strlen("flags:"), NULL, 8) & O_CLOEXEC ? O_CLOEXEC : 0;
 }
 
+/* A write beyond the limit would raise SIGXFSZ, which ends a process that does not expect it. */
+static struct error *check_file_limit(const struct target *target)
+{
+	uint64_t limit = process_limit(target->process, "Max file size");
+
+	if (limit >= STATS_MAX)
+		return NULL;
+	return error_hint(error_create(ERROR_UNSUPPORTED,
+				       "%d may write files of %llu bytes only (RLIMIT_FSIZE): "
+				       "malloc_stats cannot be captured",
+				       (int)target->pid, (unsigned long long)limit),
+			  "`memprobe mallinfo` without --stats gives the figures");
+}
+
 static struct error *is_threaded(struct target *target, bool *ret)
 {
 	struct pid_vec tids = { 0 };
@@ -253,8 +267,10 @@ static struct error *ptmalloc_text(struct allocator_caller *caller, struct call_
 	struct call_script script;
 	uint64_t malloc_stats;
 	bool threaded;
-	struct error *error = find_stderr(caller->target, &run.fd);
+	struct error *error = check_file_limit(caller->target);
 
+	if (!error)
+		error = find_stderr(caller->target, &run.fd);
 	if (!error)
 		error = call_find_function(caller->session, "malloc_stats", &malloc_stats);
 	if (!error)

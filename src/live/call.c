@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -25,19 +27,42 @@
 /* Rounds in vain before a helper thread is tried. */
 #define ROUNDS_BEFORE_HELPER 4
 
+/* Rounds in which better threads are looked for than those in a timed wait. */
+#define ROUNDS_FOR_QUIET 2
+
 /* Stack that a script's functions get unless they ask for more. */
 #define DEFAULT_STACK (16u << 10)
 
 /* AMX: 8 KiB of tiles that no function we call touches, and that few kernels let be saved. */
 #define XSAVE_LEAVE_OUT (UINT64_C(3) << 17)
 
+/* statfs of a pidfd (linux/magic.h of 6.9 and later). */
+#define PIDFS_MAGIC 0x50494446
+
 /* ---- opening ---- */
+
+/*
+ * What the per-target lock is taken on: the process's own inode in pidfs, which is the same from
+ * every namespace (Linux 6.9); before, its folder in this mount of /proc.
+ */
+static int open_lock(const struct target *target)
+{
+	struct statfs filesystem;
+	int fd = (int)syscall(SYS_pidfd_open, target->pid, 0);
+
+	if (fd >= 0 && fstatfs(fd, &filesystem) == 0 && filesystem.f_type == PIDFS_MAGIC &&
+	    process_is_alive(target->process))
+		return fd;
+	if (fd >= 0)
+		close(fd);
+	return openat(target->process->dirfd, ".", O_RDONLY | O_CLOEXEC);
+}
 
 static struct error *take_lock(struct call_session *session)
 {
 	uint64_t deadline = clock_us() + session->timeout_us;
 
-	session->lock = openat(session->target->process->dirfd, ".", O_RDONLY | O_CLOEXEC);
+	session->lock = open_lock(session->target);
 	if (session->lock < 0)
 		return error_errno(ERROR_FAILED, errno, "cannot open /proc/%d",
 				   (int)session->target->pid);
@@ -101,7 +126,7 @@ static void measure_static_tls(struct call_session *session)
 	}
 }
 
-static struct error *check_process(struct target *target)
+static struct error *check_process(struct target *target, struct process_status *ret)
 {
 	struct process_status status;
 	struct error *error;
@@ -113,7 +138,9 @@ static struct error *check_process(struct target *target)
 		return error;
 	if (target->pid == getpid())
 		return error_create(ERROR_UNSUPPORTED, "memprobe cannot call into itself");
-	if (status.kernel_thread || status.state == 'Z' || status.tracer_pid)
+	*ret = status;
+	if (status.kernel_thread || (status.state == 'Z' && status.threads < 2) ||
+	    status.tracer_pid)
 		return permit_explain(target->process, PERMIT_ATTACH, EPERM);
 	if (status.shadow_stack)
 		return error_create(ERROR_UNSUPPORTED,
@@ -137,7 +164,7 @@ static struct error *open_memory(struct call_session *session)
 static struct error *prepare(struct call_session *session)
 {
 	struct elf_symbol symbol;
-	struct error *error = check_process(session->target);
+	struct error *error = check_process(session->target, &session->status);
 
 	if (!error)
 		error = take_lock(session);
@@ -218,27 +245,6 @@ uint64_t call_stopped_us(const struct call_session *session)
 
 /* ---- running ---- */
 
-struct block_header session_header(const struct call_session *session, pid_t tid,
-				   const struct user_regs_struct *regs)
-{
-	const struct arch *arch = session->target->arch;
-	uint64_t synchronous = UINT64_C(1) << (SIGSEGV - 1) | UINT64_C(1) << (SIGBUS - 1) |
-			       UINT64_C(1) << (SIGILL - 1) | UINT64_C(1) << (SIGFPE - 1) |
-			       UINT64_C(1) << (SIGTRAP - 1) | UINT64_C(1) << (SIGSYS - 1) |
-			       UINT64_C(1) << (SIGABRT - 1);
-
-	return (struct block_header){
-		.plain = arch->pc(regs),
-		.restart = arch->pc(regs) - 2,
-		.xsave_mask = session->xsave_mask,
-		.xsave_size = session->xsave_size,
-		.xsave_used = session->xsave_used,
-		.errno_function = session->errno_function,
-		.block_mask = ~synchronous,
-		.tid = (uint64_t)tid,
-	};
-}
-
 /* One try at running a script. */
 struct attempt {
 	const struct call_script *script;
@@ -246,6 +252,7 @@ struct attempt {
 	struct call_result *result;
 	uint64_t deadline;
 	bool as_helper;
+	unsigned round;
 };
 
 static enum fitness_power power_needed(const struct attempt *attempt)
@@ -267,44 +274,39 @@ static uint64_t stack_needed(const struct attempt *attempt)
 	return attempt->options->stack_needed ? attempt->options->stack_needed : DEFAULT_STACK;
 }
 
-static bool needs_errno(const struct call_script *script)
-{
-	for (unsigned i = 0; i < script->step_count; i++)
-		if (script->steps[i].op == CALL_OP_FUNCTION)
-			return true;
-	return false;
-}
-
-/* Commits the stopped thread to the script and sees it through. It is detached afterwards. */
+/* Sees the stopped thread through the script. It is detached afterwards. */
 static struct error *run_directly(struct call_session *session, pid_t tid,
 				  const struct user_regs_struct *regs, struct attempt *attempt)
 {
-	struct block_header header = session_header(session, tid, regs);
 	struct block block;
 	struct engine_run run = {
 		.tid = tid,
+		.regs = *regs,
 		.script = attempt->script,
 		.block = &block,
 		.options = attempt->options,
 		.deadline = attempt->deadline,
 		.result = attempt->result,
 	};
-	struct error *error;
 
-	if (!needs_errno(attempt->script))
-		header.errno_function = 0;
-	error = script_encode(attempt->script, &header, &block);
-	if (!error)
-		error = placement_install(session, tid);
-	if (!error)
-		error = placement_write_block(session, tid, &block);
-	if (!error)
-		error = ptrace_set_pc(tid, session->place.code + session->place.detour.entry + 2);
-	if (error) {
-		ptrace_detach(tid, 0);
-		return error;
-	}
-	return engine_watch(session, &run);
+	return engine_run(session, &run);
+}
+
+/*
+ * The kernel notes for one interrupted timed wait per thread how it is to go on. A function that
+ * has to be aborted in a timed wait of its own would overwrite that.
+ */
+static bool may_disturb(struct call_session *session, pid_t tid,
+			const struct user_regs_struct *regs, const struct attempt *attempt)
+{
+	enum { RESTART_BLOCK = -516 };
+
+	if (!attempt->options->unforeseen_syscalls || attempt->round >= ROUNDS_FOR_QUIET ||
+	    (int32_t)regs->rax != RESTART_BLOCK)
+		return true;
+	snprintf(session->reason, sizeof(session->reason), "thread %d is in a timed wait",
+		 (int)tid);
+	return false;
 }
 
 /* The stopped thread runs the script if it is fit to. It is detached afterwards. */
@@ -316,13 +318,13 @@ static struct error *use_stopped(struct call_session *session, pid_t tid, bool f
 
 	if (error)
 		return error;
-	ptrace_repair_eintr(session->target->process, session->target->arch, tid, &regs);
 	if (filtered)
 		error = foreseen_check(session, tid, attempt->script, attempt->options,
 				       attempt->as_helper);
 	if (error ||
-	    !victim_fits(session, tid, &regs, power_needed(attempt), stack_needed(attempt))) {
-		ptrace_detach(tid, 0);
+	    !victim_fits(session, tid, &regs, power_needed(attempt), stack_needed(attempt)) ||
+	    !may_disturb(session, tid, &regs, attempt)) {
+		engine_release(session, tid, &regs);
 		return error;
 	}
 	*done_ret = true;
@@ -358,6 +360,12 @@ static struct error *try_thread(struct call_session *session, pid_t tid, struct 
 	bool stopped = false;
 
 	*done_ret = false;
+	/* A main thread that has ended, say, while others go on. */
+	if (!error && (status.state == 'Z' || status.state == 'X')) {
+		snprintf(session->reason, sizeof(session->reason), "thread %d has exited",
+			 (int)tid);
+		return NULL;
+	}
 	follow(session, tid);
 	since = clock_us();
 	if (!error)
@@ -450,6 +458,7 @@ static struct error *search_thread(struct call_session *session, struct attempt 
 		struct error *error;
 		bool done;
 
+		attempt->round = round;
 		attempt->as_helper =
 			helper_possible && (helper_only || round >= ROUNDS_BEFORE_HELPER);
 		error = call_place(session, block_size(attempt));
@@ -474,6 +483,12 @@ static struct error *run(struct call_session *session, struct attempt *attempt)
 	bool helper = attempt->options->helper_allowed || attempt->options->helper_private_files;
 	struct error *error;
 
+	if (attempt->options->uses_malloc && session->unsafe.hidden)
+		return error_create(
+			ERROR_UNSUPPORTED,
+			"the allocator of %d is hidden in a stripped executable: no thread "
+			"can be told to be outside of it",
+			(int)session->target->pid);
 	helper = helper && helper_possible(session);
 	if (attempt->options->helper_private_files && !helper)
 		return error_create(ERROR_UNSUPPORTED, "no helper thread can run in %d",
@@ -515,6 +530,6 @@ struct error *call_run(struct call_session *session, const struct call_script *s
 	*ret = (struct call_result){ 0 };
 	if (pthread_create(&thread, NULL, work, &worker))
 		return &error_no_memory;
-	pthread_join(thread, NULL);
+	ptrace_join(thread, session->target->process);
 	return worker.error;
 }

@@ -26,13 +26,16 @@
 #define DETOUR_XSAVE_AREA  13 /* also the stack pointer that abort starts from */
 #define DETOUR_ERRNO_PLACE 14
 #define DETOUR_ERRNO	   15
-#define DETOUR_OLD_MASK	   16 /* 64 bits */
+#define DETOUR_OLD_MASK	   16 /* 64 bits; given with MASK_KNOWN */
 #define DETOUR_PENDING	   18 /* 64 bits */
 #define DETOUR_ARGS	   20 /* six */
 /* Written by memprobe, in the block: never looked at in the copy. */
 #define DETOUR_TID	   26 /* the thread of the last commit, as the target numbers it; 0: none */
 #define DETOUR_ABORT_FRAME 27 /* address of the copy that abort is to unwind */
-#define DETOUR_WORDS	   28
+#define DETOUR_MASK_KNOWN                                                       \
+	28 /* 1: OLD_MASK is given, the thread's signals may be blocked already \
+	    */
+#define DETOUR_WORDS 29
 
 /* A step: op | kinds << 8 | check << 24, function, six arguments, result, expect, fail. */
 #define DETOUR_STEP_ARGS   2

@@ -14,21 +14,20 @@
  * end: the thread would come out of the stub as well if memprobe died at any of these points.
  */
 
+/* -ERESTART_RESTARTBLOCK: the kernel goes on with what it has noted for the thread. */
+#define RESTART_BLOCK (-516)
+
 /* A thread that does not stop in this time is in an uninterruptible sleep. */
 #define STOP_TIMEOUT_US 100000
 
 /* What a call that cannot be aborted, or the way out of the stub, may take at most. */
 #define GRACE_US 2000000
 
-/* How long to let a thread run before looking whether it has left the stub. */
-#define LOOK_US 100
-
 enum watch_state {
 	WATCH_ENTERING, /* committed; may still run a handler of its own first */
 	WATCH_CALLING,	/* in the stub, signals blocked */
 	WATCH_CLEANING, /* past the marker, or aborted */
-	WATCH_LEAVING,	/* the stub's last system call is done */
-	WATCH_DONE,	/* somewhere in its own code, stopped */
+	WATCH_DONE,	/* back where it was first stopped */
 	WATCH_GONE,	/* exited */
 	WATCH_LEFT,	/* let go while still in the stub: it will end by itself */
 };
@@ -39,7 +38,9 @@ struct watch {
 	enum watch_state state;
 	uint64_t frame;	   /* the stub's copy of the block; 0: not known yet */
 	uint64_t deadline; /* for the present state */
-	bool aborted;
+	/* A timed wait of the function was interrupted: what the kernel had noted for the thread's
+	 * own one is overwritten. */
+	bool restart_lost;
 	int crash_signal;
 	struct error *error; /* the outcome; the first one counts */
 };
@@ -147,30 +148,51 @@ void engine_release(struct call_session *session, pid_t tid, struct user_regs_st
 	ptrace_detach(tid, 0);
 }
 
+static struct error *at_work(struct call_session *session)
+{
+	return error_hint(error_create(ERROR_BUSY, "another memprobe is at work on %d",
+				       (int)session->target->pid),
+			  "wait for it to end");
+}
+
 static struct error *look_for_predecessor(struct call_session *session, pid_t tid)
 {
 	struct user_regs_struct regs;
-	bool stopped;
-	struct error *error = engine_stop(session, tid, 0, &stopped);
+	struct process_status status;
+	bool stopped = false;
+	struct error *error = process_read_status(session->target->process, tid, &status);
 
+	if (!error && (status.state == 'Z' || status.state == 'X'))
+		return NULL;
+	/* Held through another mount of /proc, where our lock does not reach. */
+	if (!error && status.tracer_pid)
+		return at_work(session);
+	if (!error)
+		error = engine_stop(session, tid, 0, &stopped);
 	if (!stopped) {
-		/* In an uninterruptible sleep, or gone: not in the stub, which does not sleep so.
-		 */
+		/* Gone, or in an uninterruptible sleep, perhaps of the function that was called. */
+		session->place.in_use |= !error || error->errnum != ESRCH;
 		error_destroy(error);
 		return NULL;
 	}
 	error = ptrace_get_regs(tid, &regs);
 	if (error)
 		return error;
-	if (thread_before_copy(session, &regs))
+	switch (stub_presence(session, &regs)) {
+	case STUB_BEFORE_COPY:
 		error = error_hint(
 			error_create(ERROR_BUSY,
 				     "thread %d of %d has a call of an earlier memprobe before it",
 				     (int)tid, (int)session->target->pid),
 			"if the process is stopped, continue it (kill -CONT %d)",
 			(int)session->target->pid);
-	else if (thread_inside_stub(session, &regs))
+		break;
+	case STUB_INSIDE:
 		session->place.in_use = true;
+		break;
+	case STUB_OUTSIDE:
+		break;
+	}
 	engine_release(session, tid, &regs);
 	return error;
 }
@@ -249,15 +271,26 @@ static bool in_lock_wait(const struct arch *arch, const struct user_regs_struct 
 	return orig >= 0 && orig == arch->syscalls.futex;
 }
 
-/* Interrupted in a wait: what malloc asks of the kernel beside futex() ends or fails, never so. */
-static bool in_wait(const struct arch *arch, const struct user_regs_struct *regs)
+/* Interrupted in a wait that nobody makes while holding a lock that matters. */
+static bool in_pure_wait(const struct arch *arch, const struct user_regs_struct *regs)
 {
-	enum { RESTARTSYS = -512, RESTARTNOINTR = -513, RESTARTNOHAND = -514, RESTARTBLOCK = -516 };
+	enum {
+		RESTARTSYS = -512,
+		RESTARTNOINTR = -513,
+		RESTARTNOHAND = -514,
+		RESTARTBLOCK = RESTART_BLOCK
+	};
 	long orig = arch->bits == 32 ? (int32_t)regs->orig_rax : (long)regs->orig_rax;
 	int32_t result = (int32_t)regs->rax;
 
-	return orig >= 0 && (result == RESTARTSYS || result == RESTARTNOINTR ||
-			     result == RESTARTNOHAND || result == RESTARTBLOCK || result == -EINTR);
+	return arch_list_has(arch->pure_waits, orig) &&
+	       (result == RESTARTSYS || result == RESTARTNOINTR || result == RESTARTNOHAND ||
+		result == RESTARTBLOCK || result == -EINTR);
+}
+
+static bool is_computing(const struct arch *arch, const struct user_regs_struct *regs)
+{
+	return (arch->bits == 32 ? (int32_t)regs->orig_rax : (long)regs->orig_rax) < 0;
 }
 
 /* Whether the call can be given up at this stop with nothing half done. */
@@ -268,13 +301,15 @@ static bool may_abort(struct watch *watch, const struct user_regs_struct *regs)
 
 	if (!watch->frame)
 		return false;
-	if (in_lock_wait(arch, regs))
-		return true;
 	if (watch->run->options->abort_in_lock_wait)
-		return false;
-	/* Computing: only what the function itself has put on the stack counts. */
-	return in_wait(arch, regs) || !thread_inside_below(session, regs, &session->unsafe.malloc,
-							   watch->frame - session->xsave_size);
+		return in_lock_wait(arch, regs);
+	if (in_pure_wait(arch, regs))
+		return true;
+	/* Computing, with nothing of libc below it: only the function's own part of the stack
+	 * counts. */
+	return is_computing(arch, regs) &&
+	       !thread_inside_below(session, regs, &session->unsafe.system,
+				    watch->frame - session->xsave_size);
 }
 
 static struct error *abort_call(struct watch *watch)
@@ -289,34 +324,55 @@ static struct error *abort_call(struct watch *watch)
 		error = ptrace_set_pc(tid, place->code + place->detour.abort + 2);
 	if (error)
 		return error;
-	watch->aborted = true;
 	watch->state = WATCH_CLEANING;
 	watch->deadline = clock_us() + GRACE_US;
 	return NULL;
 }
 
-/* A thread that never got to its first instruction in the stub goes back to where it was. */
+/*
+ * Puts the thread back to where it was first stopped, with the kernel left to decide what becomes
+ * of an interrupted system call: it looks at the signals that came meanwhile. All registers go in
+ * one call; until then the stub's own way out would have done.
+ */
+static struct error *put_back(struct watch *watch)
+{
+	const struct engine_run *run = watch->run;
+	struct user_regs_struct regs = run->regs;
+	struct call_session *session = watch->session;
+	/* Makes the kernel look for signals, and so at the restart, before the thread runs on. */
+	struct error *error = ptrace_interrupt(run->tid);
+
+	if (error)
+		return error;
+	if (ptrace_is_interrupted_wait(session->target->process, session->target->arch, run->tid,
+				       &regs))
+		ptrace_restart(&regs);
+	else if (watch->restart_lost && (int32_t)regs.rax == RESTART_BLOCK)
+		regs.rax = -EINTR;
+	error = ptrace_set_regs(run->tid, &regs);
+	if (!error)
+		watch->state = WATCH_DONE;
+	return error;
+}
+
+/* A thread that never got to its first instruction in the stub goes back at once. */
 static bool call_off(struct watch *watch, const struct user_regs_struct *regs)
 {
+	const struct engine_run *run = watch->run;
 	const struct placement *place = &watch->session->place;
-	const struct arch *arch = watch->session->target->arch;
 	uint64_t entry = place->code + place->detour.entry;
-	uint64_t pc = arch->pc(regs);
-	unsigned index = pc == entry ? DETOUR_RESTART : DETOUR_PLAIN;
-	struct error *error;
+	uint64_t pc = watch->session->target->arch->pc(regs);
+	struct error *error = NULL;
 
-	if (watch->state != WATCH_ENTERING || watch->run->helper_frame ||
-	    (pc != entry && pc != entry + 2))
+	if (watch->state != WATCH_ENTERING || (pc != entry && pc != entry + 2))
 		return false;
-	error = ptrace_set_pc(
-		watch->run->tid,
-		load_word(watch->run->block->bytes + index * arch->word_size, arch->word_size));
-	if (error) {
+	if (run->mask_blocked)
+		error = ptrace_set_mask(run->tid, run->mask);
+	if (!error)
+		error = put_back(watch);
+	if (error)
 		fail(watch, error);
-		return false;
-	}
-	watch->state = WATCH_DONE;
-	return true;
+	return !error;
 }
 
 static void say_timeout(struct watch *watch, const char *what)
@@ -339,49 +395,58 @@ static struct error *on_timeout_stop(struct watch *watch, const struct user_regs
 	return NULL;
 }
 
-/* ---- the way out ---- */
+/* ---- the way through the stub ---- */
 
-/* Out of the stub: neither in it, nor in a handler that will return to it. */
-static bool has_left(struct watch *watch, const struct user_regs_struct *regs)
-{
-	return !thread_inside_stub(watch->session, regs);
-}
-
-/* The stub's system calls that tell how far a thread is. */
-static void note_progress(struct watch *watch, const struct user_regs_struct *regs)
+/* The thread's own signals must not choose another way out than the one we see it through. */
+static struct error *forget_pending(struct watch *watch)
 {
 	const struct call_session *session = watch->session;
-	const struct arch *arch = session->target->arch;
-	uint64_t first = syscall_argument(arch, regs, 0);
+	uint64_t address =
+		watch->frame + (uint64_t)DETOUR_PENDING * session->target->arch->word_size;
+	uint64_t none = 0;
 
-	if (!placement_holds(&session->place, arch->pc(regs)))
-		return;
-	if ((long)regs->orig_rax == arch->syscalls.rt_sigreturn) {
-		watch->state = WATCH_LEAVING;
-	} else if ((long)regs->orig_rax != arch->syscalls.rt_sigprocmask) {
-		return;
-	} else if (watch->state == WATCH_ENTERING && first == SIG_BLOCK) {
+	if (pwrite(session->memory, &none, sizeof(none), (off_t)address) != sizeof(none))
+		return error_errno(ERROR_FAILED, errno, "cannot write the stack of thread %d",
+				   (int)watch->run->tid);
+	return NULL;
+}
+
+/* The stub's own system calls tell how far the thread is. */
+static struct error *note_progress(struct watch *watch, const struct user_regs_struct *regs)
+{
+	const struct arch *arch = watch->session->target->arch;
+	uint64_t first = syscall_argument(arch, regs, 0);
+	long nr = (int32_t)regs->orig_rax;
+
+	if (nr == arch->syscalls.rt_sigpending && !at_entry(regs) && watch->frame &&
+	    !watch->run->helper_frame)
+		return forget_pending(watch);
+	if (nr != arch->syscalls.rt_sigprocmask)
+		return NULL;
+	if (watch->state == WATCH_ENTERING && first == SIG_BLOCK) {
 		watch->frame =
 			syscall_argument(arch, regs, 1) - (uint64_t)DETOUR_BLOCK * arch->word_size;
 		watch->state = WATCH_CALLING;
-	} else if (first == SIG_SETMASK) {
-		watch->state = WATCH_LEAVING;
+	} else if (first == SIG_SETMASK && !at_entry(regs)) {
+		return put_back(watch);
 	}
+	return NULL;
 }
 
-static void on_syscall_stop(struct watch *watch, const struct user_regs_struct *regs)
+static struct error *on_syscall_stop(struct watch *watch, const struct user_regs_struct *regs)
 {
+	if (!placement_holds(&watch->session->place, watch->session->target->arch->pc(regs)))
+		return NULL;
 	if (watch->state <= WATCH_CALLING && is_marker(watch, regs)) {
 		at_marker(watch, regs);
 		watch->state = watch->run->detach_at_marker ? WATCH_DONE : WATCH_CLEANING;
 		watch->deadline = max_u64(watch->deadline, clock_us() + GRACE_US);
-	} else if (watch->state < WATCH_LEAVING) {
-		/* Should a step fail, this is the last we see of its results. */
-		if (watch->state == WATCH_CALLING &&
-		    placement_holds(&watch->session->place, watch->session->target->arch->pc(regs)))
-			error_destroy(read_result(watch));
-		note_progress(watch, regs);
+		return NULL;
 	}
+	/* Should a step fail, this is the last we see of its results. */
+	if (watch->state == WATCH_CALLING)
+		error_destroy(read_result(watch));
+	return note_progress(watch, regs);
 }
 
 static bool is_crash(int signal)
@@ -393,8 +458,9 @@ static bool is_crash(int signal)
 /* True: the signal has been dealt with and is not to be delivered. */
 static bool on_signal_stop(struct watch *watch, int signal)
 {
-	/* While the stub has them blocked, only the function's own faults come through. */
-	if (watch->state != WATCH_CALLING || !is_crash(signal) || !watch->frame)
+	/* While the stub has them blocked, few come through: the function's own faults are ours. */
+	if (watch->state != WATCH_CALLING || !is_crash(signal) || !watch->frame ||
+	    !ptrace_is_fault(watch->run->tid, &watch->session->status))
 		return false;
 	watch->crash_signal = signal;
 	fail(watch, error_create(ERROR_FAILED,
@@ -406,7 +472,19 @@ static bool on_signal_stop(struct watch *watch, int signal)
 
 /* ---- the loop ---- */
 
-static struct error *on_event(struct watch *watch, const struct ptrace_stop *stop)
+/* What a handler of the target's own clones on our watch goes its way. */
+static void let_go_of_stranger(pid_t tid)
+{
+	struct ptrace_stop stop;
+	struct error *error = ptrace_wait(tid, STOP_TIMEOUT_US, &stop);
+
+	if (!error && stop.kind != PTRACE_STOP_EXITED && stop.kind != PTRACE_STOP_NONE)
+		ptrace_detach(tid, 0);
+	error_destroy(error);
+}
+
+static struct error *on_event(struct watch *watch, const struct ptrace_stop *stop,
+			      const struct user_regs_struct *regs)
 {
 	unsigned long message = 0;
 	struct error *error;
@@ -415,9 +493,13 @@ static struct error *on_event(struct watch *watch, const struct ptrace_stop *sto
 		return NULL;
 	error = ptrace_call(PTRACE_GETEVENTMSG, watch->run->tid, 0, &message,
 			    "ask for the clone of thread");
-	if (!error)
+	if (error)
+		return error;
+	if (placement_holds(&watch->session->place, watch->session->target->arch->pc(regs)))
 		watch->run->child = (pid_t)message;
-	return error;
+	else
+		let_go_of_stranger((pid_t)message);
+	return NULL;
 }
 
 /* Time for the state is up (or memprobe has been asked to end). True: interrupted, wait again. */
@@ -426,9 +508,9 @@ static bool on_no_stop(struct watch *watch)
 	uint64_t now = clock_us();
 	struct error *error;
 
-	if (watch->state != WATCH_LEAVING && now < watch->deadline)
+	if (now < watch->deadline)
 		return true;
-	if (watch->state != WATCH_LEAVING && now >= watch->deadline + GRACE_US) {
+	if (now >= watch->deadline + GRACE_US) {
 		watch->state = WATCH_LEFT;
 		return true;
 	}
@@ -442,8 +524,6 @@ static uint64_t wait_time(const struct watch *watch)
 {
 	uint64_t now = clock_us();
 
-	if (watch->state == WATCH_LEAVING)
-		return LOOK_US;
 	/* Past the deadline: looked at every now and then until it may be aborted. */
 	return now < watch->deadline ? watch->deadline - now : 1000;
 }
@@ -462,25 +542,21 @@ static struct error *on_stop(struct watch *watch, const struct ptrace_stop *stop
 
 	if (error)
 		return error;
+	if (watch->state == WATCH_CALLING && (int32_t)regs.rax == RESTART_BLOCK)
+		watch->restart_lost = true;
 	if (stop->kind == PTRACE_STOP_SYSCALL)
-		on_syscall_stop(watch, &regs);
+		error = on_syscall_stop(watch, &regs);
 	else if (stop->kind == PTRACE_STOP_SIGNAL)
 		signal = on_signal_stop(watch, stop->signal) ? 0 : stop->signal;
 	else if (stop->kind == PTRACE_STOP_EVENT)
-		error = on_event(watch, stop);
+		error = on_event(watch, stop, &regs);
 	/* The end of an interrupted system call takes the place of the stop we asked for. */
-	if (!error && (stop->kind == PTRACE_STOP_TRAP || stop->kind == PTRACE_STOP_SYSCALL) &&
+	if (!error && !is_over(watch) &&
+	    (stop->kind == PTRACE_STOP_TRAP || stop->kind == PTRACE_STOP_SYSCALL) &&
 	    clock_us() >= watch->deadline && !at_entry(&regs))
 		error = on_timeout_stop(watch, &regs);
 	if (error)
 		return error;
-	if (watch->state == WATCH_LEAVING && stop->kind != PTRACE_STOP_SIGNAL &&
-	    has_left(watch, &regs)) {
-		if (stop->kind == PTRACE_STOP_TRAP || stop->kind == PTRACE_STOP_GROUP)
-			ptrace_repair_eintr(watch->session->target->process,
-					    watch->session->target->arch, watch->run->tid, &regs);
-		watch->state = WATCH_DONE;
-	}
 	if (is_over(watch))
 		return NULL;
 	return ptrace_resume(PTRACE_SYSCALL, watch->run->tid, signal);
@@ -488,19 +564,12 @@ static struct error *on_stop(struct watch *watch, const struct ptrace_stop *stop
 
 static struct error *watch_loop(struct watch *watch)
 {
-	uint64_t leaving_since = 0;
-
 	while (!is_over(watch)) {
 		struct ptrace_stop stop;
 		struct error *error = ptrace_wait(watch->run->tid, wait_time(watch), &stop);
 
 		if (error)
 			return error;
-		if (watch->state == WATCH_LEAVING && !leaving_since)
-			leaving_since = clock_us();
-		/* In a handler on top of the stub, for as long as that takes: not ours to hold. */
-		if (leaving_since && clock_us() - leaving_since > GRACE_US)
-			watch->state = WATCH_LEFT;
 		if (stop.kind == PTRACE_STOP_EXITED) {
 			watch->state = WATCH_GONE;
 			return NULL;
@@ -561,4 +630,78 @@ struct error *engine_watch(struct call_session *session, struct engine_run *run)
 					  (int)run->tid, (int)session->target->pid));
 	}
 	return watch.error;
+}
+
+/* ---- committing ---- */
+
+static bool calls_functions(const struct call_script *script)
+{
+	for (unsigned i = 0; i < script->step_count; i++)
+		if (script->steps[i].op == CALL_OP_FUNCTION)
+			return true;
+	return false;
+}
+
+/* Everything but what a fault of the called function raises. */
+static uint64_t blocked_signals(void)
+{
+	const int faults[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS, SIGABRT };
+	uint64_t mask = UINT64_MAX;
+
+	for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++)
+		mask &= ~(UINT64_C(1) << (faults[i] - 1));
+	return mask;
+}
+
+/* @regs: as the thread is now, its wait repaired. */
+static struct error *encode(struct call_session *session, struct engine_run *run,
+			    const struct user_regs_struct *regs)
+{
+	const struct arch *arch = session->target->arch;
+	long nr = arch->bits == 32 ? (int32_t)run->regs.orig_rax : (long)run->regs.orig_rax;
+	struct block_header header = {
+		.plain = arch->pc(regs),
+		.restart = arch->pc(regs) - 2,
+		.xsave_mask = session->xsave_mask,
+		.xsave_size = session->xsave_size,
+		.xsave_used = session->xsave_used,
+		.errno_function = calls_functions(run->script) ? session->errno_function : 0,
+		.block_mask = blocked_signals(),
+		.tid = (uint64_t)run->tid,
+		.mask_known = !arch_list_has(arch->masked_waits, nr),
+	};
+
+	if (header.mask_known) {
+		struct error *error = ptrace_get_mask(run->tid, &header.old_mask);
+
+		if (error)
+			return error;
+	}
+	run->mask = header.old_mask;
+	run->mask_blocked = header.mask_known;
+	return script_encode(run->script, &header, run->block);
+}
+
+struct error *engine_run(struct call_session *session, struct engine_run *run)
+{
+	const struct placement *place = &session->place;
+	struct user_regs_struct regs = run->regs;
+	struct error *error;
+
+	ptrace_repair_eintr(session->target->process, session->target->arch, run->tid, &regs);
+	error = encode(session, run, &regs);
+	if (!error)
+		error = placement_install(session, run->tid);
+	if (!error)
+		error = placement_write_block(session, run->tid, run->block);
+	if (!error)
+		error = ptrace_set_pc(run->tid, place->code + place->detour.entry + 2);
+	if (error) {
+		ptrace_detach(run->tid, 0);
+		return error;
+	}
+	/* No handler is to begin on top of the stub's first instructions. */
+	if (run->mask_blocked)
+		error_destroy(ptrace_set_mask(run->tid, run->mask | blocked_signals()));
+	return engine_watch(session, run);
 }

@@ -43,7 +43,7 @@ static struct error *add_stub(struct seccomp_call_vec *calls, const struct arch 
 	/* i386's stub has no need of the latter two. */
 	const struct seccomp_call all[] = {
 		{ "rt_sigprocmask", nr->rt_sigprocmask, { 0, 0, 0, 8, 0, DETOUR_MAGIC }, false },
-		{ "rt_sigpending", arch->bits == 64 ? nr->rt_sigpending : -1, { 0, 8 }, false },
+		{ "rt_sigpending", arch->bits == 64 ? nr->rt_sigpending : -1, { 0, 8 }, true },
 		{ "rt_sigreturn", arch->bits == 64 ? nr->rt_sigreturn : -1, { 0 }, false },
 	};
 

@@ -149,10 +149,12 @@ static void write_outer(struct call_script *outer, const struct arch *arch,
 		.fail = CALL_FAIL_CLEANUP,
 	};
 	struct call_step end = { .op = CALL_OP_END };
-	const struct call_arg unmap[] = { CALL_ARG(memory->start), CALL_ARG(memory->size) };
+	struct call_arg unmap[] = { CALL_ARG(0), CALL_ARG(memory->size) };
 	size_t block = call_add_data(outer, inner->bytes, inner->size);
 
-	call_add_syscall(outer, arch->syscalls.mmap, 6, map, CALL_EXPECT, memory->start);
+	/* A kernel before 4.17 takes the address for a wish: what it gave instead is given back. */
+	unmap[0] = CALL_WORD(
+		call_add_syscall(outer, arch->syscalls.mmap, 6, map, CALL_EXPECT, memory->start));
 	call_add_syscall(outer, arch->syscalls.madvise, 3, advise, CALL_ANY, 0);
 	add_operation(outer, CALL_OP_COPY, CALL_ARG(memory->tls), CALL_ARG(memory->tls_from),
 		      CALL_ARG(memory->copy_size));
@@ -165,9 +167,9 @@ static void write_outer(struct call_script *outer, const struct arch *arch,
 	call_add_step(outer, &clone);
 	call_add_marker(outer);
 	call_add_step(outer, &end);
-	/* Only a clone() that failed comes here: the memory belongs to the helper. */
+	/* Only what failed before the helper began comes here: the memory belongs to it. */
 	call_add_syscall(outer, arch->syscalls.munmap, 2, unmap, CALL_ANY, 0);
-	outer->steps[outer->marker - 1].fail = outer->marker + 2;
+	outer->steps[0].fail = outer->steps[outer->marker - 1].fail = outer->marker + 2;
 }
 
 static struct error *start_helper(struct call_session *session, pid_t tid,
@@ -175,30 +177,20 @@ static struct error *start_helper(struct call_session *session, pid_t tid,
 				  const struct call_script *outer, uint64_t deadline,
 				  pid_t *helper_ret)
 {
-	struct block_header header = session_header(session, tid, regs);
 	struct call_options options = { 0 };
 	struct call_result result = { 0 };
 	struct block block;
 	struct engine_run run = {
 		.tid = tid,
+		.regs = *regs,
 		.script = outer,
 		.block = &block,
 		.options = &options,
 		.deadline = deadline,
 		.result = &result,
 	};
-	struct error *error = script_encode(outer, &header, &block);
+	struct error *error = engine_run(session, &run);
 
-	header.errno_function = 0;
-	if (!error)
-		error = placement_write_block(session, tid, &block);
-	if (!error)
-		error = ptrace_set_pc(tid, session->place.code + session->place.detour.entry + 2);
-	if (error) {
-		ptrace_detach(tid, 0);
-		return error;
-	}
-	error = engine_watch(session, &run);
 	*helper_ret = run.child;
 	if (!error && !run.child)
 		error = error_create(ERROR_BUSY, "thread %d could not start a helper thread",
@@ -245,10 +237,14 @@ struct error *helper_run(struct call_session *session, pid_t tid,
 	/* A caller that failed us on its way out takes nothing from the helper. */
 	error_destroy(error);
 	error = ptrace_wait(run.tid, 1000000, &stop);
-	if (error)
+	if (!error && stop.kind != PTRACE_STOP_TRAP && stop.kind != PTRACE_STOP_GROUP)
+		error = error_create(ERROR_BUSY, "the helper thread %d did not start",
+				     (int)run.tid);
+	if (error) {
+		/* It will, and runs in the stub. */
+		session->place.in_use = true;
 		return error;
-	if (stop.kind != PTRACE_STOP_TRAP && stop.kind != PTRACE_STOP_GROUP)
-		return error_create(ERROR_BUSY, "the helper thread %d did not start", (int)run.tid);
+	}
 	run.helper_frame = memory.frame;
 	ret->by_helper = true;
 	return engine_watch(session, &run);

@@ -310,7 +310,7 @@ static void write_zeros(struct call_session *session, uint64_t address, size_t s
 	static const uint8_t zeros[BLOCK_MAX];
 	struct error *error = write_text(session, 0, address, zeros, size);
 
-	if (error)
+	if (error && process_is_alive(session->target->process))
 		log_warn("%s: the stub stays", error->message);
 	error_destroy(error);
 }

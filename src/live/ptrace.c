@@ -6,6 +6,8 @@
 #include <signal.h>
 #include <stddef.h>
 #include <stdlib.h>
+
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -240,35 +242,124 @@ struct error *ptrace_wait(pid_t tid, uint64_t timeout_us, struct ptrace_stop *re
 	}
 }
 
+/* How long a tracer's dead tracees are left to itself. */
+#define REAP_AFTER_NS 20000000
+
+/* One by one: waiting for any of them would take the signals of those that are stopped. */
+static void reap_dead(const struct process *process)
+{
+	struct pid_vec tids = { 0 };
+	struct error *error = process_list_threads(process, &tids);
+
+	for (size_t i = 0; !error && i < tids.size; i++) {
+		struct ptrace_stop unused;
+
+		error_destroy(poll_stop(tids.data[i], &unused));
+	}
+	error_destroy(error);
+	pid_vec_deinit(&tids);
+}
+
+void ptrace_join(pthread_t tracer, const struct process *process)
+{
+	for (;;) {
+		struct timespec until;
+
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_nsec += REAP_AFTER_NS;
+		until.tv_sec += until.tv_nsec / 1000000000;
+		until.tv_nsec %= 1000000000;
+		if (pthread_timedjoin_np(tracer, NULL, &until) != ETIMEDOUT)
+			return;
+		reap_dead(process);
+	}
+}
+
+static bool is_socket(const struct process *process, int fd)
+{
+	char path[32], goal[16];
+	ssize_t length;
+
+	snprintf(path, sizeof(path), "fd/%d", fd);
+	length = readlinkat(process->dirfd, path, goal, sizeof(goal));
+	return length >= 7 && !memcmp(goal, "socket:", 7);
+}
+
 /*
  * In this stop -EINTR with orig_rax still set is the work of our interrupt: a handler would have
- * run and left orig_rax at -1. epoll_wait, sigtimedwait, semtimedop, msgrcv, and sockets with a
- * timeout end so (kernel: fs/eventpoll.c, kernel/signal.c, ipc/sem.c, net/core/sock.c).
+ * run and left orig_rax at -1. Only calls that can be made again count: close() on a network file
+ * system ends with EINTR, too, and its descriptor is gone by then.
  */
-static bool ended_by_interrupt(const struct arch *arch, const struct user_regs_struct *regs)
+static bool ended_by_interrupt(const struct process *process, const struct arch *arch,
+			       const struct user_regs_struct *regs)
 {
 	long orig = arch->bits == 32 ? (int32_t)regs->orig_rax : (long)regs->orig_rax;
 	long result = arch->bits == 32 ? (int32_t)regs->rax : (long)regs->rax;
+	int fd = (int)(arch->bits == 32 ? regs->rbx : regs->rdi);
 
-	return orig >= 0 && result == -EINTR;
+	if (orig < 0 || result != -EINTR)
+		return false;
+	return arch_list_has(arch->eintr_waits, orig) ||
+	       (arch_list_has(arch->socket_waits, orig) && is_socket(process, fd));
+}
+
+bool ptrace_is_interrupted_wait(const struct process *process, const struct arch *arch, pid_t tid,
+				const struct user_regs_struct *regs)
+{
+	struct process_status status;
+	struct error *error;
+	bool pending;
+
+	if (!ended_by_interrupt(process, arch, regs))
+		return false;
+	error = process_read_status(process, tid, &status);
+	pending = !error && (status.sig_pending & ~status.sig_blocked & status.sig_caught);
+	error_destroy(error);
+	return !pending;
+}
+
+void ptrace_restart(struct user_regs_struct *regs)
+{
+	regs->rax = regs->orig_rax;
+	regs->rip -= 2;
+	regs->orig_rax = -1;
+}
+
+struct error *ptrace_get_mask(pid_t tid, uint64_t *ret)
+{
+	return ptrace_call(PTRACE_GETSIGMASK, tid, sizeof(*ret), ret,
+			   "read the signal mask of thread");
+}
+
+struct error *ptrace_set_mask(pid_t tid, uint64_t mask)
+{
+	return ptrace_call(PTRACE_SETSIGMASK, tid, sizeof(mask), &mask,
+			   "write the signal mask of thread");
+}
+
+bool ptrace_is_fault(pid_t tid, const struct process_status *process)
+{
+	siginfo_t info = { 0 };
+	struct error *error =
+		ptrace_call(PTRACE_GETSIGINFO, tid, 0, &info, "ask for the signal of thread");
+
+	if (error) {
+		error_destroy(error);
+		return false;
+	}
+	return info.si_code > 0 || (info.si_code == SI_TKILL && (info.si_pid == process->tgid ||
+								 info.si_pid == process->ns_tid));
 }
 
 bool ptrace_repair_eintr(const struct process *process, const struct arch *arch, pid_t tid,
 			 struct user_regs_struct *regs)
 {
-	struct process_status status;
 	struct user_regs_struct repaired = *regs;
 	struct error *error;
 
-	if (!ended_by_interrupt(arch, regs))
+	if (!ptrace_is_interrupted_wait(process, arch, tid, regs))
 		return false;
-	error = process_read_status(process, tid, &status);
-	if (!error && (status.sig_pending & ~status.sig_blocked & status.sig_caught))
-		return false;
-	error_destroy(error);
-	repaired.rax = repaired.orig_rax;
-	repaired.rip -= 2;
-	repaired.orig_rax = -1;
+	ptrace_restart(&repaired);
 	error = ptrace_set_regs(tid, &repaired);
 	if (error) {
 		log_warn("%s", error->message);

@@ -172,6 +172,9 @@ struct error *script_encode(const struct call_script *script, const struct block
 	block_set(ret, arch, DETOUR_STEPS, step_word(0) * arch->word_size);
 	memcpy(ret->bytes + (size_t)DETOUR_BLOCK * arch->word_size, &header->block_mask,
 	       sizeof(header->block_mask));
+	block_set(ret, arch, DETOUR_MASK_KNOWN, header->mask_known);
+	memcpy(ret->bytes + (size_t)DETOUR_OLD_MASK * arch->word_size, &header->old_mask,
+	       sizeof(header->old_mask));
 	block_set(ret, arch, DETOUR_XSAVE_AREA, header->stack);
 	block_set(ret, arch, DETOUR_TID, header->tid);
 	for (size_t i = 0; i < script->step_count; i++)

@@ -2,6 +2,7 @@
 #ifndef SCRIPT_H
 #define SCRIPT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -16,6 +17,9 @@ struct block_header {
 	uint32_t xsave_size, xsave_used;
 	uint64_t errno_function;
 	uint64_t block_mask;
+	/* What the thread's mask is to be afterwards; else the stub finds out by itself. */
+	bool mask_known;
+	uint64_t old_mask;
 	uint64_t tid;
 	/* Only for a helper thread, which never runs the stub's entry: the top of its stack. */
 	uint64_t stack;

@@ -36,11 +36,16 @@ struct placement {
 struct unsafe_code {
 	struct code_range_vec malloc; /* the allocator, sorted by start */
 	struct code_range_vec other;  /* fork and its like */
+	struct code_range_vec system; /* all text of libc, the dynamic linker and the allocator */
 	struct address_vec restorers; /* return addresses of signal handlers */
+	/* An allocator other than libc's is there, which may call what libc's does not. */
+	bool foreign_allocator;
+	/* One is linked into a stripped executable: where its code lies cannot be told. */
+	bool hidden;
 };
 
 /* How much of a stack is searched for return addresses: more than libc's deepest path to a lock. */
-#define STACK_VIEW (16u << 10)
+#define STACK_VIEW (32u << 10)
 
 /* What unwinding said of a thread in one state; see opinion.c. */
 #define OPINION_SLOTS 64
@@ -68,6 +73,7 @@ struct call_session {
 	int lock;   /* /proc/PID, flock()ed */
 	int memory; /* /proc/PID/mem, read and write: bound to this address space */
 	uint64_t timeout_us;
+	struct process_status status; /* of the process, when the session was opened */
 	struct mapping_vec maps;
 	struct placement place;
 	struct unsafe_code unsafe;
@@ -130,9 +136,12 @@ bool thread_inside(struct call_session *session, const struct user_regs_struct *
 /* Looking no further up the stack than @end. */
 bool thread_inside_below(struct call_session *session, const struct user_regs_struct *regs,
 			 const struct code_range_vec *ranges, uint64_t end);
-/* The same for the stub itself, or for what of it comes before the block is copied. */
-bool thread_inside_stub(struct call_session *session, const struct user_regs_struct *regs);
-bool thread_before_copy(struct call_session *session, const struct user_regs_struct *regs);
+/*
+ * Whether a thread is in the stub, by its whole stack. What cannot be told (a handler on another
+ * stack, a stack that cannot be read) counts as inside.
+ */
+enum stub_presence { STUB_OUTSIDE, STUB_INSIDE, STUB_BEFORE_COPY };
+enum stub_presence stub_presence(struct call_session *session, const struct user_regs_struct *regs);
 
 /* ---- opinion.c ---- */
 
@@ -157,8 +166,12 @@ struct error *foreseen_check(struct call_session *session, pid_t tid,
 /* What a run is to watch. */
 struct engine_run {
 	pid_t tid;
+	/* As it was first stopped, and its mask, if that has been replaced since the commit. */
+	struct user_regs_struct regs;
+	bool mask_blocked;
+	uint64_t mask;
 	const struct call_script *script;
-	const struct block *block;
+	struct block *block;
 	const struct call_options *options;
 	uint64_t deadline; /* clock_us() */
 	/* A helper thread: the frame it runs in; its end is its exit. 0: a thread of the target. */
@@ -167,6 +180,12 @@ struct engine_run {
 	struct call_result *result;
 	pid_t child; /* set: the thread that a clone step began, stopped at its start */
 };
+
+/*
+ * Commits the stopped run->tid to the script, as run->regs and run->block say, and watches it;
+ * detached in any case when this returns.
+ */
+struct error *engine_run(struct call_session *session, struct engine_run *run);
 
 /*
  * Watches a committed thread (or a helper in its first stop) to the end of its script. The thread
@@ -205,8 +224,6 @@ struct error *helper_run(struct call_session *session, pid_t tid,
 /* Room for the stub and a block, and the stub in it, before any thread is stopped for the call. */
 struct error *call_place(struct call_session *session, size_t block_size);
 
-/* The header for the thread that is stopped with @regs. */
-struct block_header session_header(const struct call_session *session, pid_t tid,
-				   const struct user_regs_struct *regs);
+
 
 #endif

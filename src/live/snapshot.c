@@ -138,7 +138,7 @@ static void write_outer(struct freezer *freezer)
 		CALL_ARG(-1),
 		CALL_ARG(0),
 	};
-	const struct call_arg unmap[] = { CALL_ARG(freezer->area), CALL_ARG(AREA_SIZE) };
+	struct call_arg unmap[] = { CALL_ARG(0), CALL_ARG(AREA_SIZE) };
 	struct call_step clone = {
 		.op = CALL_OP_CLONE,
 		.function = (uint64_t)arch->syscalls.clone,
@@ -151,7 +151,9 @@ static void write_outer(struct freezer *freezer)
 	struct call_step end = { .op = CALL_OP_END };
 
 	call_begin(script, arch);
-	call_add_syscall(script, arch->syscalls.mmap, 6, map, CALL_EXPECT, freezer->area);
+	/* A kernel before 4.17 takes the address for a wish: what it gave instead is given back. */
+	unmap[0] = CALL_WORD(
+		call_add_syscall(script, arch->syscalls.mmap, 6, map, CALL_EXPECT, freezer->area));
 	add_copy(script, freezer->area + AREA_CHILD, &freezer->child);
 	add_copy(script, freezer->area + AREA_FRAME, &freezer->inner);
 	clone.fail = call_add_step(script, &clone) + 3;
@@ -159,6 +161,7 @@ static void write_outer(struct freezer *freezer)
 	call_add_marker(script);
 	call_add_step(script, &end);
 	call_add_syscall(script, arch->syscalls.munmap, 2, unmap, CALL_ANY, 0);
+	script->steps[0].fail = clone.fail;
 }
 
 static struct error *write_scripts(struct freezer *freezer)
@@ -177,59 +180,63 @@ static struct error *write_scripts(struct freezer *freezer)
 
 /* ---- in the stop ---- */
 
-static struct error *commit(struct freezer *freezer, pid_t tid, const struct user_regs_struct *regs)
-{
-	struct call_session *session = freezer->session;
-	struct block_header header = session_header(session, tid, regs);
-	struct error *error;
-
-	header.errno_function = 0;
-	error = script_encode(&freezer->outer_script, &header, &freezer->outer);
-	if (!error)
-		error = placement_install(session, tid);
-	if (!error)
-		error = placement_write_block(session, tid, &freezer->outer);
-	if (!error)
-		error = ptrace_call(
-			PTRACE_SETOPTIONS, tid, 0,
-			(void *)(uintptr_t)(PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE),
-			"set the options of thread");
-	if (!error)
-		error = ptrace_set_pc(tid, session->place.code + session->place.detour.entry + 2);
-	return error;
-}
-
 /* Sees a thread through its script; what it clones is left stopped at its start. */
-static struct error *watch(struct freezer *freezer, pid_t tid, uint64_t helper_frame,
-			   pid_t *child_ret)
+static struct error *watch(struct freezer *freezer, struct engine_run *run, pid_t *child_ret)
 {
 	static const struct call_options options;
 	struct call_result result = { 0 };
-	struct engine_run run = {
-		.tid = tid,
-		.script = helper_frame ? &freezer->inner_script : &freezer->outer_script,
-		.block = helper_frame ? &freezer->inner : &freezer->outer,
-		.options = &options,
-		.deadline = clock_us() + freezer->options.timeout_us,
-		.helper_frame = helper_frame,
-		.detach_at_marker = helper_frame != 0,
-		.result = &result,
-	};
 	struct ptrace_stop stop;
-	struct error *error = engine_watch(freezer->session, &run);
+	struct error *error;
 
-	*child_ret = run.child;
-	if (run.child)
+	run->options = &options;
+	run->deadline = clock_us() + freezer->options.timeout_us;
+	run->result = &result;
+	error = run->helper_frame ? engine_watch(freezer->session, run)
+				  : engine_run(freezer->session, run);
+	*child_ret = run->child;
+	if (run->child)
 		error_destroy(error);
 	else
 		return error ? error
 			     : error_create(ERROR_UNSUPPORTED, "process %d cannot fork now",
 					    (int)freezer->target->pid);
-	error = ptrace_wait(run.child, END_WAIT_US, &stop);
+	error = ptrace_wait(run->child, END_WAIT_US, &stop);
 	if (!error && stop.kind != PTRACE_STOP_TRAP && stop.kind != PTRACE_STOP_GROUP)
 		error = error_create(ERROR_BUSY, "the copy of %d did not stop at its start",
 				     (int)freezer->target->pid);
 	return error;
+}
+
+/* The stopped thread starts the helper, the helper the fork. Both have been let go afterwards. */
+static struct error *fork_by(struct freezer *freezer, pid_t tid,
+			     const struct user_regs_struct *regs)
+{
+	struct engine_run caller = {
+		.tid = tid,
+		.regs = *regs,
+		.script = &freezer->outer_script,
+		.block = &freezer->outer,
+	};
+	struct engine_run helper = {
+		.script = &freezer->inner_script,
+		.block = &freezer->inner,
+		.helper_frame = freezer->area + AREA_FRAME,
+		.detach_at_marker = true,
+	};
+	struct error *error =
+		ptrace_call(PTRACE_SETOPTIONS, tid, 0,
+			    (void *)(uintptr_t)(PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE),
+			    "set the options of thread");
+
+	if (error) {
+		ptrace_detach(tid, 0);
+		return error;
+	}
+	error = watch(freezer, &caller, &freezer->helper);
+	if (error)
+		return error;
+	helper.tid = freezer->helper;
+	return watch(freezer, &helper, &freezer->fork);
 }
 
 static bool use_thread(void *data, pid_t tid, struct user_regs_struct *regs)
@@ -239,7 +246,6 @@ static bool use_thread(void *data, pid_t tid, struct user_regs_struct *regs)
 	struct process_status status;
 	struct error *error = process_read_status(session->target->process, tid, &status);
 
-	ptrace_repair_eintr(session->target->process, session->target->arch, tid, regs);
 	if (!error && status.seccomp == 2)
 		error = foreseen_check(session, tid, &freezer->inner_script,
 				       &(struct call_options){ 0 }, true);
@@ -250,15 +256,7 @@ static bool use_thread(void *data, pid_t tid, struct user_regs_struct *regs)
 	}
 	if (!victim_fits(session, tid, regs, FIT_FOR_SYSCALLS, 0))
 		return false;
-	error = commit(freezer, tid, regs);
-	if (error) {
-		ptrace_detach(tid, 0);
-	} else {
-		error = watch(freezer, tid, 0, &freezer->helper);
-		if (!error)
-			error = watch(freezer, freezer->helper, freezer->area + AREA_FRAME,
-				      &freezer->fork);
-	}
+	error = fork_by(freezer, tid, regs);
 	error_destroy(freezer->fork_error);
 	freezer->fork_error = error;
 	return true;

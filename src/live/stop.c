@@ -551,9 +551,8 @@ static struct error *start_stopper(struct stopper *stopper)
 	pthread_attr_destroy(&attributes);
 	if (errnum)
 		return error_errno(ERROR_FAILED, errnum, "cannot start a thread");
-	pthread_join(thread, NULL);
-	/* pthread_join() returns a little before the kernel detaches what the thread still traces.
-	 */
+	ptrace_join(thread, stopper->target->process);
+	/* It returns a little before the kernel detaches what the thread still traces. */
 	for (unsigned i = 0; i < 1000 && tgkill(getpid(), stopper->tracer, 0) == 0; i++)
 		usleep(100);
 	return NULL;

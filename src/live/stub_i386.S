@@ -33,6 +33,8 @@ detour_i386_entry:
 	andl	$~0x40500, (%esp)
 	popfl
 	call	parameters
+	/* Return addresses into the stub must not stay behind: they would pass for a thread in it. */
+	movl	$0, -4(%esp)
 	mov	32(%ebx), %eax
 	mov	(%esi,%eax), %eax
 	mov	%eax, 40(%ebx)
@@ -65,12 +67,20 @@ detour_i386_copied:
 	xor	%ebx, %ebx		/* SIG_BLOCK */
 	lea	W(DETOUR_BLOCK)(%ebp), %ecx
 	lea	W(DETOUR_OLD_MASK)(%ebp), %edx
-	call	set_mask
+	cmpl	$0, W(DETOUR_MASK_KNOWN)(%ebp)
+	je	1f
+	lea	W(DETOUR_PENDING)(%ebp), %edx
+1:	call	set_mask
 
+	/* From here on an abort finds a step to come from. */
+	mov	%ebp, %esi
+	add	W(DETOUR_STEPS)(%ebp), %esi
+	mov	%esi, W(DETOUR_STEP)(%ebp)
 	mov	W(DETOUR_ERRNO_FN)(%ebp), %eax
 	test	%eax, %eax
 	jz	1f
 	call	*%eax
+	movl	$0, -4(%esp)
 	mov	%eax, W(DETOUR_ERRNO_PLACE)(%ebp)
 	mov	(%eax), %eax
 	mov	%eax, W(DETOUR_ERRNO)(%ebp)
@@ -153,6 +163,7 @@ function:
 	rep movsl
 	pop	%esi
 	call	*4(%esi)
+	movl	$0, -4(%esp)
 	add	$32, %esp
 	jmp	done
 

@@ -103,23 +103,30 @@ detour_x86_64_copied:
 	movl	$0x1f80, (%rsp)
 	ldmxcsr	(%rsp)
 
-	mov	$14, %eax		/* rt_sigprocmask */
-	xor	%edi, %edi		/* SIG_BLOCK */
+	xor	%edi, %edi		/* rt_sigprocmask(SIG_BLOCK ...) */
 	lea	W(DETOUR_BLOCK)(%rbx), %rsi
 	lea	W(DETOUR_OLD_MASK)(%rbx), %rdx
+	lea	W(DETOUR_PENDING)(%rbx), %rax
+	cmpl	$0, W(DETOUR_MASK_KNOWN)(%rbx)
+	cmovne	%rax, %rdx
+	mov	$14, %eax
 	mov	$8, %r10d
 	syscall
 
+	/* From here on an abort finds a step to come from. */
+	mov	%rbx, %r15
+	add	W(DETOUR_STEPS)(%rbx), %r15
+	mov	%r15, W(DETOUR_STEP)(%rbx)
 	mov	W(DETOUR_ERRNO_FN)(%rbx), %rax
 	test	%rax, %rax
 	jz	1f
 	call	*%rax
+	/* Return addresses into the stub must not stay behind: they would pass for a thread in it. */
+	movq	$0, -8(%rsp)
 	mov	%rax, W(DETOUR_ERRNO_PLACE)(%rbx)
 	mov	(%rax), %eax
 	mov	%rax, W(DETOUR_ERRNO)(%rbx)
-1:	mov	%rbx, %r15
-	add	W(DETOUR_STEPS)(%rbx), %r15
-
+1:
 	/* One step: r15. */
 next:	mov	%r15, W(DETOUR_STEP)(%rbx)
 	mov	(%r15), %r14d
@@ -183,6 +190,7 @@ function:
 	mov	%rax, %r11
 	xor	%eax, %eax
 	call	*%r11
+	movq	$0, -8(%rsp)
 	jmp	done
 
 system_call:
@@ -226,8 +234,8 @@ finish:	mov	W(DETOUR_ERRNO_PLACE)(%rbx), %rcx
 	mov	W(DETOUR_XSAVE_AREA)(%rbx), %r12
 
 	/*
-	 * glibc cancels a thread by signal 32, whose handler unwinds the stack from where the signal
-	 * hits: that must not be in here. If one waits for the mask to open, the mask and the program
+	 * glibc cancels a thread by signal 32, musl by 33, and the handler unwinds the stack from
+	 * where the signal hits, or goes by that place: it must not be in here. If one waits for the mask to open, the mask and the program
 	 * counter have to change together, as rt_sigreturn does it. It is not the general way out
 	 * because it forgets how to restart nanosleep or poll.
 	 */
@@ -238,8 +246,9 @@ finish:	mov	W(DETOUR_ERRNO_PLACE)(%rbx), %rcx
 	mov	W(DETOUR_OLD_MASK)(%rbx), %rax
 	not	%rax
 	and	W(DETOUR_PENDING)(%rbx), %rax
-	bt	$31, %rax
-	jc	cancelled
+	shr	$31, %rax
+	test	$3, %al
+	jnz	cancelled
 
 	mov	W(DETOUR_XSAVE_LOW)(%rbx), %eax
 	mov	W(DETOUR_XSAVE_HIGH)(%rbx), %edx

@@ -14,14 +14,39 @@
 
 /* What an allocator exports; with its static functions it is one stretch of text. */
 static const char *const malloc_family[] = {
-	"malloc",	"free",		 "calloc",	   "realloc",
-	"memalign",	"aligned_alloc", "posix_memalign", "valloc",
-	"pvalloc",	"malloc_trim",	 "malloc_info",	   "malloc_stats",
-	"mallinfo",	"mallinfo2",	 "mallopt",	   "malloc_usable_size",
-	"_int_malloc",	"_int_free",	 "sysmalloc",	   "malloc_consolidate",
-	"_int_realloc", "mtrim",	 "systrim",	   "unlink_chunk",
-	"je_malloc",	"je_free",	 "je_mallctl",	   "mi_malloc",
-	"mi_free",	"tc_malloc",	 "tc_free",
+	"malloc",   "free",	     "calloc",	    "realloc",
+	"memalign", "aligned_alloc", "valloc",	    "posix_memalign",
+	"pvalloc",  "malloc_trim",   "malloc_info", "malloc_stats",
+	"mallinfo", "mallinfo2",     "mallopt",	    "malloc_usable_size",
+};
+
+/* An allocator that can be part of an executable: how the names of its functions begin. */
+struct embedded {
+	const char *mark; /* the function that says that it is there */
+	uint64_t reach;	  /* no function of it lies further from that one */
+	const char *const *prefixes;
+};
+
+static const char *const glibc_prefixes[] = {
+	"malloc",    "__malloc", "__libc_malloc",  "__libc_free",   "__libc_calloc",
+	"_int_",     "ptmalloc", "__libc_realloc", "_mid_memalign", "__posix_memalign",
+	"sysmalloc", "systrim",	 "mtrim",	   "munmap_chunk",  "mremap_chunk",
+	"arena_get", "new_heap", "heap_trim",	   "detach_arena",  "unlink_chunk",
+	"tcache_",   NULL,
+};
+static const char *const jemalloc_prefixes[] = { "je_", "_rjem_", NULL };
+static const char *const tcmalloc_prefixes[] = { "tc_", "_ZN8tcmalloc", NULL };
+static const char *const mimalloc_prefixes[] = { "mi_", "_mi_", NULL };
+
+/* glibc's malloc.o has 20 KiB of text; the others are the size of a library. */
+static const struct embedded embedded_allocators[] = {
+	{ "je_malloc", 1 << 20, jemalloc_prefixes },
+	{ "_rjem_malloc", 1 << 20, jemalloc_prefixes },
+	{ "je_mallctl", 1 << 20, jemalloc_prefixes },
+	{ "_rjem_mallctl", 1 << 20, jemalloc_prefixes },
+	{ "tc_malloc", 1 << 20, tcmalloc_prefixes },
+	{ "mi_malloc", 1 << 20, mimalloc_prefixes },
+	{ "_int_malloc", 32 << 10, glibc_prefixes },
 };
 
 /* They hold the allocator's locks without being part of it, or leave a state only they repair. */
@@ -32,8 +57,11 @@ static const char *const lock_holders[] = {
 
 #define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
 
-/* Larger than any allocator's text: names that lie further apart are not one allocator. */
+/* Larger than any allocator's text: what lies further from its malloc() is not part of it. */
 #define ALLOCATOR_TEXT_MAX (512 << 10)
+
+/* With fewer functions than this to be seen, most of an allocator is hidden. */
+#define ALLOCATOR_FUNCTIONS_MIN 12
 
 static struct error *add_range(struct code_range_vec *ranges, uint64_t start, uint64_t end)
 {
@@ -85,6 +113,64 @@ static struct error *add_family(struct target *target, struct module *module,
 	return add_range(ranges, start, end);
 }
 
+/* The functions of an allocator around its mark. */
+struct cluster {
+	const struct embedded *allocator;
+	uint64_t anchor, start, end;
+	unsigned count;
+};
+
+static bool visit_cluster(const char *name, const struct elf_symbol *symbol, void *data)
+{
+	struct cluster *cluster = data;
+	uint64_t distance = symbol->address > cluster->anchor ? symbol->address - cluster->anchor
+							      : cluster->anchor - symbol->address;
+
+	if (symbol->type != STT_FUNC || distance > cluster->allocator->reach)
+		return true;
+	for (const char *const *prefix = cluster->allocator->prefixes; *prefix; prefix++) {
+		if (strncmp(name, *prefix, strlen(*prefix)))
+			continue;
+		cluster->start = min_u64(cluster->start, symbol->address);
+		cluster->end = max_u64(cluster->end, symbol->address + max_u64(symbol->size, 1));
+		cluster->count++;
+		break;
+	}
+	return true;
+}
+
+/*
+ * The allocators that are linked into an executable, by their symbols. In a stripped one their
+ * static functions cannot be told from the program: unsafe->hidden.
+ */
+static struct error *add_embedded(struct target *target, struct module *module,
+				  struct unsafe_code *unsafe)
+{
+	struct elf_symbol symbol;
+	bool found = false;
+
+	for (size_t i = 0; i < ARRAY_SIZE(embedded_allocators); i++) {
+		struct cluster cluster = { &embedded_allocators[i], 0, UINT64_MAX, 0, 0 };
+		struct error *error;
+
+		if (!module_symbol(target, module, cluster.allocator->mark, &symbol) ||
+		    symbol.type != STT_FUNC)
+			continue;
+		cluster.anchor = symbol.address;
+		error = module_each_symbol(target, module, visit_cluster, &cluster);
+		if (!error)
+			error = add_range(&unsafe->malloc, cluster.start, cluster.end);
+		if (error)
+			return error;
+		found = true;
+		unsafe->hidden |= cluster.count < ALLOCATOR_FUNCTIONS_MIN;
+	}
+	if (!found && module_symbol(target, module, "malloc", &symbol) && symbol.type == STT_FUNC)
+		unsafe->hidden = found = true;
+	unsafe->foreign_allocator |= found;
+	return NULL;
+}
+
 /* All text of a library that is nothing but an allocator. */
 static struct error *add_text(const struct module *module, const struct mapping_vec *maps,
 			      struct code_range_vec *ranges)
@@ -102,14 +188,27 @@ static struct error *add_text(const struct module *module, const struct mapping_
 	return NULL;
 }
 
-static bool is_allocator_library(const struct module *module)
+static const char *file_name(const struct module *module)
 {
-	static const char *const names[] = { "jemalloc", "tcmalloc", "mimalloc", "hoard",
-					     "snmalloc", "rpmalloc", "scudo" };
 	const char *name = strrchr(module->path, '/');
 
-	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
-		if (strstr(name ? name : module->path, names[i]))
+	return name ? name + 1 : module->path;
+}
+
+static bool is_dynamic_linker(const struct module *module)
+{
+	return !strncmp(file_name(module), "ld-", 3) || !strncmp(file_name(module), "ld.", 3);
+}
+
+/* A library that serves malloc(), or wraps it, whatever its name. */
+static bool defines_malloc(struct target *target, struct module *module)
+{
+	static const char *const marks[] = { "malloc", "je_malloc", "_rjem_malloc", "tc_malloc",
+					     "mi_malloc" };
+	struct elf_symbol symbol;
+
+	for (size_t i = 0; i < ARRAY_SIZE(marks); i++)
+		if (module_symbol(target, module, marks[i], &symbol))
 			return true;
 	return false;
 }
@@ -189,6 +288,31 @@ static struct error *add_lock_holders(struct target *target, struct module *modu
 	return error;
 }
 
+static struct error *add_module(struct target *target, struct module *module,
+				const struct mapping_vec *maps, const struct libc *libc,
+				struct unsafe_code *unsafe)
+{
+	struct error *error = NULL;
+
+	if (module == libc->module && !module->is_exe) {
+		error = add_family(target, module, &unsafe->malloc);
+		if (!error)
+			error = add_text(module, maps, &unsafe->system);
+	} else if (module->is_exe) {
+		error = add_embedded(target, module, unsafe);
+	} else if (is_dynamic_linker(module)) {
+		error = add_text(module, maps, &unsafe->system);
+	} else if (defines_malloc(target, module)) {
+		unsafe->foreign_allocator = true;
+		error = add_text(module, maps, &unsafe->malloc);
+		if (!error)
+			error = add_text(module, maps, &unsafe->system);
+	}
+	if (!error && (module == libc->module || module->is_exe || is_dynamic_linker(module)))
+		error = add_lock_holders(target, module, &unsafe->other);
+	return error;
+}
+
 struct error *unsafe_code_find(struct target *target, const struct mapping_vec *maps,
 			       struct unsafe_code *ret)
 {
@@ -198,18 +322,12 @@ struct error *unsafe_code_find(struct target *target, const struct mapping_vec *
 
 	if (!error)
 		error = target_libc(target, &libc);
-	for (size_t i = 0; !error && i < modules->size; i++) {
-		struct module *module = &modules->data[i];
-
-		if (module->is_vdso)
-			continue;
-		if (is_allocator_library(module))
-			error = add_text(module, maps, &ret->malloc);
-		else if (module == libc.module || module->is_exe)
-			error = add_family(target, module, &ret->malloc);
-		if (!error && (module == libc.module || module->is_exe))
-			error = add_lock_holders(target, module, &ret->other);
-	}
+	for (size_t i = 0; !error && i < modules->size; i++)
+		if (!modules->data[i].is_vdso)
+			error = add_module(target, &modules->data[i], maps, &libc, ret);
+	/* A static program's own code and libc's are one: none of it is surely harmless. */
+	if (!error && libc.module && libc.module->is_exe)
+		error = add_text(libc.module, maps, &ret->system);
 	if (!error)
 		error = find_restorers(target, maps, &libc, &ret->restorers);
 	return error;
@@ -219,6 +337,7 @@ void unsafe_code_deinit(struct unsafe_code *unsafe)
 {
 	code_range_vec_deinit(&unsafe->malloc);
 	code_range_vec_deinit(&unsafe->other);
+	code_range_vec_deinit(&unsafe->system);
 	address_vec_deinit(&unsafe->restorers);
 }
 

@@ -19,6 +19,8 @@
 #define PTRACE_GET_RSEQ_CONFIGURATION 0x420f
 #endif
 
+#define PTRACE_GET_SYSCALL_USER_DISPATCH 0x4211
+
 struct rseq_configuration {
 	uint64_t pointer;
 	uint32_t size, signature, flags, pad;
@@ -42,27 +44,6 @@ static bool unfit(struct call_session *session, pid_t tid, const char *format, .
 
 enum rank { RANK_BLOCKED, RANK_BLOCKED_LEADER, RANK_RUNNING, RANK_EINTR, RANK_NEVER };
 
-static bool ends_with_eintr(const struct arch_syscalls *nr, long number)
-{
-	const int waits[] = { nr->epoll_wait,
-			      nr->epoll_pwait,
-			      nr->epoll_pwait2,
-			      nr->rt_sigtimedwait,
-			      nr->rt_sigtimedwait_time64,
-			      nr->semop,
-			      nr->semtimedop,
-			      nr->semtimedop_time64,
-			      nr->msgsnd,
-			      nr->msgrcv,
-			      nr->io_getevents,
-			      nr->ipc };
-
-	for (size_t i = 0; i < sizeof(waits) / sizeof(waits[0]); i++)
-		if (waits[i] >= 0 && waits[i] == number)
-			return true;
-	return false;
-}
-
 static enum rank rank_of(struct call_session *session, pid_t tid)
 {
 	const struct arch_syscalls *nr = &session->target->arch->syscalls;
@@ -73,12 +54,13 @@ static enum rank rank_of(struct call_session *session, pid_t tid)
 		error_destroy(error);
 		return RANK_RUNNING;
 	}
-	/* A vfork() parent cannot be stopped before its child lets go. */
-	if (!state.running && state.nr >= 0 && state.nr == nr->vfork)
-		return RANK_NEVER;
 	if (state.running)
 		return RANK_RUNNING;
-	if (ends_with_eintr(nr, state.nr))
+	/* The parent of a vfork() cannot be stopped before its child lets go. */
+	if (state.nr >= 0 &&
+	    (state.nr == nr->vfork || state.nr == nr->clone || state.nr == nr->clone3))
+		return RANK_NEVER;
+	if (arch_list_has(session->target->arch->eintr_waits, state.nr))
 		return RANK_EINTR;
 	return tid == session->target->pid ? RANK_BLOCKED_LEADER : RANK_BLOCKED;
 }
@@ -149,10 +131,11 @@ static bool scan_stack(struct call_session *session, stack_test *test, const voi
 	return false;
 }
 
+/* A call that is the last instruction of its function returns to the function's end. */
 static bool word_in_ranges(struct call_session *session, uint64_t address, uint64_t word,
 			   const void *data)
 {
-	return code_ranges_hold(data, word);
+	return code_ranges_hold(data, word - 1);
 }
 
 /* By the stack as it was read last. */
@@ -161,15 +144,6 @@ static bool seen_inside(struct call_session *session, const struct user_regs_str
 {
 	return code_ranges_hold(ranges, session->target->arch->pc(regs)) ||
 	       (ranges->size && scan_stack(session, word_in_ranges, ranges));
-}
-
-static bool seen_in(struct call_session *session, const struct user_regs_struct *regs,
-		    uint64_t start, uint64_t end)
-{
-	struct code_range range = { start, end };
-	const struct code_range_vec ranges = { .data = &range, .size = 1 };
-
-	return seen_inside(session, regs, &ranges);
 }
 
 bool thread_inside(struct call_session *session, const struct user_regs_struct *regs,
@@ -189,75 +163,131 @@ bool thread_inside_below(struct call_session *session, const struct user_regs_st
 	return seen_inside(session, regs, ranges);
 }
 
-bool thread_inside_stub(struct call_session *session, const struct user_regs_struct *regs)
-{
-	const struct placement *place = &session->place;
+/* A whole stack is looked through as far as this. */
+#define WHOLE_STACK_MAX (64u << 20)
 
-	read_stack(session, regs);
-	return seen_in(session, regs, place->code, place->code + place->detour.size);
+/* Looks for words between @start and @end in [from, to) of the stack; true also if unreadable. */
+static bool stack_has(struct call_session *session, uint64_t from, uint64_t to, uint64_t start,
+		      uint64_t end)
+{
+	struct stack_view *view = &session->view;
+	unsigned word = session->target->arch->word_size;
+
+	for (uint64_t at = from; at < to; at += view->size) {
+		struct error *error;
+
+		view->start = at;
+		view->size = min_u64(sizeof(view->bytes), to - at);
+		error = target_read(session->target, at, view->bytes, view->size);
+		view->readable = !error;
+		if (error) {
+			error_destroy(error);
+			return true;
+		}
+		for (size_t i = 0; i + word <= view->size; i += word) {
+			uint64_t value = load_word(view->bytes + i, word);
+
+			if (value >= start && value < end)
+				return true;
+		}
+	}
+	return false;
 }
 
-bool thread_before_copy(struct call_session *session, const struct user_regs_struct *regs)
-{
-	const struct placement *place = &session->place;
-
-	read_stack(session, regs);
-	return seen_in(session, regs, place->code, place->code + place->detour.copied);
-}
-
-/*
- * The word at @address is where a signal handler returns to: is the frame around it one whose
- * handler runs on an alternate stack that holds the stack pointer @data? How much of such a stack
- * is free cannot be seen from its mapping. (Linux arch/x86/include/asm/sigframe.h.)
- */
-static bool on_signal_stack(struct call_session *session, uint64_t address, uint64_t word,
-			    const void *data)
+enum stub_presence stub_presence(struct call_session *session, const struct user_regs_struct *regs)
 {
 	const struct arch *arch = session->target->arch;
-	/* pretcode, then (i386: signal, two pointers, siginfo) ucontext: flags, link, stack. */
-	uint64_t stack = address + (arch->bits == 64 ? 8 + 16 : 16 + 128 + 8);
-	uint64_t sp = *(const uint64_t *)data, start = 0, size = 0;
+	const struct placement *place = &session->place;
+	uint64_t copied = place->code + place->detour.copied;
+	uint64_t end = place->code + place->detour.size;
+	uint64_t pc = arch->pc(regs), tp = arch->thread_pointer(regs);
+	uint64_t sp = round_up(arch->sp(regs), arch->word_size);
+	const struct mapping *mapping = mappings_find(&session->maps, sp);
+
+	if (pc >= place->code && pc < end)
+		return pc < copied ? STUB_BEFORE_COPY : STUB_INSIDE;
+	/* On a signal's or a coroutine's stack: what lies on the thread's own is not seen. */
+	if (!mapping || mapping->end - sp > WHOLE_STACK_MAX ||
+	    (strcmp(mapping->path, "[stack]") && arch->bits == 64 &&
+	     (tp < sp || tp >= mapping->end)))
+		return STUB_INSIDE;
+	if (!stack_has(session, sp, mapping->end, place->code, end))
+		return STUB_OUTSIDE;
+	return stack_has(session, sp, mapping->end, place->code, copied) ? STUB_BEFORE_COPY
+									 : STUB_INSIDE;
+}
+
+/* What begins a ucontext. (Linux include/uapi/asm-generic/ucontext.h.) */
+struct signal_context {
+	uint64_t flags, link, stack, stack_flags, stack_size;
+};
+
+/*
+ * Whether the word at @address is where a signal handler returns to, with around it what the kernel
+ * writes there; else it is stale. (Linux arch/x86/include/asm/sigframe.h.)
+ */
+static bool read_signal_frame(struct call_session *session, uint64_t address, uint64_t word,
+			      struct signal_context *ret)
+{
+	unsigned size = session->target->arch->word_size;
+	/* pretcode, then (i386: signal, two pointers, siginfo) ucontext. */
+	uint64_t context = address + (size == 8 ? 8 : 16 + 128);
 	bool is_restorer = false;
+	uint8_t bytes[5 * 8];
 	struct error *error;
 
 	vec_for_each (restorer, &session->unsafe.restorers)
 		is_restorer |= word == *restorer;
 	if (!is_restorer)
 		return false;
-	error = target_read_word(session->target, stack, &start);
-	if (!error)
-		error = target_read_word(session->target, stack + 2 * arch->word_size, &size);
+	error = target_read(session->target, context, bytes, (size_t)5 * size);
 	if (error) {
 		error_destroy(error);
-		return true;
+		return false;
 	}
-	return sp >= start && sp < start + size;
+	*ret = (struct signal_context){
+		load_word(bytes, size),
+		load_word(bytes + size, size),
+		load_word(bytes + 2 * size, size),
+		load_word(bytes + 3 * size, size),
+		load_word(bytes + 4 * size, size),
+	};
+	/* UC_FP_XSTATE, UC_SIGCONTEXT_SS, UC_STRICT_RESTORE_SS. */
+	return ret->flags <= 7 && ret->link == 0;
 }
 
-static uint64_t stack_limit(const struct call_session *session)
+static bool in_signal_handler(struct call_session *session, uint64_t address, uint64_t word,
+			      const void *data)
 {
-	char *text, *line;
-	uint64_t limit = 8 << 20;
-	struct error *error = read_file_at(session->target->process->dirfd, "limits", &text, NULL);
+	struct signal_context context;
 
-	if (error) {
-		error_destroy(error);
-		return limit;
-	}
-	line = strstr(text, "Max stack size");
-	if (line)
-		limit = strncmp(line + 14 + strspn(line + 14, " "), "unlimited", 9)
-				? strtoull(line + 14, NULL, 10)
-				: UINT64_MAX;
-	free(text);
-	return limit;
+	/* i386 has another, older frame, too: there the word alone has to do. */
+	if (session->target->arch->bits == 32)
+		vec_for_each (restorer, &session->unsafe.restorers)
+			if (word == *restorer)
+				return true;
+	return read_signal_frame(session, address, word, &context);
+}
+
+/*
+ * A handler on an alternate stack that holds the stack pointer @data: how much of such a stack is
+ * free cannot be seen from its mapping.
+ */
+static bool on_signal_stack(struct call_session *session, uint64_t address, uint64_t word,
+			    const void *data)
+{
+	uint64_t sp = *(const uint64_t *)data;
+	struct signal_context context;
+
+	return read_signal_frame(session, address, word, &context) && sp >= context.stack &&
+	       sp - context.stack < context.stack_size;
 }
 
 /* How far the main thread's stack may still grow below @sp. */
 static uint64_t main_stack_room(struct call_session *session, const struct mapping *stack,
 				uint64_t sp)
 {
-	uint64_t limit = stack_limit(session);
+	uint64_t limit = process_limit(session->target->process, "Max stack size");
 	uint64_t lowest = limit < stack->end ? stack->end - limit : 0;
 
 	if (stack > session->maps.data)
@@ -345,6 +375,29 @@ static bool in_restartable_sequence(struct call_session *session, pid_t tid, uin
 	return section && pc - description[1] < description[2];
 }
 
+/*
+ * Whether it runs code of the program or of a library that libc calls only by the program's wish:
+ * then it may call anything, whatever return addresses lie on its stack, unless a signal handler
+ * interrupted something. A busy thread never stands at the same place twice: the unwinder's word,
+ * which comes later, is no help there.
+ */
+static bool runs_program(struct call_session *session, const struct user_regs_struct *regs)
+{
+	static const char *const system[] = { "/libc.", "/libc-",    "/libpthread", "/ld-",
+					      "/ld.",	"/libgcc_s", "/libdl",	    "/librt" };
+	const struct module *module;
+
+	if (session->unsafe.foreign_allocator)
+		return false;
+	module = target_module_at(session->target, session->target->arch->pc(regs));
+	if (!module || module->is_vdso)
+		return false;
+	for (size_t i = 0; i < sizeof(system) / sizeof(system[0]); i++)
+		if (strstr(module->path, system[i]))
+			return false;
+	return !scan_stack(session, in_signal_handler, NULL);
+}
+
 /* Neither in the allocator nor in what holds its locks, by the scan or by the unwinder's word. */
 static bool is_outside(struct call_session *session, pid_t tid, const struct user_regs_struct *regs,
 		       enum fitness_power power)
@@ -354,12 +407,37 @@ static bool is_outside(struct call_session *session, pid_t tid, const struct use
 	bool in_malloc = power == FIT_FOR_MALLOC && seen_inside(session, regs, &unsafe->malloc);
 	bool in_other = seen_inside(session, regs, &unsafe->other);
 
-	if ((!in_malloc && !in_other) || opinion_clears(session, tid, regs))
+	if ((!in_malloc && !in_other) || runs_program(session, regs) ||
+	    opinion_clears(session, tid, regs))
 		return true;
 	if (!code_ranges_hold(&unsafe->malloc, pc) && !code_ranges_hold(&unsafe->other, pc))
 		opinion_ask(session, tid, regs);
 	return unfit(session, tid, "is in %s",
 		     in_malloc ? "the allocator" : "fork, the dynamic linker, or on its way out");
+}
+
+/* Reads the stack that all that follows judges by. */
+static bool seen_inside_stub(struct call_session *session, const struct user_regs_struct *regs)
+{
+	const struct placement *place = &session->place;
+	struct code_range range = { place->code, place->code + place->detour.size };
+	const struct code_range_vec stub = { .data = &range, .size = 1 };
+
+	return thread_inside(session, regs, &stub);
+}
+
+/* Wine and its like: the stub's system calls would end up in the program (Linux 5.11, 6.4). */
+static bool has_syscall_dispatch(pid_t tid)
+{
+	struct {
+		uint64_t mode, selector, offset, length;
+	} configuration = { 0 };
+	struct error *error =
+		ptrace_call(PTRACE_GET_SYSCALL_USER_DISPATCH, tid, sizeof(configuration),
+			    &configuration, "read the system call dispatch of thread");
+
+	error_destroy(error);
+	return !error && configuration.mode != 0;
 }
 
 bool victim_fits(struct call_session *session, pid_t tid, const struct user_regs_struct *regs,
@@ -371,9 +449,10 @@ bool victim_fits(struct call_session *session, pid_t tid, const struct user_regs
 
 	if (is_compat != (arch->bits == 32))
 		return unfit(session, tid, "runs code of another word size");
-	/* Reads the stack that all that follows judges by. */
-	if (thread_inside_stub(session, regs))
+	if (seen_inside_stub(session, regs))
 		return unfit(session, tid, "is still in an earlier call");
+	if (has_syscall_dispatch(tid))
+		return unfit(session, tid, "has its system calls dispatched to itself");
 	stack_needed += STUB_STACK;
 	room = stack_room(session, regs, stack_needed);
 	if (room < stack_needed)

@@ -487,3 +487,17 @@ int process_last_cpu(const struct process *process, pid_t tid)
 	snprintf(path, sizeof(path), "task/%d/stat", (int)tid);
 	return read_stat_field(process->dirfd, path, 39, &cpu) && cpu < INT_MAX ? (int)cpu : -1;
 }
+
+uint64_t process_limit(const struct process *process, const char *name)
+{
+	cleanup(free) char *text = NULL;
+	struct error *error = read_file_at(process->dirfd, "limits", &text, NULL);
+	char *line = error ? NULL : strstr(text, name), *end;
+	uint64_t limit;
+
+	error_destroy(error);
+	if (!line)
+		return UINT64_MAX;
+	limit = strtoull(line + strlen(name), &end, 10);
+	return end == line + strlen(name) ? UINT64_MAX : limit;
+}

@@ -4,11 +4,14 @@
 state.py PID [--threads-vary]
 
 Stopped threads, the tracer, the threads, and every executable mapping with a hash of the bytes as
-they stand in memory. Running, sleeping and waiting are one state: which of them is chance.
+they stand in memory: its code, and the padding behind that in the last page, where a killed
+memprobe may leave its stub. Running, sleeping and waiting are one state: which of them is chance.
 """
 import hashlib
 import os
+import struct
 import sys
+import time
 
 
 def field(text, name):
@@ -18,7 +21,43 @@ def field(text, name):
     return "?"
 
 
-def main():
+def code_size(image, offset, size):
+    """How much of a mapping of the ELF file's bytes from offset on is code; the rest is padding."""
+    if image[:4] != b"\x7fELF":
+        return size
+    wide = image[4] == 2
+    at, entry, count = (
+        (struct.unpack_from("<Q", image, 32)[0], *struct.unpack_from("<HH", image, 54))
+        if wide
+        else (struct.unpack_from("<I", image, 28)[0], *struct.unpack_from("<HH", image, 42))
+    )
+    for i in range(count):
+        kind, place, length, flags = (
+            (lambda p: (p[0], p[2], p[5], p[1]))(struct.unpack_from("<IIQQQQQQ", image, at + i * entry))
+            if wide
+            else (lambda p: (p[0], p[1], p[4], p[6]))(struct.unpack_from("<IIIIIIII", image, at + i * entry))
+        )
+        if kind == 1 and flags & 1 and place & ~4095 == offset:
+            return min(size, place + length - offset)
+    return size
+
+
+def read_image(root, start, memory, path, size):
+    if path == ["[vdso]"]:
+        memory.seek(start)
+        return memory.read(size)
+    try:
+        with open(f"{root}/root{path[0]}", "rb") as file:
+            return file.read(4096)
+    except (OSError, IndexError):
+        return b""
+
+
+def digest_of(data):
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def look(print):
     pid = sys.argv[1]
     vary = "--threads-vary" in sys.argv[2:]
     root = f"/proc/{pid}"
@@ -42,15 +81,33 @@ def main():
         maps = file.read().splitlines()
     with open(f"{root}/mem", "rb", buffering=0) as memory:
         for line in maps:
-            span, perms, _, _, inode, *path = line.split(None, 5)
+            span, perms, offset, _, inode, *path = line.split(None, 5)
             if "x" not in perms or "[vsyscall]" in path:
                 continue
             start, end = (int(part, 16) for part in span.split("-"))
-            digest = "anonymous"  # code that the program itself writes, e.g. a JIT's
-            if inode != "0" or "w" not in perms:
-                memory.seek(start)
-                digest = hashlib.sha256(memory.read(end - start)).hexdigest()[:16]
-            print("code", span, perms, digest, *[part.encode(errors="replace") for part in path])
+            names = [part.encode(errors="replace") for part in path]
+            if inode == "0" and "w" in perms:  # code that the program writes, e.g. a JIT's
+                print("code", span, perms, "anonymous", *names)
+                continue
+            memory.seek(start)
+            data = memory.read(end - start)
+            size = code_size(read_image(root, start, memory, path, end - start), int(offset, 16), len(data))
+            print("code", span, perms, digest_of(data[:size]), *names)
+            print("padding", span, digest_of(data[size:]))
+
+
+def main():
+    # An execve() in between has the process without memory for an instant.
+    for attempt in range(50):
+        try:
+            lines = []
+            look(lambda *words: lines.append(" ".join(map(str, words))))
+            print("\n".join(lines))
+            return
+        except (OSError, ValueError):
+            if attempt == 49:
+                raise
+            time.sleep(0.002)
 
 
 main()

@@ -1,0 +1,12 @@
+# `make bench`: memprobe beside gdb, pmap and what the kernel alone takes (tests/bench/bench.py).
+
+BENCH_PROGRAMS := $(BUILD)/tests/bench/heartbeat $(BUILD)/tests/bench/floor
+
+$(BENCH_PROGRAMS): $(BUILD)/tests/bench/%: tests/bench/%.c $(VICTIM_HEADERS)
+	@mkdir -p $(@D)
+	gcc -std=gnu11 $(VICTIM_FLAGS) -o $@ $<
+
+bench:
+	sh contrib/install-deps.sh --build --bench
+	$(MAKE) all $(BENCH_PROGRAMS) $(VICTIM_DIR)/manymaps
+	tests/bench/bench.py $(BUILD) $(PARTS)

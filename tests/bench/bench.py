@@ -1,0 +1,218 @@
+#!/usr/bin/env python3
+"""Measures memprobe beside its peers, on the same targets, in turns, in the same run.
+
+bench.py BUILD [PART...]	parts: stall maps dump (all)
+
+Prints medians and, for every row, its ratio to the row that the part compares with. Nothing here
+passes or fails: how fast a machine is, and how busy, is no property of memprobe.
+"""
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+
+BUILD = os.path.abspath(sys.argv[1] if len(sys.argv) > 1 else "build")
+MEMPROBE = f"{BUILD}/memprobe"
+FLOOR = f"{BUILD}/tests/bench/floor"
+GDB = ["gdb", "--batch", "-nx", "-p"]
+
+
+class Victim:
+    """A victim that speaks victim.h's language."""
+
+    def __init__(self, *command):
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+        self.pid = self.process.pid
+        self.truth = {}
+        while True:
+            key, _, value = self.line().partition(" ")
+            if key == "ready":
+                break
+            self.truth[key] = value
+
+    def line(self):
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit(f"bench: a victim ended: {self.process.args[0]}")
+        return line.rstrip("\n")
+
+    def ask(self, command):
+        self.process.stdin.write(command + "\n")
+        return self.line()
+
+    def gap(self):
+        return int(self.ask("gap").split()[1])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.process.kill()
+        self.process.wait()
+
+
+def run(command):
+    """Returns seconds, peak resident MiB, exit status and output."""
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as usage:
+        actions = [(os.POSIX_SPAWN_DUP2, output.fileno(), 1),
+                   (os.POSIX_SPAWN_DUP2, output.fileno(), 2),
+                   (os.POSIX_SPAWN_DUP2, usage.fileno(), 3)]
+        pid = os.posix_spawn(FLOOR, [FLOOR, "run"] + command, os.environ, file_actions=actions)
+        os.waitpid(pid, 0)
+        output.seek(0)
+        usage.seek(0)
+        microseconds, peak, status = map(int, usage.read().split())
+        return microseconds / 1e6, peak / 1024, status, output.read()
+
+
+class Row:
+    def __init__(self, name, command, before=None, after=None):
+        self.name, self.command, self.before, self.after = name, command, before, after
+        self.seconds, self.peaks, self.extra = [], [], {}
+        self.status = 0
+
+    def measure(self):
+        if self.before:
+            self.before()
+        seconds, peak, self.status, output = run(self.command)
+        self.seconds.append(seconds)
+        self.peaks.append(peak)
+        for key, value in (self.after(output) if self.after else {}).items():
+            self.extra.setdefault(key, []).append(value)
+
+    def ms(self):
+        return 1000 * statistics.median(self.seconds)
+
+    def median(self, key):
+        return statistics.median(self.extra[key]) if self.extra.get(key) else None
+
+
+def measure(rows, rounds):
+    for _ in range(rounds):
+        for row in rows:
+            row.measure()
+
+
+def cell(value, unit=""):
+    return "-" if value is None else f"{value:.2f}{unit}"
+
+
+def show(title, header, lines):
+    print(f"\n{title}")
+    table = [header] + lines
+    widths = [max(len(line[i]) for line in table) for i in range(len(header))]
+    for line in table:
+        print("  " + "  ".join(text.ljust(width) if i == 0 else text.rjust(width)
+                               for i, (text, width) in enumerate(zip(line, widths))))
+
+
+def status_note(row):
+    return row.name if row.status == 0 else f"{row.name} (exit {row.status})"
+
+
+def times(title, rows, base):
+    """Wall time, against the row `base`."""
+    show(title, ["", "median ms", "min", "ratio", "peak MiB"],
+         [[status_note(row), cell(row.ms()), cell(1000 * min(row.seconds)),
+           cell(row.ms() / base.ms(), "x"), cell(statistics.median(row.peaks))] for row in rows])
+
+
+def stall():
+    with Victim(f"{BUILD}/tests/bench/heartbeat", "1024") as victim:
+        pid = str(victim.pid)
+
+        def before():
+            victim.ask("beat")
+
+        def gap(output):
+            found = {"gap": victim.gap() / 1000}
+            try:
+                found["held"] = json.loads(output)["stopped_us"] / 1000
+            except (ValueError, KeyError):
+                pass
+            return found
+
+        rows = [Row(name, command, before, gap) for name, command in (
+            ("nothing (sleep 0.1)", ["sleep", "0.1"]),
+            ("memprobe mallinfo --method=call",
+             [MEMPROBE, "mallinfo", pid, "--method=call", "--json"]),
+            ("memprobe trim", [MEMPROBE, "trim", pid, "--json"]),
+            ("memprobe stack", [MEMPROBE, "stack", pid, "--json"]),
+            ("gdb, attach only", GDB + [pid]),
+            ("gdb, call (int)malloc_trim(0)", GDB + [pid, "-ex", "call (int)malloc_trim(0)"]),
+        )]
+        measure(rows, 7)
+    base = rows[-1].median("gap")
+    show("stall of a process of 1 GiB and 9 threads: a running thread's longest gap, and the "
+         "longest time\nthat memprobe held any thread (medians of 7, ms)",
+         ["", "gap", "held", "gap, to gdb's", "wall", "peak MiB"],
+         [[status_note(row), cell(row.median("gap")), cell(row.median("held")),
+           cell(row.median("gap") / base, "x"), cell(row.ms()),
+           cell(statistics.median(row.peaks))] for row in rows])
+
+
+def maps():
+    with Victim(f"{BUILD}/victims/manymaps", "22000") as victim:
+        pid = str(victim.pid)
+        floor = Row("read of smaps, 1 MiB buffer", [FLOOR, "read", f"/proc/{pid}/smaps"])
+        rows = [
+            floor,
+            Row("memprobe maps", [MEMPROBE, "maps", pid]),
+            Row("memprobe maps --by-type", [MEMPROBE, "maps", pid, "--by-type"]),
+            Row("pmap -x", ["pmap", "-x", pid]),
+            Row("read of maps, 1 MiB buffer", [FLOOR, "read", f"/proc/{pid}/maps"]),
+            Row("memprobe maps --no-usage", [MEMPROBE, "maps", pid, "--no-usage"]),
+            Row("pmap", ["pmap", pid]),
+        ]
+        measure(rows, 9)
+    times("maps of a process with 22,000 mappings (medians of 9; ratio to the read of smaps)",
+          rows, floor)
+
+
+def dump():
+    size = 512 << 20
+    folder = tempfile.mkdtemp()
+    target = f"{folder}/dump"
+    with Victim(f"{BUILD}/tests/bench/heartbeat", "16", "512") as victim:
+        pid = str(victim.pid)
+        start = int(victim.truth["blob"].split()[0], 16)
+
+        def before():
+            if os.path.exists(target):
+                os.unlink(target)
+            victim.ask("beat")
+
+        def gap(_):
+            return {"gap": victim.gap() / 1000}
+
+        floor = Row("process_vm_readv + write, 1 MiB",
+                    [FLOOR, "copy", pid, hex(start), str(size), target], before, gap)
+        rows = [
+            floor,
+            Row("memprobe dump", [MEMPROBE, "dump", pid, f"{start:#x}+512M", "-o", target],
+                before, gap),
+            Row("gdb, dump binary memory",
+                GDB + [pid, "-ex", f"dump binary memory {target} {start:#x} {start + size:#x}"],
+                before, gap),
+        ]
+        measure(rows, 5)
+    shutil.rmtree(folder)
+    show("dump of 512 MiB (medians of 5; ratio of the speed to the loop's)",
+         ["", "median ms", "GiB/s", "speed", "gap ms", "peak MiB"],
+         [[status_note(row), cell(row.ms()), cell(0.5 / (row.ms() / 1000)),
+           cell(100 * floor.ms() / row.ms(), " %"), cell(row.median("gap")),
+           cell(statistics.median(row.peaks))] for row in rows])
+
+
+def main():
+    wanted = sys.argv[2:] or ["stall", "maps", "dump"]
+    print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; compare within a table only")
+    for name in wanted:
+        {"stall": stall, "maps": maps, "dump": dump}[name]()
+
+
+main()

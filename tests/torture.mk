@@ -1,0 +1,29 @@
+# The torture: a self-checking target in several parts (tests/torture/target*.c), the tools that
+# kill memprobe and call in a loop, and tests/live/torture.bats, which `make check` runs in small
+# and `make torture` in large.
+
+TORTURE_TARGETS := $(VICTIM_DIR)/torture $(VICTIM_DIR)/torture-32 $(VICTIM_DIR)/torture-static
+TORTURE_TOOLS := $(BUILD)/tests/torture/killer $(BUILD)/tests/torture/call_loop
+TORTURE_SOURCES := $(sort $(wildcard tests/torture/target*.c))
+TORTURE_FLAGS = -std=gnu11 -Wall -Wextra -Wno-unused-parameter -D_GNU_SOURCE -pthread $(VICTIM_CFLAGS)
+
+$(TORTURE_TARGETS): $(TORTURE_SOURCES) tests/torture/target.h $(VICTIM_HEADERS)
+	@mkdir -p $(@D)
+	gcc $(TORTURE_FLAGS) $(if $(findstring -32,$(notdir $@)),-m32) \
+		$(if $(findstring -static,$(notdir $@)),-static) -o $@ $(TORTURE_SOURCES)
+
+$(BUILD)/tests/torture/%.o: tests/torture/%.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(TORTURE_TOOLS): %: %.o $(LIBRARY)
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS) -lpthread
+
+.PRECIOUS: $(BUILD)/tests/torture/%.o
+
+-include $(TORTURE_TOOLS:%=%.d)
+
+victims: $(TORTURE_TARGETS) $(TORTURE_TOOLS)
+
+torture: all victims
+	TORTURE=long CHECK_TIMEOUT=7200 $(RUN_TESTS) tests/live/torture.bats
