@@ -1,0 +1,305 @@
+#!/usr/bin/env bats
+# memprobe core, and cores as targets: what a core tells is what the process told, whoever wrote it.
+
+load lib
+
+setup() {
+	cd "$BATS_TEST_TMPDIR" || return
+}
+
+frames() { # of `stack --json`: thread by thread, without states and names of threads
+	jq -S '[.threads[] | {tid, frames}] | sort_by(.tid)' <<<"$output"
+}
+
+threads_of() {
+	jq -S '[.threads[] | {tid, name, state, stack_start, stack_end, arena}] | sort_by(.tid)' \
+		<<<"$output"
+}
+
+mappings_of() {
+	jq -S '[.mappings[] | {start, "end", perms, path, type, size}]' <<<"$output"
+}
+
+# The same question to the victim and to its core.
+same() { # FUNCTION COMMAND [ARG...]
+	local function=$1 command=$2 live
+	shift 2
+	probe "$command" "$victim_pid" "$@" --json
+	[ "$status" -eq 0 ] || fail "$command of the victim: $status" "$stderr" || return
+	live=$($function)
+	[ -n "$live" ]
+	probe "$command" core "$@" --json
+	[ "$status" -eq 0 ] || fail "$command of the core: $status" "$stderr" || return
+	diff <(echo "$live") <($function) >&2 || fail "$command differs"
+}
+
+same_bytes() { # RANGE...
+	memprobe dump "$victim_pid" "$@" -o live.bytes && memprobe dump core "$@" -o core.bytes &&
+		cmp live.bytes core.bytes
+}
+
+make_core() { # [OPTION...]
+	rm -f core
+	probe core "$victim_pid" -o core --json "$@"
+	[ "$status" -eq 0 ] || fail "core: $status" "$stderr" || return
+	core_bytes=$(json_get .bytes)
+	json '.missing == [] and .bytes > 0 and .data > 0 and .stopped_us > 0'
+}
+
+check_core() { # NAME [OPTION...]
+	local name=$1
+	shift
+	start_victim "$name"
+	make_core "$@"
+	same frames stack
+	same threads_of threads
+	same mappings_of maps
+	same_bytes heap
+	victim_check
+}
+
+@test "a core tells what the process tells" {
+	check_core callchain
+	check_core threads
+}
+
+@test "of a 32-bit process, too" {
+	check_core callchain-32
+	check_core threads-32
+}
+
+@test "of a program linked statically, too" {
+	check_core callchain-static
+}
+
+@test "--no-fork gives the same" {
+	check_core threads --no-fork
+}
+
+@test "--compress gives the same in less" {
+	check_core threads --compress
+	[ "$(head -c 4 core | od -An -tx1 | tr -d ' ')" = 28b52ffd ]
+	[ "$(stat -c %s core)" -lt $((core_bytes / 10)) ]
+}
+
+@test "into a pipe, zeros for holes" {
+	start_victim idle
+	memprobe core "$victim_pid" -o - | cat >core
+	same frames stack
+	[ "$(stat -c %b core)" -ge $(($(stat -c %s core) / 512)) ]
+	victim_check
+}
+
+# ---- what others make of it ----
+
+gdb_threads() { # FILE: per thread its functions, by gdb
+	timeout 120 gdb -nx --batch -ex 'set print frame-arguments none' -ex 'thread apply all bt' \
+		"$VICTIMS/$1" core 2>gdb.err
+}
+
+check_gdb() { # VICTIM
+	local tid name
+	start_victim "$1"
+	make_core
+	gdb_threads "$1" >gdb.out
+	! grep -iE 'warning: .*(core|section)|cannot access|not a core|truncated' gdb.err gdb.out
+	[ "$(grep -c '^Thread ' gdb.out)" -eq 7 ]
+	while read -r tid name; do
+		# The thread's own paragraph has its own chain.
+		awk -v RS= -v tid="LWP $tid)" 'index($0, tid)' gdb.out >thread.out
+		[ "$(grep -c ' chain_[0-9]* ' thread.out)" -eq 12 ] || fail "$name" "$(cat thread.out)"
+		grep -q " wait_$name " thread.out || fail "$name" "$(cat thread.out)"
+	done < <(sed -n 's/^thread //p' "$victim_out")
+	victim_check
+}
+
+@test "gdb finds the threads and their stacks" {
+	check_gdb callchain
+}
+
+@test "gdb finds those of a 32-bit process" {
+	check_gdb callchain-32
+}
+
+@test "gdb reads the same registers and memory as of the process" {
+	start_victim idle
+	make_core
+	live=$(timeout 60 gdb -nx --batch -p "$victim_pid" -ex 'info registers' -ex 'x/64xg $sp' 2>/dev/null |
+		grep -E '^(r[a-z0-9]+ |0x[0-9a-f]*:)')
+	from_core=$(timeout 60 gdb -nx --batch -ex 'info registers' -ex 'x/64xg $sp' \
+		"$VICTIMS/idle" core 2>/dev/null | grep -E '^(r[a-z0-9]+ |0x[0-9a-f]*:)')
+	[ "$(wc -l <<<"$live")" -gt 40 ]
+	# gdb's own stop makes an interrupted system call of the wait.
+	diff <(grep -v '^rax' <<<"$live") <(grep -v '^rax' <<<"$from_core")
+}
+
+@test "readelf understands every note" {
+	start_victim threads
+	make_core
+	readelf -nW core >notes 2>notes.err
+	[ "$(grep -c NT_PRSTATUS notes)" -eq "$(ls "/proc/$victim_pid/task" | wc -l)" ]
+	for note in NT_PRPSINFO NT_SIGINFO NT_AUXV NT_FILE NT_FPREGSET NT_X86_XSTATE; do
+		grep -q "$note" notes || fail "no $note"
+	done
+	! grep -i 'corrupt\|error' notes notes.err
+}
+
+# ---- the file ----
+
+@test "a core is for its owner, and takes no more room than the process" {
+	start_victim malloc_load
+	make_core
+	[ "$(stat -c %a core)" = 600 ]
+	rss=$(awk '/^VmRSS:/ { print $2 }' "/proc/$victim_pid/status")
+	[ $(($(stat -c %b core) / 2)) -le "$rss" ]
+}
+
+@test "a core that cannot be written leaves nothing" {
+	start_victim idle
+	mkdir place
+	probe core "$victim_pid" -o place/none/core
+	[ "$status" -eq 1 ]
+	probe core "$victim_pid"
+	[ "$status" -eq 2 ]
+	probe core "$victim_pid" -o place
+	[ "$status" -eq 1 ]
+	[ -z "$(ls -A place)" ]
+	(ulimit -f 8 && trap '' XFSZ && ! memprobe core "$victim_pid" -o place/core)
+	[ -z "$(ls -A place)" ]
+	victim_check
+}
+
+@test "coredump_filter and --full decide what is in it" {
+	start_victim idle
+	make_core
+	default=$(json_get .data)
+	echo 0 >"/proc/$victim_pid/coredump_filter"
+	make_core
+	none=$(json_get .data)
+	make_core --full
+	full=$(json_get .data)
+	[ "$none" -lt "$default" ] && [ "$default" -lt "$full" ]
+	# Of code, --full has every byte.
+	read -r start end < <(sed -n 's/^\([0-9a-f]*\)-\([0-9a-f]*\) r-xp.*libc.*/\1 \2/p' \
+		"/proc/$victim_pid/maps")
+	readelf -lW core | awk -v start="$start" '/LOAD/ && $3 ~ start { print $5, $6 }' >sizes
+	read -r filesz memsz <sizes
+	[ "$filesz" = "$memsz" ]
+	same_bytes "$start" "$end"
+}
+
+# ---- cores of others ----
+
+kernel_core() { # VICTIM: `core` of a victim that was aborted
+	local pattern
+	pattern=$(cat /proc/sys/kernel/core_pattern)
+	case $pattern in
+	'|'* | */*) skip "core_pattern is $pattern" ;;
+	esac
+	ulimit -c unlimited 2>/dev/null || skip "cores are not allowed"
+	start_victim "$1"
+	probe stack "$victim_pid" --json
+	live=$(frames)
+	kill -ABRT "$victim_pid"
+	wait_until 60 is_gone "$victim_pid"
+	mv core* core.made && mv core.made core || skip "the kernel wrote no core"
+}
+
+check_kernel_core() { # VICTIM
+	kernel_core "$1"
+	probe stack core --json
+	[ "$status" -eq 0 ]
+	diff <(echo "$live") <(frames)
+	json '.target.name == $name and .target.bits == $bits' --arg name "$1" \
+		--argjson bits "$([[ $1 == *-32 ]] && echo 32 || echo 64)"
+	probe maps core --json
+	json '[.mappings[].type] | contains(["heap", "stack", "exe", "lib", "kernel"])'
+	probe threads core --json
+	json '.threads | length == 7'
+	json '[.threads[] | select(.stack_start == null)] == []'
+}
+
+@test "a core of the kernel's" {
+	check_kernel_core callchain
+}
+
+@test "a core of the kernel's of a 32-bit process" {
+	check_kernel_core callchain-32
+}
+
+@test "a core of gcore's" {
+	command -v gcore >/dev/null || skip "no gcore"
+	start_victim heapshape
+	probe mallinfo "$victim_pid" --json
+	live=$(jq -S '.arenas' <<<"$output")
+	probe stack "$victim_pid" --json
+	stacks=$(frames | jq 'length')
+	timeout 120 gcore -o made "$victim_pid" >/dev/null 2>&1
+	mv "made.$victim_pid" core
+	probe mallinfo core --json
+	diff <(echo "$live") <(jq -S '.arenas' <<<"$output")
+	probe stack core --json
+	[ "$(frames | jq 'length')" -eq "$stacks" ]
+	json '[.threads[].frames | length | select(. < 2)] == []'
+}
+
+@test "the heap in a core is the heap" {
+	start_victim heapshape
+	probe mallinfo "$victim_pid" --json
+	live=$(jq -S '[.arenas, .totals, .mmapped]' <<<"$output")
+	make_core
+	probe mallinfo core --json
+	diff <(echo "$live") <(jq -S '[.arenas, .totals, .mmapped]' <<<"$output")
+	victim_check
+}
+
+# ---- damage, and what a core cannot do ----
+
+@test "a core cut short says what is missing" {
+	start_victim threads
+	make_core
+	truncate -s -100000 core
+	probe maps core --json
+	[ "$status" -eq 6 ]
+	json '.warnings | map(select(test("cut short: 0x[0-9a-f]+-0x[0-9a-f]+ is missing"))) != []'
+	probe stack core --json
+	[ "$status" -eq 6 ]
+	truncate -s 100 core
+	probe maps core
+	[ "$status" -eq 3 ] || [ "$status" -eq 6 ]
+}
+
+@test "what needs a process says so" {
+	start_victim idle
+	make_core
+	for command in trim check core; do
+		probe $command core -o /dev/null
+		[ "$status" -eq 5 ] || fail "$command: $status"
+	done
+	probe call core 'getpid()'
+	[ "$status" -eq 5 ]
+	probe mallinfo --method=call core
+	[ "$status" -eq 5 ]
+	probe maps core --every 1s
+	[ "$status" -eq 5 ]
+}
+
+@test "a file that is no core is refused, and a name may still be a process" {
+	start_victim idle
+	echo text >file
+	probe maps ./file
+	[ "$status" -eq 3 ]
+	[[ $stderr == *"no core"* ]]
+	probe maps file
+	[ "$status" -eq 3 ]
+	probe maps "$VICTIMS/idle"
+	[ "$status" -eq 3 ]
+	# A process of that name is meant, not the file beside us.
+	cp "$(command -v sleep)" only-here
+	./only-here 1000 3>&- &
+	ends_with $!
+	wait_until 10 test "$(cat /proc/$!/comm)" = only-here
+	probe maps only-here --json
+	[ "$status" -eq 0 ]
+	json '.target.pid == $pid' --argjson pid $!
+}
