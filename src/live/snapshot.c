@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "frozen.h"
+#include "memprobe/core.h"
 #include "memprobe/log.h"
 #include "memprobe/num.h"
 #include "memprobe/stop.h"
@@ -459,6 +460,17 @@ static struct error *take(struct freezer *freezer)
 	return hold(freezer);
 }
 
+/* A core knows its registers; where they cannot be had, the caller does without. */
+static struct error *take_recorded(struct snapshot *snapshot)
+{
+	struct error *error = core_thread_states(snapshot->target, &snapshot->threads);
+
+	if (!error_is(error, ERROR_UNSUPPORTED))
+		return error;
+	error_destroy(error);
+	return NULL;
+}
+
 struct error *snapshot_take(struct target *target, const struct snapshot_options *options,
 			    struct snapshot **ret)
 {
@@ -481,6 +493,8 @@ struct error *snapshot_take(struct target *target, const struct snapshot_options
 	snapshot->kind = SNAPSHOT_STILL;
 	if (target->process)
 		error = take(freezer);
+	else
+		error = take_recorded(snapshot);
 	if (error)
 		snapshot_destroy(snapshot);
 	else
