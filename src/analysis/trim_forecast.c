@@ -195,7 +195,7 @@ static bool visit(void *data, const struct heap_chunk *chunk)
 	if (chunk->state == HEAP_FREE || chunk->state == HEAP_FAST || chunk->state == HEAP_TOP) {
 		if (run->start == run->end)
 			run->start = start;
-		run->end = end;
+		run->end = chunk->state == HEAP_TOP ? region->end : end;
 		run->has_top = chunk->state == HEAP_TOP;
 		return !forecaster->error;
 	}

@@ -184,7 +184,8 @@ static struct error *end_at_top(struct chain *chain, uint64_t size)
 		return end_broken(chain, "the top chunk's size is", chain->size_field);
 	chain->ended = true;
 	heap_set_bit(chain->walk->heap->starts, index_of(chain, chain->address));
-	chain->region->limit = chain->region->end + 2 * chain->walk->word;
+	/* Nothing follows it whose words it could use. */
+	chain->region->limit = chain->region->end + chain->walk->word;
 	chain->sums->top++;
 	chain->sums->top_bytes += size;
 	return NULL;
