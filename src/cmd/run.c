@@ -91,6 +91,8 @@ void command_hint(const struct command_context *context, const char *format, ...
 
 	if (context->quiet || context->json)
 		return;
+	/* What the hint is about comes first, also where both go to one pipe. */
+	fflush(stdout);
 	va_start(args, format);
 	fputs("hint: ", stderr);
 	vfprintf(stderr, format, args);
@@ -365,6 +367,19 @@ static struct error *flush_stdout(void)
 	return NULL;
 }
 
+static struct error *no_such_command(const char *word)
+{
+	struct error *error = error_create(ERROR_USAGE, "'%s' is not a command", word);
+	uint64_t pid;
+	struct error *no_pid = parse_u64(word, &pid);
+
+	if (!no_pid)
+		return error_hint(error, "`memprobe maps %s --by-type` says what holds its memory",
+				  word);
+	error_destroy(no_pid);
+	return error_hint(error, "`memprobe -h` lists the commands");
+}
+
 /* The words before the command: common options only. @argc and @argv come out at the command. */
 static struct error *find_command(struct command_context *context, int *argc, char ***argv,
 				  struct options_seen *seen)
@@ -380,8 +395,7 @@ static struct error *find_command(struct command_context *context, int *argc, ch
 				  "`memprobe -h` lists the commands");
 	context->command = command_find((*argv)[0]);
 	if (!context->command)
-		return error_hint(error_create(ERROR_USAGE, "'%s' is not a command", (*argv)[0]),
-				  "`memprobe -h` lists the commands");
+		return no_such_command((*argv)[0]);
 	return NULL;
 }
 

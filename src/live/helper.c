@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #include "memprobe/elf_file.h"
+#include "memprobe/log.h"
 #include "memprobe/num.h"
 
 /*
@@ -247,5 +248,6 @@ struct error *helper_run(struct call_session *session, pid_t tid,
 	}
 	run.helper_frame = memory.frame;
 	ret->by_helper = true;
+	log_debug("thread %d started helper thread %d for the call", (int)tid, (int)run.tid);
 	return engine_watch(session, &run);
 }
