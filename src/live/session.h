@@ -224,6 +224,4 @@ struct error *helper_run(struct call_session *session, pid_t tid,
 /* Room for the stub and a block, and the stub in it, before any thread is stopped for the call. */
 struct error *call_place(struct call_session *session, size_t block_size);
 
-
-
 #endif
