@@ -334,7 +334,7 @@ static void check_software(struct checks *checks)
 	    "%s", text ? text : "not recognised");
 	text = json_string_value(allocator);
 	add(checks, "allocator", text ? CHECK_OK : CHECK_DEGRADED,
-	    "what needs no allocator works: maps, dump, find, stack", "%s",
+	    "what needs no allocator works: maps, threads, dump, stack", "%s",
 	    text ? text : "not recognised");
 	json_decref(libc);
 	json_decref(allocator);
@@ -454,7 +454,7 @@ static void check_call(struct checks *checks)
 
 	if (facts->target.seccomp == SECCOMP_STRICT) {
 		callable = false;
-		add(checks, "seccomp", CHECK_NO, "what only reads works: maps, dump, find, stack",
+		add(checks, "seccomp", CHECK_NO, "what only reads works: maps, threads, dump, stack",
 		    "strict mode: no code can be run in it");
 	} else if (facts->target.seccomp == SECCOMP_FILTER && !readable) {
 		callable = false;

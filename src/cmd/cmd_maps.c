@@ -283,6 +283,11 @@ static struct error *parse_every(struct maps_run *run)
 		return error;
 	if (every && !run->every_us)
 		return error_create(ERROR_USAGE, "--every takes a time above 0");
+	if (every &&
+	    (command_option(run->context, "by-type") || command_option(run->context, "by-size") ||
+	     command_option(run->context, "by-file")))
+		return error_create(ERROR_USAGE,
+				    "--every follows single mappings: it goes with no --by-...");
 	if (count && !every)
 		return error_create(ERROR_USAGE, "--count needs --every");
 	if (count && !run->count)

@@ -9,7 +9,7 @@
 #include "memprobe/unwind.h"
 
 static const struct command_option options[] = {
-	{ "tid", 0, "TID", "only this thread; the others are not stopped" },
+	{ "tid", 't', "TID", "only this thread; the others are not stopped" },
 	{ 0 },
 };
 

@@ -326,6 +326,20 @@ static struct error *open_target(struct command_context *context)
 	return error;
 }
 
+static struct error *usage_error(const struct command *command, const char *what)
+{
+	static const char *const targets[] = {
+		[TARGET_NONE] = "",
+		[TARGET_OPTIONAL] = " [TARGET]",
+		[TARGET_ANY] = " TARGET",
+		[TARGET_LIVE] = " TARGET",
+	};
+
+	return error_hint(error_create(ERROR_USAGE, "%s: %s", command->name, what),
+			  "memprobe %s%s%s%s", command->name, targets[command->target],
+			  *command->arguments ? " " : "", command->arguments);
+}
+
 static struct error *run_command(struct command_context *context, int argc, char **argv)
 {
 	const struct command *command = context->command;
@@ -336,17 +350,12 @@ static struct error *run_command(struct command_context *context, int argc, char
 		argc--;
 		argv++;
 	} else if (command->target == TARGET_ANY || command->target == TARGET_LIVE) {
-		return error_hint(error_create(ERROR_USAGE, "%s: no target", command->name),
-				  "memprobe %s TARGET%s%s", command->name,
-				  *command->arguments ? " " : "", command->arguments);
+		return usage_error(command, "no target");
 	}
-	if ((unsigned)argc < command->arguments_min || (unsigned)argc > command->arguments_max)
-		return error_hint(error_create(ERROR_USAGE, "%s: %s", command->name,
-					       (unsigned)argc < command->arguments_min
-						       ? "too few arguments"
-						       : "too many arguments"),
-				  "memprobe %s TARGET%s%s", command->name,
-				  *command->arguments ? " " : "", command->arguments);
+	if ((unsigned)argc < command->arguments_min)
+		return usage_error(command, "too few arguments");
+	if ((unsigned)argc > command->arguments_max)
+		return usage_error(command, "too many arguments");
 	context->argument_count = argc;
 	context->arguments = argv;
 	if (context->target_text) {
@@ -440,8 +449,12 @@ int memprobe_main(int argc, char **argv)
 	if (!error)
 		error = log_warnings ? run(&context, argc, argv) : &error_no_memory;
 	status = error ? error_exit_status(error) : context.status;
-	if (error)
+	/* Who closed the pipe has seen enough. */
+	if (error && error->errnum != EPIPE)
 		show_error(error);
+	if (context.verbose && context.stopped_us)
+		fprintf(stderr, "memprobe: held threads of the target for at most %llu us\n",
+			(unsigned long long)context.stopped_us);
 	error_destroy(error);
 	target_destroy(context.target);
 	free(context.option_values);

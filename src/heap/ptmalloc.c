@@ -261,6 +261,17 @@ static struct error *find_by_bins(struct search *search)
 	return NULL;
 }
 
+/* Reading a page that was never touched would map the zero page into the target. */
+static bool is_touched(const struct search *search, uint64_t address)
+{
+	bool present = true;
+	struct error *error =
+		target_page_present(search->target, round_down(address, PAGE_SIZE), 1, &present);
+
+	error_destroy(error);
+	return error || present;
+}
+
 /* ---- by the heaps of the other arenas, should main_arena's bins not hold still ---- */
 
 static void find_by_heaps(struct search *search)
@@ -275,7 +286,8 @@ static void find_by_heaps(struct search *search)
 			continue;
 		if (tried++ >= HEAPS_TRIED_MAX)
 			return;
-		if (!read_word(search, start, &arena) || !is_in_own_heap(search, arena))
+		if (!is_touched(search, start) || !read_word(search, start, &arena) ||
+		    !is_in_own_heap(search, arena))
 			continue;
 		for (const struct ptmalloc_layout *layout = ptmalloc_layouts; layout->versions;
 		     layout++)

@@ -153,11 +153,38 @@ static struct error *check_process(struct target *target, struct process_status 
 	return NULL;
 }
 
+/* Any thread has the memory; the main one not after it has ended before the others. */
+static int open_thread_memory(const struct target *target)
+{
+	struct pid_vec tids = { 0 };
+	struct error *error = process_list_threads(target->process, &tids);
+	int fd = -1;
+
+	for (size_t i = 0; !error && fd < 0 && i < tids.size; i++) {
+		struct process_status status;
+		char path[32];
+
+		error = process_read_status(target->process, tids.data[i], &status);
+		if (error || status.state == 'Z')
+			continue;
+		snprintf(path, sizeof(path), "task/%d/mem", (int)tids.data[i]);
+		fd = openat(target->process->dirfd, path, O_RDWR | O_CLOEXEC);
+	}
+	error_destroy(error);
+	pid_vec_deinit(&tids);
+	return fd;
+}
+
 static struct error *open_memory(struct call_session *session)
 {
+	int errnum;
+
 	session->memory = openat(session->target->process->dirfd, "mem", O_RDWR | O_CLOEXEC);
+	errnum = errno;
+	if (session->memory < 0 && session->status.state == 'Z')
+		session->memory = open_thread_memory(session->target);
 	if (session->memory < 0)
-		return permit_explain(session->target->process, PERMIT_ATTACH, errno);
+		return permit_explain(session->target->process, PERMIT_ATTACH, errnum);
 	return NULL;
 }
 

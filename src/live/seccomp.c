@@ -427,7 +427,7 @@ static struct error *refusal(const struct seccomp_filters *filters, pid_t tid,
 	return error_hint(error_create(ERROR_PERMISSION,
 				       "cannot run code in %d: its seccomp %s on %s", (int)tid,
 				       what, call->name ? call->name : number),
-			  "what only reads works: maps, dump, find, stack");
+			  "what only reads works: maps, threads, dump, stack");
 }
 
 struct error *seccomp_allows(const struct seccomp_filters *filters, pid_t tid, uint32_t audit_arch,

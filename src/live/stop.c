@@ -210,7 +210,9 @@ static void read_names(struct stopper *stopper)
 		error = process_read_status(stopper->target->process, held->tid, &status);
 		if (!error) {
 			memcpy(held->state.name, status.name, sizeof(held->state.name));
-			held->state.state = status.state;
+			/* Ours, from being born or stopped while we traced: what it does is not
+			 * known. */
+			held->state.state = status.state == 't' ? 0 : status.state;
 		}
 		error_destroy(error);
 	}

@@ -134,7 +134,8 @@ enum permit_reason permit_judge(const struct permit_facts *facts, enum permit_po
 
 	if (reason)
 		return reason;
-	if (errnum == ESRCH)
+	/* The memory of a process whose main thread has ended is asked for in vain, too. */
+	if (errnum == ESRCH && facts->target.state != 'Z')
 		return PERMIT_VANISHED;
 	if (facts->is_self)
 		return errnum ? judge_rest(facts, power, errnum) : PERMIT_GRANTED;
