@@ -454,7 +454,8 @@ static void check_call(struct checks *checks)
 
 	if (facts->target.seccomp == SECCOMP_STRICT) {
 		callable = false;
-		add(checks, "seccomp", CHECK_NO, "what only reads works: maps, threads, dump, stack",
+		add(checks, "seccomp", CHECK_NO,
+		    "what only reads works: maps, threads, dump, stack",
 		    "strict mode: no code can be run in it");
 	} else if (facts->target.seccomp == SECCOMP_FILTER && !readable) {
 		callable = false;
