@@ -210,9 +210,8 @@ static void read_names(struct stopper *stopper)
 		error = process_read_status(stopper->target->process, held->tid, &status);
 		if (!error) {
 			memcpy(held->state.name, status.name, sizeof(held->state.name));
-			/* Ours, from being born or stopped while we traced: what it does is not
-			 * known. */
-			held->state.state = status.state == 't' ? 0 : status.state;
+			/* Being attached to shows a thread that a signal had stopped as traced. */
+			held->state.state = status.state == 't' ? 'T' : status.state;
 		}
 		error_destroy(error);
 	}

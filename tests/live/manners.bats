@@ -1,0 +1,79 @@
+#!/usr/bin/env bats
+# What a user meets before and beside the figures.
+
+load lib
+
+# A PAGE line for each page at a 64 MiB boundary of anonymous memory: what its page table entry says.
+aligned_pages() {
+	python3 - "$victim_pid" <<'END'
+import struct, sys
+pid = sys.argv[1]
+with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/pagemap", "rb", buffering=0) as table:
+    for line in maps:
+        start, end = (int(part, 16) for part in line.split()[0].split("-"))
+        at = -(-start // (64 << 20)) * (64 << 20)
+        if at < end and line.split()[4] == "0" and "w" in line.split()[1]:
+            table.seek(at // 4096 * 8)
+            print("PAGE", hex(at), struct.unpack("<Q", table.read(8))[0] >> 62)
+END
+}
+
+@test "a reader who has seen enough is no error" {
+	start_victim idle
+	for command in "maps $victim_pid --json" "dump $victim_pid stack -x"; do
+		# shellcheck disable=SC2086
+		memprobe $command 2>err | head -c 10 >/dev/null
+		[ ! -s err ] || fail "$command: $(cat err)"
+	done
+}
+
+@test "-v tells how long threads were held" {
+	start_victim idle
+	probe trim "$victim_pid" -v
+	status_is 0
+	[[ $stderr == *"held threads of the target for at most "*" us"* ]] || fail "$stderr"
+	probe trim "$victim_pid"
+	[[ $stderr != *held* ]]
+}
+
+@test "usage errors show the synopsis of their command" {
+	probe completion
+	status_is 2
+	[[ $stderr == *"hint: memprobe completion bash|zsh|fish"* ]] || fail "$stderr"
+	probe maps
+	status_is 2
+	[[ $stderr == *"hint: memprobe maps TARGET"* ]] || fail "$stderr"
+	probe 1
+	status_is 2
+	[[ $stderr == *"memprobe maps 1 --by-type"* ]] || fail "$stderr"
+	probe maps 1 --every 1 --by-type
+	status_is 2
+}
+
+@test "a stopped thread is shown as stopped, not as what memprobe does to it" {
+	start_victim idle
+	kill -STOP "$victim_pid"
+	probe stack "$victim_pid" -t "$victim_pid" --json
+	status_is 0
+	json '.threads[0].state == "T"'
+	kill -CONT "$victim_pid"
+}
+
+@test "a process whose main thread has ended can be called" {
+	start_victim refuse leader
+	probe call "$(victim_truth child)" 'getpid()'
+	status_is 0
+}
+
+@test "looking for glibc's arenas touches no page of another allocator's memory" {
+	local library before
+	library=$(ls /usr/lib/*/libjemalloc.so.2 2>/dev/null | head -1)
+	[ -n "$library" ] || skip "no jemalloc"
+	LD_PRELOAD=$library start_victim threads
+	before=$(aligned_pages)
+	probe maps "$victim_pid"
+	status_is 0
+	probe threads "$victim_pid"
+	status_is 0
+	[ "$before" = "$(aligned_pages)" ] || fail "before: $before" "after: $(aligned_pages)"
+}
