@@ -113,16 +113,33 @@ struct heap {
 	uint64_t lowest, highest;
 };
 
+/*
+ * Sees the memory of all arenas once, while the chunks are being walked, so that it need not be
+ * read again: in windows, from several threads at once, in no order. What is in use and where
+ * blocks begin is not known yet, but where the regions lie and what numbers their blocks have.
+ * @first: the number of the block that would begin two words behind @bytes; no window goes beyond
+ * the next multiple of HEAP_WINDOW_BLOCKS. Blocks that are mapped by themselves are not among it.
+ */
+#define HEAP_WINDOW_BLOCKS 65536u
+struct heap_observer {
+	/* A walk begins, maybe anew: what was seen is void. */
+	struct error *(*begin)(void *data, const struct heap *heap);
+	struct error *(*window)(void *data, const struct heap *heap, heap_index first,
+				const uint8_t *bytes, size_t size);
+	void *data;
+};
+
 struct heap_options {
 	/* Lent for the life of the heap; NULL: read here. Need not be classified. */
 	const struct mapping_vec *maps;
-	unsigned tries; /* how often a changing heap is read; 0: 3 */
+	unsigned tries;			      /* how often a changing heap is read; 0: 3 */
+	const struct heap_observer *observer; /* may be NULL */
 };
 
 struct heap_ops {
 	enum allocator_kind kind;
 	/* Fills a heap that has target, allocator and maps. ERROR_UNSUPPORTED: not found. */
-	struct error *(*walk)(struct heap *heap);
+	struct error *(*walk)(struct heap *heap, const struct heap_observer *observer);
 };
 
 /*

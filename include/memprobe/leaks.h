@@ -26,12 +26,29 @@ struct leak {
 
 VEC_DEFINE(leak_vec, struct leak)
 
+/*
+ * What the leak search can learn while the heap is being walked, so that its memory is read once:
+ *
+ *	leak_prescan_create(&prescan);
+ *	heap_open(target, &(struct heap_options){ .observer = leak_prescan_observer(prescan) },
+ *&heap); leaks_find(heap, &(struct leak_options){ .prescan = prescan, ... }, &result);
+ *
+ * It serves one search, and that heap only. Without it the heap is read a second time.
+ */
+struct leak_prescan;
+
+struct error *leak_prescan_create(struct leak_prescan **ret);
+void leak_prescan_destroy(struct leak_prescan *prescan);
+CLEANUP_DEFINE(leak_prescan, struct leak_prescan *, leak_prescan_destroy)
+const struct heap_observer *leak_prescan_observer(struct leak_prescan *prescan);
+
 struct leak_options {
 	/* Where the stacks are; NULL: read from the target. */
 	const struct thread_vec *threads;
 	/* Registers and stack pointers of one instant (of the snapshot that the heap is of). NULL:
 	 * unknown; stacks are then scanned from the pointers that the kernel shows, else whole. */
 	const struct thread_state_vec *states;
+	struct leak_prescan *prescan; /* NULL: none; used up */
 	unsigned workers; /* threads of memprobe that read; 0: as many as CPUs, at most 4 */
 };
 

@@ -9,18 +9,37 @@
  */
 #define QUEUE 16u /* power of two */
 #define HALF  (QUEUE / 2)
+/* So many blocks of a MiB are read faster with all that is between them. */
+#define MANY 128u
+/* What a table of pointers may push at once, 8 bytes each. */
+#define STACK_MAX (1u << 20)
 
 struct marker {
 	struct leak_scan *scan;
 	struct heap_index_vec stack;
 	heap_index queue[QUEUE];
 	unsigned head, size;
-	/* Blocks in stretches whose pointers were not kept: they are read stretch by stretch. */
+	/* Blocks in stretches whose pointers were not kept, which are read again stretch by
+	 * stretch; and those that the stack has no room for. */
 	uint64_t *pending;
-	bool *part_pending;
-	struct heap_index_vec parts; /* that have some */
+	uint32_t *part_count;	     /* how many, of each stretch */
+	struct heap_index_vec parts; /* that have some, in the order of their first */
+	size_t first_part;
+	struct reread reread;
 	bool failed;
 };
+
+/* For blocks that wait until others of their stretch can be worked on with them. */
+static void put_off(struct marker *marker, heap_index index)
+{
+	heap_index part = index >> PART_BITS;
+
+	marker->pending[index / 64] |= 1ull << (index % 64);
+	if (marker->part_count[part]++)
+		return;
+	if (heap_index_vec_append(&marker->parts, &part))
+		marker->failed = true;
+}
 
 static inline void mark(void *data, heap_index index)
 {
@@ -31,22 +50,21 @@ static inline void mark(void *data, heap_index index)
 	if (*word & bit)
 		return;
 	*word |= bit;
+	if (marker->stack.size >= STACK_MAX) {
+		put_off(marker, index);
+		return;
+	}
 	error = heap_index_vec_append(&marker->stack, &index);
 	if (error)
 		marker->failed = true;
 }
 
-/* For blocks whose stretch is to be read again. */
-static void put_off(struct marker *marker, heap_index index)
+static void mark_far(struct marker *marker, heap_index index)
 {
-	heap_index part = index >> PART_BITS;
+	size_t i, end;
 
-	marker->pending[index / 64] |= 1ull << (index % 64);
-	if (marker->part_pending[part])
-		return;
-	marker->part_pending[part] = true;
-	if (heap_index_vec_append(&marker->parts, &part))
-		marker->failed = true;
+	for (leak_scan_far(marker->scan, index, &i, &end); i < end; i++)
+		mark(marker, marker->scan->far.data[i].target);
 }
 
 static inline void visit(struct marker *marker, heap_index index)
@@ -56,11 +74,14 @@ static inline void visit(struct marker *marker, heap_index index)
 	uint32_t card = index >> CARD_BITS & (CARDS - 1);
 	uint8_t source = index & ((1u << CARD_BITS) - 1);
 
-	if (!edges) {
-		if (scan->unstored[index >> PART_BITS])
-			put_off(marker, index);
+	if (scan->unstored[index >> PART_BITS]) {
+		put_off(marker, index);
 		return;
 	}
+	if (scan->has_far[index >> PART_BITS])
+		mark_far(marker, index);
+	if (!edges)
+		return;
 	for (uint32_t i = edges->cards[card]; i < edges->cards[card + 1]; i++)
 		if (edges->sources[i] == source)
 			mark(marker, edges->targets[i]);
@@ -105,20 +126,27 @@ static void drain(struct marker *marker)
 	}
 }
 
-/* Reads the blocks of a stretch that are pending. */
+/* Works on the blocks of a stretch that are pending. Late, so that they are many at once. */
 static struct error *read_part(struct marker *marker, heap_index part)
 {
 	heap_index first = part << PART_BITS, end = first + (1u << PART_BITS);
+	bool many = marker->part_count[part] >= MANY;
 
-	marker->part_pending[part] = false;
+	marker->part_count[part] = 0;
+	marker->reread.start = marker->reread.end = 0;
 	for (uint64_t at = first / 64; at < end / 64 && at < marker->scan->heap->bits / 64; at++) {
 		uint64_t word = marker->pending[at];
 
 		marker->pending[at] = 0;
 		for (; word; word &= word - 1) {
-			struct error *error = leak_scan_edges(
-				marker->scan, at * 64 + __builtin_ctzll(word), mark, marker);
+			heap_index index = at * 64 + __builtin_ctzll(word);
+			struct error *error = NULL;
 
+			if (marker->scan->unstored[part])
+				error = leak_scan_reread(marker->scan, &marker->reread, index, many,
+							 mark, marker);
+			else
+				visit(marker, index);
 			if (error)
 				return error;
 		}
@@ -126,17 +154,25 @@ static struct error *read_part(struct marker *marker, heap_index part)
 	return NULL;
 }
 
-static struct error *mark_all(struct marker *marker)
+static struct error *read_parts(struct marker *marker)
 {
 	struct error *error = NULL;
+
+	while (!error && !marker->failed && marker->first_part < marker->parts.size) {
+		error = read_part(marker, marker->parts.data[marker->first_part++]);
+		drain(marker);
+	}
+	return error;
+}
+
+static struct error *mark_all(struct marker *marker)
+{
+	struct error *error;
 
 	vec_for_each (index, &marker->scan->from_roots)
 		mark(marker, *index);
 	drain(marker);
-	while (!error && !marker->failed && marker->parts.size) {
-		error = read_part(marker, marker->parts.data[--marker->parts.size]);
-		drain(marker);
-	}
+	error = read_parts(marker);
 	return error ? error : marker->failed ? &error_no_memory : NULL;
 }
 
@@ -146,11 +182,12 @@ struct error *leak_mark(struct leak_scan *scan)
 	struct error *error = &error_no_memory;
 
 	marker.pending = calloc(scan->heap->bits / 64 + 1, sizeof(*marker.pending));
-	marker.part_pending = calloc(scan->part_count + 1, sizeof(*marker.part_pending));
-	if (marker.pending && marker.part_pending)
+	marker.part_count = calloc(scan->part_count + 1, sizeof(*marker.part_count));
+	if (marker.pending && marker.part_count)
 		error = mark_all(&marker);
 	free(marker.pending);
-	free(marker.part_pending);
+	free(marker.part_count);
+	free(marker.reread.bytes);
 	heap_index_vec_deinit(&marker.stack);
 	heap_index_vec_deinit(&marker.parts);
 	return error;

@@ -14,9 +14,6 @@
 #define AHEAD	  16u
 #define EDGE	  5u /* bytes */
 #define PART_SPAN (1u << PART_BITS)
-/* Of edges: this part of the heap, at least so much. */
-#define BUDGET_DIVISOR 20u
-#define BUDGET_MIN     (32u << 20)
 
 /* A word that may be a pointer to a block. */
 struct candidate {
@@ -35,9 +32,10 @@ struct worker {
 	struct candidate batch[BATCH];
 	unsigned batched;
 	/* Edges of the stretch at hand, or block numbers that roots point to. */
-	uint64_t *targets;
+	uint32_t *targets;
 	uint32_t *sources;
 	size_t size, capacity;
+	struct far_edge_vec far;
 	uint64_t last_target, last_source;
 	uint64_t count, bytes, missing, root_bytes;
 	struct heap_index_vec from_roots;
@@ -50,30 +48,30 @@ struct worker {
 
 static inline bool in_ranges(const struct leak_scan *scan, uint64_t value)
 {
-	return value - scan->low[0] < scan->length[0] || value - scan->low[1] < scan->length[1];
+	return value - scan->ranges.low[0] < scan->ranges.length[0] ||
+	       value - scan->ranges.low[1] < scan->ranges.length[1];
+}
+
+/* The last start at or before @guess, or HEAP_NONE. @first is a multiple of 64. */
+static inline heap_index settle_start(const struct heap *heap, uint64_t guess, uint64_t first)
+{
+	uint64_t at = guess / 64, word = heap->starts[at] << (63 - guess % 64);
+
+	if (word)
+		return guess - __builtin_clzll(word);
+	while (at-- > first / 64)
+		if (heap->starts[at])
+			return at * 64 + 63 - __builtin_clzll(heap->starts[at]);
+	return HEAP_NONE;
 }
 
 /* The block in use that @guess lies in, or HEAP_NONE. */
 static inline heap_index settle(const struct heap *heap, uint64_t guess, uint64_t first,
 				bool mmapped)
 {
-	uint64_t at = guess / 64, word;
+	heap_index index = mmapped ? first : settle_start(heap, guess, first);
 
-	if (mmapped)
-		return heap_bit(heap->in_use, first) ? first : HEAP_NONE;
-	word = heap->starts[at] << (63 - guess % 64);
-	if (word) {
-		guess -= __builtin_clzll(word);
-	} else {
-		for (;;) {
-			if (at-- <= first / 64)
-				return HEAP_NONE;
-			if (heap->starts[at])
-				break;
-		}
-		guess = at * 64 + 63 - __builtin_clzll(heap->starts[at]);
-	}
-	return heap_bit(heap->in_use, guess) ? guess : HEAP_NONE;
+	return index != HEAP_NONE && heap_bit(heap->in_use, index) ? index : HEAP_NONE;
 }
 
 heap_index leak_scan_resolve(const struct leak_scan *scan, uint64_t value)
@@ -93,7 +91,7 @@ heap_index leak_scan_resolve(const struct leak_scan *scan, uint64_t value)
 static bool grow(struct worker *worker)
 {
 	size_t capacity = worker->capacity ? worker->capacity * 2 : 1 << 16;
-	uint64_t *targets = reallocarray(worker->targets, capacity, sizeof(*targets));
+	uint32_t *targets = reallocarray(worker->targets, capacity, sizeof(*targets));
 	uint32_t *sources;
 
 	if (!targets)
@@ -104,6 +102,18 @@ static bool grow(struct worker *worker)
 		return false;
 	worker->sources = sources;
 	worker->capacity = capacity;
+	return true;
+}
+
+/* False: out of memory. */
+static bool keep_edge(struct worker *worker, uint32_t source, heap_index target)
+{
+	if (source == NO_SOURCE)
+		return heap_index_vec_append(&worker->from_roots, &target) == NULL;
+	if (worker->size == worker->capacity && !grow(worker))
+		return false;
+	worker->targets[worker->size] = target;
+	worker->sources[worker->size++] = source;
 	return true;
 }
 
@@ -129,12 +139,10 @@ static void flush(struct worker *worker, uint64_t part_first)
 			continue;
 		worker->last_target = target;
 		worker->last_source = candidate->source;
-		if (worker->size == worker->capacity && !grow(worker)) {
+		if (!keep_edge(worker, candidate->source, target)) {
 			worker->error = &error_no_memory;
 			break;
 		}
-		worker->targets[worker->size] = target;
-		worker->sources[worker->size++] = candidate->source;
 	}
 	worker->batched = 0;
 }
@@ -166,11 +174,36 @@ static inline void gather(struct worker *worker, uint64_t value, uint32_t source
 		flush(worker, part_first);
 }
 
+static void put_candidate(struct worker *worker, uint64_t guess, uint32_t source,
+			  uint64_t part_first)
+{
+	worker->batch[worker->batched] = (struct candidate){
+		.guess = guess,
+		.source = source,
+	};
+	if (++worker->batched == BATCH)
+		flush(worker, part_first);
+}
+
+/* A pointer in a block that begins in an earlier stretch. */
+static void keep_far(struct worker *worker, heap_index source, uint64_t guess)
+{
+	heap_index target = settle(worker->scan->heap, guess, 0, false);
+	struct far_edge edge = { source, target };
+
+	if (target == HEAP_NONE || target == source || worker->error)
+		return;
+	if (worker->far.size * sizeof(edge) > worker->scan->budget / 4)
+		worker->scan->unstored[source >> PART_BITS] = true;
+	else
+		worker->error = far_edge_vec_append(&worker->far, &edge);
+}
+
 static void scan_words(struct worker *worker, const uint8_t *bytes, size_t size, uint32_t source,
 		       uint64_t part_first)
 {
-	const uint64_t low0 = worker->scan->low[0], length0 = worker->scan->length[0];
-	const uint64_t low1 = worker->scan->low[1], length1 = worker->scan->length[1];
+	const uint64_t low0 = worker->scan->ranges.low[0], length0 = worker->scan->ranges.length[0];
+	const uint64_t low1 = worker->scan->ranges.low[1], length1 = worker->scan->ranges.length[1];
 
 	if (worker->scan->word == 8) {
 		for (size_t i = 0; i + 8 <= size; i += 8) {
@@ -276,58 +309,113 @@ static void scan_blocks(struct worker *worker, const struct heap_region *region,
 	flush(worker, part_first);
 }
 
+/* The blocks of the region that begin in [from, to) are only counted. */
+static void count_blocks(struct worker *worker, const struct heap_region *region, heap_index from,
+			 heap_index to)
+{
+	const struct heap *heap = worker->scan->heap;
+	heap_index index = next_set(heap->in_use, from, to), next;
+
+	for (; index < to; index = next_set(heap->in_use, next, to)) {
+		worker->count++;
+		worker->bytes += size_of(heap, region, index, &next);
+	}
+}
+
+/* The region's part of a window that was seen during the walk. */
+static void use_window(struct worker *worker, const struct heap_region *region,
+		       const struct raw_window *window, heap_index part_first)
+{
+	const struct heap *heap = worker->scan->heap;
+	unsigned word = worker->scan->word;
+	heap_index source = HEAP_NONE, next = 0, end = region->first + region->count;
+
+	for (size_t i = 0; i < window->count && !worker->error; i++) {
+		const struct raw *raw = &window->raws[i];
+		/* Two words before it begins the first block. */
+		int64_t ahead = (int64_t)raw->word * word - 2 * word;
+		heap_index at = window->first + (ahead < 0 ? 0 : ahead / heap->alignment);
+
+		if (ahead < 0) {
+			if (window->first == region->first)
+				continue;
+			at--;
+		}
+		if (source == HEAP_NONE || at >= next || ahead < 0) {
+			source = settle_start(heap, at, region->first);
+			if (source == HEAP_NONE)
+				continue;
+			next = ahead < 0 ? 0 : next_set(heap->starts, source + 1, end);
+		}
+		if (!heap_bit(heap->in_use, source))
+			continue;
+		if (source >= part_first) {
+			put_candidate(worker, raw->target, source - part_first, part_first);
+			continue;
+		}
+		keep_far(worker, source, raw->target);
+	}
+	flush(worker, part_first);
+}
+
+/*
+ * Blocks that reach into this stretch from before: what was seen of them is not whole, they are to
+ * be read again.
+ */
+static void distrust_before(struct worker *worker, const struct heap_region *region,
+			    heap_index from)
+{
+	heap_index source = from > region->first
+				    ? settle_start(worker->scan->heap, from - 1, region->first)
+				    : HEAP_NONE;
+
+	if (source != HEAP_NONE)
+		worker->scan->unstored[source >> PART_BITS] = true;
+}
+
+/* In the order of the regions: sources ascend. */
+static void use_windows(struct worker *worker, const struct heap_region *region, heap_index from,
+			heap_index to, const struct raw_window *windows, heap_index part_first)
+{
+	count_blocks(worker, region, from, to);
+	for (; windows && !worker->error; windows = windows->next)
+		if (windows->first >= from && windows->first < to)
+			use_window(worker, region, windows, part_first);
+}
+
 static void scan_part_blocks(struct worker *worker, size_t part)
 {
 	const struct heap *heap = worker->scan->heap;
 	heap_index first = (heap_index)part << PART_BITS;
 	heap_index end = min_u64(first + PART_SPAN, heap->bits);
 	const struct heap_region *region = heap_region_of(heap, first);
+	bool whole;
+	struct raw_window *windows = leak_prescan_take(worker->scan->prescan, heap, part, &whole);
 
 	worker->size = 0;
 	worker->last_target = HEAP_NONE;
 	for (; !worker->error && region < heap->regions.data + heap->regions.size &&
 	       region->first < end;
-	     region++)
-		scan_blocks(worker, region, max_u64(first, region->first),
-			    min_u64(end, region->first + region->count), first);
-}
+	     region++) {
+		heap_index from = max_u64(first, region->first);
+		heap_index to = min_u64(end, region->first + region->count);
 
-/* ---- keeping the edges ---- */
+		if (from >= to)
+			continue;
+		if (whole && !region->mmapped) {
+			use_windows(worker, region, from, to, windows, first);
+			continue;
+		}
+		scan_blocks(worker, region, from, to, first);
+		if (worker->scan->prescan)
+			distrust_before(worker, region, from);
+	}
+	while (windows) {
+		struct raw_window *window = windows;
 
-static void store(struct worker *worker, size_t part)
-{
-	struct leak_scan *scan = worker->scan;
-	uint64_t bytes = worker->size * EDGE + sizeof(struct edges);
-	struct edges *edges;
-	uint32_t card = 0;
-
-	if (!worker->size)
-		return;
-	if (atomic_fetch_add(&scan->stored, bytes) + bytes > scan->budget) {
-		atomic_fetch_sub(&scan->stored, bytes);
-		scan->unstored[part] = true;
-		return;
+		windows = window->next;
+		free(window);
 	}
-	edges = malloc(sizeof(*edges));
-	if (edges) {
-		edges->targets = malloc(worker->size * sizeof(*edges->targets));
-		edges->sources = malloc(worker->size);
-	}
-	scan->parts[part] = edges;
-	if (!edges || !edges->targets || !edges->sources) {
-		worker->error = &error_no_memory;
-		return;
-	}
-	for (size_t i = 0; i < worker->size; i++) {
-		uint32_t source = worker->sources[i];
-
-		while (card <= source >> CARD_BITS)
-			edges->cards[card++] = i;
-		edges->targets[i] = worker->targets[i];
-		edges->sources[i] = source & ((1u << CARD_BITS) - 1);
-	}
-	while (card <= CARDS)
-		edges->cards[card++] = worker->size;
 }
 
 /* ---- roots ---- */
@@ -346,8 +434,6 @@ static void scan_root(struct worker *worker, const struct root *root)
 	worker->root_bytes += size;
 	scan_words(worker, worker->buffer, size, NO_SOURCE, 0);
 	flush(worker, 0);
-	for (size_t i = 0; i < worker->size && !worker->error; i++)
-		worker->error = heap_index_vec_append(&worker->from_roots, &worker->targets[i]);
 }
 
 /* ---- threads ---- */
@@ -369,7 +455,8 @@ static void *work(void *data)
 		}
 		scan_part_blocks(worker, i - roots);
 		if (!worker->error)
-			store(worker, i - roots);
+			worker->error = leak_scan_store(scan, i - roots, worker->targets,
+							worker->sources, worker->size);
 	}
 	/* An error of one ends all. */
 	if (worker->error)
@@ -388,6 +475,10 @@ static struct error *collect(struct leak_scan *scan, struct worker *worker)
 	vec_for_each (index, &worker->from_roots)
 		if (!error)
 			error = heap_index_vec_append(&scan->from_roots, index);
+	vec_for_each (edge, &worker->far)
+		if (!error)
+			error = far_edge_vec_append(&scan->far, edge);
+	far_edge_vec_deinit(&worker->far);
 	heap_index_vec_deinit(&worker->from_roots);
 	free(worker->buffer);
 	free(worker->targets);
@@ -436,54 +527,27 @@ static unsigned worker_count(const struct leak_options *options)
 	return cpus < 1 ? 1 : min_u64(cpus, WORKERS_USUAL);
 }
 
-/* The two ranges around the widest gap between regions. */
-static void set_ranges(struct leak_scan *scan)
-{
-	const struct heap_region_vec *regions = &scan->heap->regions;
-	uint64_t widest = 0;
-	size_t split = regions->size;
-
-	for (size_t i = 1; i < regions->size; i++) {
-		uint64_t gap = regions->data[i].start - regions->data[i - 1].end;
-
-		if (gap > widest) {
-			widest = gap;
-			split = i;
-		}
-	}
-	if (!regions->size)
-		return;
-	scan->low[0] = regions->data[0].start;
-	scan->length[0] = regions->data[split - 1].end - scan->low[0];
-	if (split == regions->size)
-		return;
-	scan->low[1] = regions->data[split].start;
-	scan->length[1] = regions->data[regions->size - 1].end - scan->low[1];
-}
-
 struct error *leak_scan_run(struct leak_scan *scan, const struct heap *heap,
 			    const struct leak_options *options)
 {
 	struct error *error;
-	uint64_t bytes = 0;
 
 	*scan = (struct leak_scan){ .heap = heap, .word = heap->target->arch->word_size };
-	set_ranges(scan);
-	vec_for_each (region, &heap->regions)
-		bytes += region->end - region->start;
-	/* Block numbers are kept in 32 bits; beyond, blocks are read again when they are reached.
-	 */
-	if (heap->bits <= UINT32_MAX)
-		scan->budget = max_u64(BUDGET_MIN, bytes / BUDGET_DIVISOR);
+	heap_ranges_set(heap, &scan->ranges);
+	scan->prescan = options ? options->prescan : NULL;
+	/* 0: blocks are read again when they are reached. */
+	scan->budget = leak_budget(heap);
 	scan->part_count = (heap->bits + PART_SPAN - 1) >> PART_BITS;
 	scan->parts = calloc(scan->part_count + 1, sizeof(*scan->parts));
 	scan->unstored = calloc(scan->part_count + 1, sizeof(*scan->unstored));
+	scan->has_far = calloc(scan->part_count + 1, sizeof(*scan->has_far));
 	scan->reached = calloc(heap->bits / 64 + 1, sizeof(*scan->reached));
-	if (!scan->parts || !scan->unstored || !scan->reached)
+	if (!scan->parts || !scan->unstored || !scan->has_far || !scan->reached)
 		return &error_no_memory;
 	error = roots_find(heap, options, &scan->roots);
 	if (!error)
 		error = run_workers(scan, worker_count(options));
+	leak_scan_sort_far(scan);
 	vec_for_each (word, &scan->roots.words) {
 		heap_index index = leak_scan_resolve(scan, word->value);
 
@@ -504,52 +568,9 @@ void leak_scan_deinit(struct leak_scan *scan)
 	}
 	free(scan->parts);
 	free(scan->unstored);
+	free(scan->has_far);
+	far_edge_vec_deinit(&scan->far);
 	free(scan->reached);
 	heap_index_vec_deinit(&scan->from_roots);
 	roots_deinit(&scan->roots);
-}
-
-/* ---- asking for them again ---- */
-
-static struct error *read_edges(const struct leak_scan *scan, heap_index index,
-				void (*visit)(void *data, heap_index target), void *data)
-{
-	unsigned word = scan->word;
-	struct heap_chunk chunk;
-	uint8_t bytes[16384];
-
-	heap_chunk(scan->heap, index, &chunk);
-	for (uint64_t done = 0; done < chunk.size;) {
-		size_t part = min_u64(chunk.size - done, sizeof(bytes));
-		struct error *error = target_read_sparse(scan->heap->target, chunk.address + done,
-							 bytes, part, NULL);
-
-		if (error)
-			return error;
-		for (size_t i = 0; i + word <= part; i += word) {
-			heap_index target = leak_scan_resolve(scan, load_word(bytes + i, word));
-
-			if (target != HEAP_NONE && target != index)
-				visit(data, target);
-		}
-		done += part;
-	}
-	return NULL;
-}
-
-struct error *leak_scan_edges(const struct leak_scan *scan, heap_index index,
-			      void (*visit)(void *data, heap_index target), void *data)
-{
-	const struct edges *edges = scan->parts[index >> PART_BITS];
-	uint32_t card = index >> CARD_BITS & (CARDS - 1);
-	uint8_t source = index & ((1u << CARD_BITS) - 1);
-
-	if (scan->unstored[index >> PART_BITS])
-		return read_edges(scan, index, visit, data);
-	if (!edges)
-		return NULL;
-	for (uint32_t i = edges->cards[card]; i < edges->cards[card + 1]; i++)
-		if (edges->sources[i] == source)
-			visit(data, edges->targets[i]);
-	return NULL;
 }

@@ -39,6 +39,35 @@ struct error *roots_find(const struct heap *heap, const struct leak_options *opt
 			 struct roots *ret);
 void roots_deinit(struct roots *roots);
 
+/* ---- leak_prescan.c ---- */
+
+/* A word of a window that may be a pointer. */
+struct raw {
+	uint32_t word;	 /* its place, in words */
+	uint32_t target; /* number of the block that it points to, if one begins there */
+};
+
+struct raw_window {
+	struct raw_window *next; /* of the same stretch */
+	heap_index first;	 /* of the block that would begin two words into the window */
+	size_t count;
+	struct raw raws[];
+};
+
+/* The windows of stretch @part, to be freed one by one. *whole_ret: none is missing. */
+struct raw_window *leak_prescan_take(struct leak_prescan *prescan, const struct heap *heap,
+				     size_t part, bool *whole_ret);
+
+/* Where regions lie: in these two ranges, the break's and the mappings'. */
+struct heap_ranges {
+	uint64_t low[2], length[2];
+};
+
+void heap_ranges_set(const struct heap *heap, struct heap_ranges *ret);
+
+/* Bytes that pointers may take, of a heap. */
+uint64_t leak_budget(const struct heap *heap);
+
 /* ---- leak_scan.c ---- */
 
 /*
@@ -58,22 +87,43 @@ struct edges {
 
 VEC_DEFINE(heap_index_vec, heap_index)
 
+/* A pointer in a large block, behind the stretch in which the block begins. */
+struct far_edge {
+	uint32_t source, target;
+};
+
+VEC_DEFINE(far_edge_vec, struct far_edge)
+
 struct leak_scan {
 	const struct heap *heap;
 	struct roots roots;
 	unsigned word;
-	/* Regions lie in these two ranges: the break's and the mappings'. */
-	uint64_t low[2], length[2];
+	struct heap_ranges ranges;
+	struct leak_prescan *prescan; /* NULL: none */
 	size_t part_count;
 	/* Of each stretch; NULL: no pointers, or (see @unstored) too many to be kept. */
 	struct edges **parts;
 	bool *unstored;
-	uint64_t *reached; /* a bitmap */
+	struct far_edge_vec far; /* by source */
+	bool *has_far;		 /* of each stretch: some of its blocks have such */
+	uint64_t *reached;	 /* a bitmap */
 	struct heap_index_vec from_roots;
 	uint64_t count, bytes, missing, root_bytes; /* of blocks in use; of roots */
 	_Atomic uint64_t stored, budget;	    /* bytes of edges */
 	atomic_size_t next;
 };
+
+/* ---- leak_edges.c ---- */
+
+/*
+ * Keeps the pointers of stretch @part: @sources are block numbers from its beginning, ascending. If
+ * they are too many, the stretch is unstored instead. Several threads may store different ones.
+ */
+struct error *leak_scan_store(struct leak_scan *scan, size_t part, const uint32_t *targets,
+			      const uint32_t *sources, size_t size);
+
+/* Puts scan->far in order. */
+void leak_scan_sort_far(struct leak_scan *scan);
 
 /* Finds the roots and reads all of them and all blocks in use, once, in several threads. */
 struct error *leak_scan_run(struct leak_scan *scan, const struct heap *heap,
@@ -83,6 +133,22 @@ void leak_scan_deinit(struct leak_scan *scan);
 /* Calls @visit for the pointers of a block to others. Reads it again where they were not kept. */
 struct error *leak_scan_edges(const struct leak_scan *scan, heap_index index,
 			      void (*visit)(void *data, heap_index target), void *data);
+
+/* Memory that blocks are read again through, which lie close together. A zeroed one is empty. */
+struct reread {
+	uint8_t *bytes;
+	uint64_t start, end; /* what it holds */
+};
+
+/* The same as leak_scan_edges() for blocks whose pointers were not kept. @many: others close behind
+ * will follow. */
+struct error *leak_scan_reread(const struct leak_scan *scan, struct reread *reread,
+			       heap_index index, bool many,
+			       void (*visit)(void *data, heap_index target), void *data);
+
+/* Those of @index in scan->far: [*first_ret, *end_ret). */
+void leak_scan_far(const struct leak_scan *scan, heap_index index, size_t *first_ret,
+		   size_t *end_ret);
 
 /* The block in use that @value points into, or HEAP_NONE. */
 heap_index leak_scan_resolve(const struct leak_scan *scan, uint64_t value);

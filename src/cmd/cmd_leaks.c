@@ -26,11 +26,13 @@ struct leaks_run {
 	struct snapshot *snapshot;
 	struct thread_vec threads;
 	struct heap *heap;
+	struct leak_prescan *prescan;
 	struct leak_options options;
 };
 
 static void run_deinit(struct leaks_run *run)
 {
+	leak_prescan_destroy(run->prescan);
 	heap_destroy(run->heap);
 	snapshot_destroy(run->snapshot);
 	thread_vec_deinit(&run->threads);
@@ -47,7 +49,12 @@ static struct error *prepare(struct leaks_run *run)
 	struct error *error = snapshot_take(context->target, &snapshot_options, &run->snapshot);
 
 	if (!error)
-		error = heap_open(run->snapshot->target, NULL, &run->heap);
+		error = leak_prescan_create(&run->prescan);
+	if (!error)
+		error = heap_open(
+			run->snapshot->target,
+			&(struct heap_options){ .observer = leak_prescan_observer(run->prescan) },
+			&run->heap);
 	if (!error)
 		error = target_read_threads(run->snapshot->target, &run->threads);
 	if (error_is(error, ERROR_UNSUPPORTED) && run->heap) {
@@ -57,6 +64,7 @@ static struct error *prepare(struct leaks_run *run)
 	if (error)
 		return error;
 	run->options.threads = &run->threads;
+	run->options.prescan = run->prescan;
 	if (run->snapshot->threads.size)
 		run->options.states = &run->snapshot->threads;
 	command_warn_of_heap(run->heap);

@@ -468,7 +468,7 @@ struct error *heap_open(struct target *target, const struct heap_options *option
 		heap_reset(heap);
 		error = read_maps(heap, options);
 		if (!error)
-			error = ops->walk(heap);
+			error = ops->walk(heap, options ? options->observer : NULL);
 		if (!error && !heap->is_inconsistent)
 			break;
 		heap->is_changing = !error && i && heap->issues.size &&

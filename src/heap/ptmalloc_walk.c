@@ -82,9 +82,8 @@ static struct error *note_cache(struct chain *chain, const struct previous *prev
 	heap_index index = index_of(chain, previous->address);
 	struct error *error;
 
-	/* Mostly still in the window. */
-	if (block >= walk->buffer_start && block + size <= walk->buffer_end)
-		bytes = walk->buffer + (block - walk->buffer_start);
+	/* Mostly it is still at hand. */
+	bytes = heap_stream_peek(walk->stream, block, size);
 	if (!bytes) {
 		copy = malloc(size);
 		if (!copy)
@@ -210,16 +209,18 @@ static struct error *walk_chunk(struct chain *chain)
 	struct ptmalloc_walk *walk = chain->walk;
 	unsigned word = walk->word;
 	uint64_t size, end = chain->region->end;
-	const uint8_t *header, *links;
+	const uint8_t *header = NULL;
 	const char *wrong;
 	struct error *error;
 
-	error = ptmalloc_window(walk, chain->address, 2 * word, end, &header);
+	chain->region->limit = chain->address + 2 * word;
+	if (end - chain->address < 2 * word)
+		return end_broken(chain, "no header fits between it and", end);
+	/* With the links that it has if it is free. */
+	error = heap_stream_get(walk->stream, chain->address,
+				min_u64(4 * word, end - chain->address), &header);
 	if (error)
 		return error;
-	chain->region->limit = chain->address + 2 * word;
-	if (!header)
-		return end_broken(chain, "no header fits between it and", end);
 	chain->prev_size = load_word(header, word);
 	chain->size_field = load_word(header + word, word);
 	size = chain->size_field & ~(uint64_t)CHUNK_FLAGS;
@@ -234,14 +235,12 @@ static struct error *walk_chunk(struct chain *chain)
 	if (error)
 		return error;
 	heap_set_bit(walk->heap->starts, index_of(chain, chain->address));
-	error = ptmalloc_window(walk, chain->address, 4 * word, end, &links);
-	if (error)
-		return error;
-	chain->previous = (struct previous){ .address = chain->address, .size = size };
-	if (links) {
-		chain->previous.fd = load_word(links + 2 * word, word);
-		chain->previous.bk = load_word(links + 3 * word, word);
-	}
+	chain->previous = (struct previous){
+		.address = chain->address,
+		.size = size,
+		.fd = load_word(header + 2 * word, word),
+		.bk = load_word(header + 3 * word, word),
+	};
 	chain->address += size;
 	return NULL;
 }
@@ -272,6 +271,10 @@ static struct error *walk_regions(struct ptmalloc_walk *walk)
 {
 	struct error *error = NULL;
 
+	if (walk->observer)
+		error = walk->observer->begin(walk->observer->data, walk->heap);
+	if (!error)
+		error = heap_stream_open(walk->heap, walk->observer, &walk->stream);
 	vec_for_each (region, &walk->heap->regions) {
 		if (error)
 			break;
@@ -282,6 +285,10 @@ static struct error *walk_regions(struct ptmalloc_walk *walk)
 			error = walk_region(walk, region);
 		}
 	}
+	if (!error)
+		error = heap_stream_finish(walk->stream);
+	heap_stream_close(walk->stream);
+	walk->stream = NULL;
 	return error;
 }
 
@@ -367,9 +374,13 @@ static struct error *find_nothing(const struct heap *heap)
 			  "what is mapped");
 }
 
-static struct error *ptmalloc_walk(struct heap *heap)
+static struct error *ptmalloc_walk(struct heap *heap, const struct heap_observer *observer)
 {
-	struct ptmalloc_walk walk = { .heap = heap, .word = heap->target->arch->word_size };
+	struct ptmalloc_walk walk = {
+		.heap = heap,
+		.observer = observer,
+		.word = heap->target->arch->word_size,
+	};
 	struct error *error =
 		ptmalloc_find_arenas_in(heap->target, heap->maps, &walk.arenas, &walk.layout);
 

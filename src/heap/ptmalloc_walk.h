@@ -6,6 +6,7 @@
 
 #include "memprobe/ptmalloc.h"
 #include "ptmalloc_layout.h"
+#include "stream.h"
 #include "walk.h"
 
 /* Flags in a chunk's size field. */
@@ -35,7 +36,9 @@ struct ptmalloc_walk {
 	struct chunk_sums *sums; /* of each arena */
 	/* Blocks in use that could be a tcache_perthread_struct by size and looks. */
 	struct heap_index_vec caches;
-	/* A window of the memory. */
+	const struct heap_observer *observer; /* NULL: none */
+	struct heap_stream *stream;	      /* while chunks are walked */
+	/* A window of the memory, for what is looked at before. */
 	uint8_t *buffer;
 	uint64_t buffer_start, buffer_end;
 };
