@@ -77,6 +77,9 @@ echo "$found"
 echo 'That is the leak: requests of the unknown channel "fax" are never deleted (5000 were sent).'
 [ "$found" -ge 5000 ] || problem "the dump holds $found of 5000 leaked requests"
 
+say '5. Nothing points to them any more. A frozen copy of the server is searched, the server goes on:'
+show leaks "$server" --top 3
+
 say 'And the server? It goes on as if nothing had been:'
 client 2000 || problem 'the server gave a wrong answer afterwards'
 state=$(awk '/^(State|TracerPid)/ { print $2 }' "/proc/$server/status" | tr '\n' ' ')
