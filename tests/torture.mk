@@ -25,5 +25,6 @@ $(TORTURE_TOOLS): %: %.o $(LIBRARY)
 
 victims: $(TORTURE_TARGETS) $(TORTURE_TOOLS)
 
+torture: CHECK_TIMEOUT = 7200
 torture: all victims
-	TORTURE=long CHECK_TIMEOUT=7200 $(RUN_TESTS) tests/live/torture.bats
+	TORTURE=long $(RUN_TESTS) tests/live/torture.bats
