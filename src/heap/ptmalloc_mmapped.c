@@ -3,6 +3,7 @@
  * with IS_MMAPPED at the start of their pages, and how many there are by struct malloc_par.
  * Source: glibc malloc/malloc.c (sysmalloc_mmap, _int_memalign, struct malloc_par), 2.12 to 2.43.
  */
+#include <inttypes.h>
 #include <string.h>
 
 #include "memprobe/num.h"
@@ -13,12 +14,25 @@
 #define N_MMAPS_MAX 65536u
 /* How far from main_arena its data segment is searched. */
 #define PAR_SCAN_MAX (4u << 20)
-#define CHUNKS_MAX   (1u << 20)
+#define CHUNKS_MAX   (1u << 16) /* as many as malloc maps by default */
+#define CHOICES_MAX  (4u << 20)
+
+/* What looks like one. */
+struct found {
+	uint64_t start, header, total;
+	bool is_chosen;
+};
+
+VEC_DEFINE(found_vec, struct found)
 
 struct mmapped {
 	struct ptmalloc_walk *walk;
-	uint64_t expected; /* STAT_UNKNOWN: by what is found */
-	uint64_t count, bytes;
+	uint64_t expected, expected_bytes; /* STAT_UNKNOWN: by what is found */
+	struct found_vec found;
+	uint64_t bytes; /* of all that were found */
+	unsigned budget;
+	size_t sorted;	/* so many of them were found first, by address */
+	bool is_shared; /* the mapping at hand holds regions of arenas, too */
 };
 
 /* ---- struct malloc_par ---- */
@@ -70,7 +84,7 @@ static bool is_sbrk_base(const struct ptmalloc_walk *walk, uint64_t value)
 }
 
 /* What malloc itself counts, if it is found in the data around main_arena. */
-static struct error *read_par(struct mmapped *mmapped, uint64_t *bytes_ret)
+static struct error *read_par(struct mmapped *mmapped)
 {
 	struct ptmalloc_walk *walk = mmapped->walk;
 	uint64_t arena = walk->arenas.data[0].address, start, end;
@@ -90,7 +104,7 @@ static struct error *read_par(struct mmapped *mmapped, uint64_t *bytes_ret)
 	error = target_read_all(walk->heap->target, start, bytes, end - start, NULL);
 	for (size_t i = 0; !error && i + word <= end - start; i += word)
 		if (is_sbrk_base(walk, load_word(bytes + i, word)) &&
-		    is_par(bytes + i, i, word, &mmapped->expected, bytes_ret))
+		    is_par(bytes + i, i, word, &mmapped->expected, &mmapped->expected_bytes))
 			return NULL;
 	return error;
 }
@@ -119,20 +133,13 @@ static uint64_t chunk_total(const struct ptmalloc_walk *walk, const uint8_t *byt
 	return total % PAGE_SIZE == 0 ? total : 0;
 }
 
-static struct error *add_chunk(struct mmapped *mmapped, uint64_t start, uint64_t header,
+static struct error *add_found(struct mmapped *mmapped, uint64_t start, uint64_t header,
 			       uint64_t total)
 {
-	struct heap_region region = {
-		.start = start,
-		.end = start + total,
-		.base = header + 2 * mmapped->walk->word,
-		.limit = start + total,
-		.mmapped = true,
-	};
+	struct found found = { start, header, total, true };
 
-	mmapped->count++;
 	mmapped->bytes += total;
-	return heap_region_vec_append(&mmapped->walk->heap->regions, &region);
+	return found_vec_append(&mmapped->found, &found);
 }
 
 /*
@@ -157,27 +164,49 @@ static struct error *try_page(struct mmapped *mmapped, const struct mapping *map
 		    start + total <= address + at || (start < address && k < 12))
 			continue;
 		*end_ret = start + total;
-		return add_chunk(mmapped, start, address + at, total);
+		return add_found(mmapped, start, address + at, total);
 	}
 	return NULL;
 }
 
+/* By an arena, or by what the first pass found. */
 static bool is_taken(const struct mmapped *mmapped, uint64_t address, uint64_t *end_ret)
 {
-	/* Mostly the last ones. */
 	const struct heap_region_vec *regions = &mmapped->walk->heap->regions;
+	size_t low = 0, high = mmapped->sorted;
 
-	for (size_t i = regions->size; i-- > 0;)
+	for (size_t i = 0; mmapped->is_shared && i < regions->size; i++)
 		if (address >= regions->data[i].start && address < regions->data[i].end) {
 			*end_ret = regions->data[i].end;
 			return true;
 		}
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		const struct found *found = &mmapped->found.data[middle];
+
+		if (found->start + found->total <= address)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (low == mmapped->sorted || mmapped->found.data[low].start > address)
+		return false;
+	*end_ret = mmapped->found.data[low].start + mmapped->found.data[low].total;
+	return true;
+}
+
+static bool has_region(const struct mmapped *mmapped, const struct mapping *mapping)
+{
+	vec_for_each (region, &mmapped->walk->heap->regions)
+		if (region->start < mapping->end && mapping->start < region->end)
+			return true;
 	return false;
 }
 
 static bool is_complete(const struct mmapped *mmapped)
 {
-	return mmapped->count >= CHUNKS_MAX || mmapped->count >= mmapped->expected;
+	return mmapped->found.size == mmapped->expected &&
+	       mmapped->bytes == mmapped->expected_bytes;
 }
 
 /* Chunk after chunk from the mapping's start; with @thorough every page of it. */
@@ -187,7 +216,8 @@ static struct error *try_mapping(struct mmapped *mmapped, const struct mapping *
 	struct ptmalloc_walk *walk = mmapped->walk;
 	uint64_t address = mapping->start;
 
-	while (address < mapping->end && !is_complete(mmapped)) {
+	mmapped->is_shared = has_region(mmapped, mapping);
+	while (address < mapping->end && mmapped->found.size < CHUNKS_MAX) {
 		uint64_t end = 0;
 		const uint8_t *page;
 		struct error *error = NULL;
@@ -223,29 +253,115 @@ static bool may_hold_chunks(const struct mapping *mapping)
 	       (!mapping->path[0] || !strncmp(mapping->path, "[anon:", 6));
 }
 
+static struct error *try_mappings(struct mmapped *mmapped, bool thorough)
+{
+	struct error *error = NULL;
+
+	vec_for_each (mapping, mmapped->walk->heap->maps)
+		if (!error && may_hold_chunks(mapping))
+			error = try_mapping(mmapped, mapping, thorough);
+	return error;
+}
+
+/*
+ * Marks those from @at on that have just @count with @bytes; rather the first ones, which were
+ * found where chunks mostly are. False: no selection has, or it would take too long.
+ */
+static bool choose(struct mmapped *mmapped, uint64_t count, uint64_t bytes)
+{
+	struct found_vec *found = &mmapped->found;
+	size_t at = 0;
+
+	vec_for_each (one, found)
+		one->is_chosen = false;
+	while (mmapped->budget--) {
+		if (count == 0 && bytes == 0)
+			return true;
+		if (at < found->size && count && found->data[at].total <= bytes &&
+		    found->size - at >= count) {
+			found->data[at].is_chosen = true;
+			count--;
+			bytes -= found->data[at++].total;
+			continue;
+		}
+		if (at < found->size && found->size - at > count && count) {
+			at++;
+			continue;
+		}
+		/* Back to the last that was chosen: without it. */
+		do {
+			if (at-- == 0)
+				return false;
+		} while (!found->data[at].is_chosen);
+		found->data[at].is_chosen = false;
+		count++;
+		bytes += found->data[at++].total;
+	}
+	return false;
+}
+
+static struct error *add_regions(struct mmapped *mmapped)
+{
+	struct heap *heap = mmapped->walk->heap;
+	struct error *error = NULL;
+
+	vec_for_each (found, &mmapped->found) {
+		struct heap_region region = {
+			.start = found->start,
+			.end = found->start + found->total,
+			.base = found->header + 2 * mmapped->walk->word,
+			.limit = found->start + found->total,
+			.mmapped = true,
+		};
+
+		if (!error && found->is_chosen)
+			error = heap_region_vec_append(&heap->regions, &region);
+	}
+	return error;
+}
+
+static struct error *find_chunks(struct mmapped *mmapped)
+{
+	struct heap *heap = mmapped->walk->heap;
+	struct error *error;
+
+	if (mmapped->expected == 0)
+		return NULL;
+	error = try_mappings(mmapped, false);
+	if (error || mmapped->expected == STAT_UNKNOWN || is_complete(mmapped))
+		return error;
+	mmapped->sorted = mmapped->found.size;
+	/* In the midst of mappings, for the kernel merges them. */
+	error = try_mappings(mmapped, true);
+	if (error || choose(mmapped, mmapped->expected, mmapped->expected_bytes))
+		return error;
+	vec_for_each (found, &mmapped->found)
+		found->is_chosen = true;
+	return heap_add_issue(heap, mmapped->walk->arenas.data[0].address,
+			      "malloc counts %" PRIu64 " blocks mapped by themselves with %" PRIu64
+			      " bytes, found are %zu with %" PRIu64,
+			      mmapped->expected, mmapped->expected_bytes, mmapped->found.size,
+			      mmapped->bytes);
+}
+
 struct error *ptmalloc_add_mmapped(struct ptmalloc_walk *walk)
 {
-	struct mmapped mmapped = { .walk = walk, .expected = STAT_UNKNOWN };
-	uint64_t bytes = STAT_UNKNOWN;
-	struct error *error = read_par(&mmapped, &bytes);
+	struct mmapped mmapped = {
+		.walk = walk,
+		.expected = STAT_UNKNOWN,
+		.expected_bytes = STAT_UNKNOWN,
+		.budget = CHOICES_MAX,
+	};
+	bool known;
+	struct error *error = read_par(&mmapped);
 
-	for (int thorough = 0; !error && thorough <= (mmapped.expected != STAT_UNKNOWN); thorough++)
-		vec_for_each (mapping, walk->heap->maps)
-			if (!error && !is_complete(&mmapped) && may_hold_chunks(mapping))
-				error = try_mapping(&mmapped, mapping, thorough);
-	if (error)
-		return error;
-	walk->heap->mmapped_count = mmapped.count;
-	walk->heap->mmapped_bytes = mmapped.bytes;
-	if (mmapped.expected == STAT_UNKNOWN)
-		return NULL;
-	walk->heap->mmapped_count = mmapped.expected;
-	walk->heap->mmapped_bytes = bytes;
-	if (mmapped.count == mmapped.expected && mmapped.bytes == bytes)
-		return NULL;
-	return heap_add_issue(walk->heap, walk->arenas.data[0].address,
-			      "malloc counts %llu blocks mapped by themselves with %llu bytes, "
-			      "found are %llu with %llu",
-			      (unsigned long long)mmapped.expected, (unsigned long long)bytes,
-			      (unsigned long long)mmapped.count, (unsigned long long)mmapped.bytes);
+	if (!error)
+		error = find_chunks(&mmapped);
+	if (!error)
+		error = add_regions(&mmapped);
+	known = mmapped.expected != STAT_UNKNOWN;
+	walk->heap->mmapped_count = known ? mmapped.expected : mmapped.found.size;
+	walk->heap->mmapped_bytes = known ? mmapped.expected_bytes : mmapped.bytes;
+	found_vec_deinit(&mmapped.found);
+	return error;
 }
