@@ -34,7 +34,7 @@ static uint64_t first_chunk(const struct ptmalloc_walk *walk, uint64_t address)
 
 /*
  * Follows the chunks of the main arena from @address to its top, to the headers that end an old
- * piece (*end_ret is the end of its last page then), or for @believed chunks.
+ * piece (*end_ret is the end of its last page then), or for @believed chunks (0: however long).
  */
 static struct error *follow(struct finder *finder, uint64_t address, uint64_t end,
 			    unsigned believed, enum chain_end *ret, uint64_t *end_ret)
@@ -48,7 +48,7 @@ static struct error *follow(struct finder *finder, uint64_t address, uint64_t en
 		uint64_t field, size;
 		struct error *error;
 
-		if (address == finder->arena->top || (i && i >= believed)) {
+		if (address == finder->arena->top || (believed && i >= believed)) {
 			*ret = CHAIN_TOP;
 			return NULL;
 		}

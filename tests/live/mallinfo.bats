@@ -102,6 +102,25 @@ figures_of() { # VARIANT THREADS [METHOD]
 	done
 }
 
+@test "a main arena of several pieces is walked in whole" {
+	for variant in brokenbrk brokenbrk-32 brokenbrk-static; do
+		for how in foreign blocked; do
+			start_victim $variant $how
+			walk_is_call
+			probe mallinfo "$victim_pid" --method=walk --json
+			json '.warnings == [] and .totals.tcache_chunks > 100'
+			json '.totals.in_use == $n' --argjson n "$(truth uordblks)"
+			probe leaks "$victim_pid" --json
+			status_is 0
+			# A stale word may hide one in 200.
+			json '.totals.leaked_count | . <= $n and . >= $n * 0.995' \
+				--argjson n "$(victim_truth leaked)"
+			victim_check
+			stop_victim
+		done
+	done
+}
+
 @test "a walk sees a stripped program" {
 	strip -s -o "$BATS_TEST_TMPDIR/stripped" "$VICTIMS/heapshape-static"
 	start_command "$BATS_TEST_TMPDIR/stripped" 2
