@@ -10,6 +10,7 @@
 #include "memprobe/snapshot.h"
 
 #define TOP_DEFAULT 20
+#define SNAPSHOTS   4
 
 static const struct command_option options[] = {
 	{ "top", 0, "N", "show the N groups that hold most (default 20; 0: all)" },
@@ -38,7 +39,7 @@ static void run_deinit(struct leaks_run *run)
 	thread_vec_deinit(&run->threads);
 }
 
-static struct error *prepare(struct leaks_run *run)
+static struct error *freeze(struct leaks_run *run)
 {
 	struct command_context *context = run->context;
 	struct snapshot_options snapshot_options = {
@@ -46,15 +47,30 @@ static struct error *prepare(struct leaks_run *run)
 		.timeout_us = context->timeout_us,
 		.interrupted = command_interrupted,
 	};
+	struct heap_options heap_options = {
+		.observer = leak_prescan_observer(run->prescan),
+		/* What is frozen does not change by being read again. */
+		.tries = 1,
+	};
 	struct error *error = snapshot_take(context->target, &snapshot_options, &run->snapshot);
 
-	if (!error)
-		error = leak_prescan_create(&run->prescan);
-	if (!error)
-		error = heap_open(
-			run->snapshot->target,
-			&(struct heap_options){ .observer = leak_prescan_observer(run->prescan) },
-			&run->heap);
+	return error ? error : heap_open(run->snapshot->target, &heap_options, &run->heap);
+}
+
+/* A thread may have been caught in malloc: another snapshot may be luckier. */
+static struct error *prepare(struct leaks_run *run)
+{
+	struct error *error = leak_prescan_create(&run->prescan);
+
+	for (unsigned i = 0; !error && i < SNAPSHOTS; i++) {
+		error = freeze(run);
+		if (error || !run->heap->is_inconsistent || i + 1 == SNAPSHOTS ||
+		    run->snapshot->kind == SNAPSHOT_STILL || command_interrupted())
+			break;
+		heap_destroy(take_pointer(run->heap));
+		command_stopped(run->context, snapshot_stopped_us(run->snapshot));
+		snapshot_destroy(take_pointer(run->snapshot));
+	}
 	if (!error)
 		error = target_read_threads(run->snapshot->target, &run->threads);
 	if (error_is(error, ERROR_UNSUPPORTED) && run->heap) {
