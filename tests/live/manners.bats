@@ -22,8 +22,8 @@ END
 	start_victim idle
 	for command in "maps $victim_pid --json" "dump $victim_pid stack -x"; do
 		# shellcheck disable=SC2086
-		memprobe $command 2>err | head -c 10 >/dev/null
-		[ ! -s err ] || fail "$command: $(cat err)"
+		memprobe $command 2>"$BATS_TEST_TMPDIR/err" | head -c 10 >/dev/null
+		[ ! -s "$BATS_TEST_TMPDIR/err" ] || fail "$command: $(cat "$BATS_TEST_TMPDIR/err")"
 	done
 }
 
