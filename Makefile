@@ -8,7 +8,7 @@ DESTDIR ?=
 
 PACKAGES = libdw libelf jansson libzstd
 WARNINGS = -Wall -Wextra -Wstrict-prototypes -Wmissing-prototypes -Wno-unused-parameter
-CPPFLAGS += -Iinclude -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64
+CPPFLAGS += -Iinclude -Isrc -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64
 override CFLAGS += -std=gnu11 $(WARNINGS) -fno-strict-aliasing
 LIBS = -ldw -lelf -ljansson -liberty -lzstd
 

@@ -1,6 +1,8 @@
 #!/bin/sh
 # Proves that includes point down only. The rows are those of the layer table in CONTRIBUTING.md;
 # a header of include/memprobe/ belongs to the folder of the source file that bears its name.
+# What src/agent/ shares with the rest is included as "agent/NAME.h": its abi.h, *_abi.h and *_walk.h,
+# by stack/ and trace/. The agent itself includes nothing but its own headers and the compiler's.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -43,6 +45,17 @@ check() { # FILE ITS-FOLDER
 			echo "$1: $2 (row $(row "$2")) includes memprobe/$header of $folder (row $(row "$folder"))"
 		fi
 	done
+	sed -n 's/^#include "agent\/\(.*\)"$/\1/p' "$1" | while read -r header; do
+		case $2:$header in
+		agent:* | stack:abi.h | stack:*_abi.h | stack:*_walk.h) ;;
+		trace:abi.h | trace:*_abi.h | trace:*_walk.h) ;;
+		*) echo "$1: $2 includes agent/$header, which it may not" ;;
+		esac
+	done
+	if [ "$2" = agent ] && grep -n '^#include <' "$1" |
+		grep -v '<\(stdint\|stddef\|stdbool\|stdatomic\|limits\|linux\/.*\|asm\/.*\|sys\/syscall\|.*intrin\)\.h>'; then
+		echo "$1: the agent has no libc"
+	fi
 	if grep -n '^#include "\(\.\.\|src\)/' "$1"; then
 		echo "$1: includes another folder's private header"
 	fi
