@@ -9,6 +9,8 @@
 
 /* What a copy may take: the largest libraries have some 200 MiB, with debug info a few GiB. */
 #define COPY_MAX (4ULL << 30)
+/* Bytes of all notes that are searched for the build-id, which stands in the first ones. */
+#define NOTES_MAX (1u << 20)
 
 /* ---- bytes ---- */
 
@@ -29,9 +31,11 @@ void elf_reader_open(struct elf_reader *reader, struct target *target, struct mo
 		return;
 	}
 	vec_for_each (segment, &module->segments) {
-		uint64_t end = segment->offset + (segment->end - segment->start);
+		uint64_t size = segment->end - segment->start;
 
-		reader->size = max_u64(reader->size, end);
+		/* What maps, or a core's list of files, say may be anything. */
+		if (segment->offset <= UINT64_MAX - size)
+			reader->size = max_u64(reader->size, segment->offset + size);
 	}
 }
 
@@ -347,7 +351,8 @@ static void copy_segments(const struct elf_reader *reader, char *image)
 	vec_for_each (segment, &reader->module->segments) {
 		uint64_t size = segment->end - segment->start;
 
-		read_memory(reader->target, segment->start, image + segment->offset, size);
+		if (segment->offset <= reader->size && size <= reader->size - segment->offset)
+			read_memory(reader->target, segment->start, image + segment->offset, size);
 	}
 }
 
@@ -415,6 +420,7 @@ static bool find_build_id(const unsigned char *notes, uint64_t size, char text[6
 void module_build_id(struct target *target, struct module *module, char text[65])
 {
 	struct elf_reader reader;
+	uint64_t left = NOTES_MAX;
 	bool found = false;
 
 	text[0] = '\0';
@@ -425,8 +431,9 @@ void module_build_id(struct target *target, struct module *module, char text[65]
 		const Elf64_Phdr *segment = &module->elf->segments[i];
 		cleanup(free) void *notes = NULL;
 
-		if (segment->p_type != PT_NOTE || segment->p_filesz > 1 << 20)
+		if (segment->p_type != PT_NOTE || segment->p_filesz > left)
 			continue;
+		left -= segment->p_filesz;
 		notes = elf_copy(&reader, segment->p_offset, segment->p_filesz);
 		found = notes && find_build_id(notes, segment->p_filesz, text);
 	}

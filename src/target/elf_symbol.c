@@ -169,6 +169,8 @@ static bool read_dynamic(const struct elf_reader *reader, struct dynamic *dynami
 				return dynamic->symbols && dynamic->names && dynamic->names_size;
 			take_dynamic(reader, dynamic, tag, load_word(bytes + word, word));
 		}
+		/* There is one, and hostile files do not get more. */
+		break;
 	}
 	return false;
 }

@@ -358,12 +358,80 @@ static void test_mutated(void **state)
 	free(copy);
 }
 
+/* What says where the pieces of a file lie may lie itself. */
+static void test_wild_offsets(void **state)
+{
+	static const uint64_t offsets[] = {
+		PAGE_SIZE,
+		1ull << 40,
+		UINT64_MAX & -(uint64_t)PAGE_SIZE,
+		UINT64_MAX & -(uint64_t)(4 * PAGE_SIZE),
+		INT64_MAX & -(uint64_t)PAGE_SIZE,
+	};
+	size_t size;
+	const unsigned char *bytes = sample(&size);
+
+	for (size_t i = 0; i < sizeof(offsets) / sizeof(*offsets); i++) {
+		struct target *target = fake_with(bytes, PAGE_SIZE, PAGE_SIZE, BY_MEMORY);
+
+		assert_ok(fake_target_add_segment(target, &(struct fake_segment){
+								  .start = 0x10000 + PAGE_SIZE,
+								  .size = 2 * PAGE_SIZE,
+								  .bytes = bytes + PAGE_SIZE,
+								  .bytes_size = size - PAGE_SIZE,
+								  .perms = PERM_READ | PERM_WRITE,
+								  .path = "/lib/sample.so",
+								  .inode = 7,
+								  .offset = offsets[i],
+							  }));
+		use_all(target);
+		target_destroy(target);
+	}
+}
+
+/* Thousands of segments that each have the same work to offer. */
+static void test_repeated_segments(void **state)
+{
+	static const uint32_t types[] = { PT_DYNAMIC, PT_NOTE };
+	const size_t count = 60000, notes_at = 8 << 20, size = notes_at + (1 << 20);
+	unsigned char *bytes = calloc(1, size);
+	Elf64_Ehdr *header = (Elf64_Ehdr *)bytes;
+	Elf64_Phdr *segments = (Elf64_Phdr *)(header + 1);
+
+	assert_true(sizeof(*header) + count * sizeof(*segments) < notes_at);
+	memcpy(header->e_ident, ELFMAG, SELFMAG);
+	header->e_ident[EI_CLASS] = ELFCLASS64;
+	header->e_ident[EI_DATA] = ELFDATA2LSB;
+	header->e_phoff = sizeof(*header);
+	header->e_phentsize = sizeof(*segments);
+	header->e_phnum = count;
+	/* No DT_NULL in it, no end of the notes. */
+	memset(bytes + notes_at, 1, 1 << 20);
+	for (unsigned type = 0; type < 2; type++) {
+		struct target *target;
+
+		for (size_t i = 0; i < count; i++)
+			segments[i] = (Elf64_Phdr){
+				.p_type = i ? types[type] : PT_LOAD,
+				.p_offset = i ? notes_at : 0,
+				.p_vaddr = i ? notes_at : 0,
+				.p_filesz = i ? 1 << 20 : size,
+				.p_memsz = i ? 1 << 20 : size,
+			};
+		target = fake_with(bytes, size, size, BY_FILE);
+		use_all(target);
+		target_destroy(target);
+	}
+	free(bytes);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_own),	cmocka_unit_test(test_each),
-		cmocka_unit_test(test_deleted), cmocka_unit_test(test_ways),
-		cmocka_unit_test(test_cut),	cmocka_unit_test(test_mutated),
+		cmocka_unit_test(test_own),	     cmocka_unit_test(test_each),
+		cmocka_unit_test(test_deleted),	     cmocka_unit_test(test_ways),
+		cmocka_unit_test(test_cut),	     cmocka_unit_test(test_mutated),
+		cmocka_unit_test(test_wild_offsets), cmocka_unit_test(test_repeated_segments),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
