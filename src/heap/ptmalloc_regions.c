@@ -12,6 +12,8 @@
 
 /* Headers that are looked at in search of pieces, in all. */
 #define HEADERS_MAX (16u << 20)
+/* What it costs of them to move the window: chains of large chunks may go back and forth. */
+#define WINDOW_COST 256u
 /* A chain of so many is believed although its end was not reached. */
 #define CHAIN_BELIEVED 64u
 /* How far into [heap] the first chunk of a static program may lie: its TLS is in front. */
@@ -44,8 +46,8 @@ static struct error *follow(struct finder *finder, uint64_t address, uint64_t en
 
 	*ret = CHAIN_BROKEN;
 	for (unsigned i = 0; finder->budget; i++, finder->budget--) {
+		uint64_t field, size, window = walk->buffer_start;
 		const uint8_t *header;
-		uint64_t field, size;
 		struct error *error;
 
 		if (address == finder->arena->top || (believed && i >= believed)) {
@@ -55,6 +57,8 @@ static struct error *follow(struct finder *finder, uint64_t address, uint64_t en
 		error = ptmalloc_window(walk, address, 2 * word, end, &header);
 		if (error || !header)
 			return error;
+		if (walk->buffer_start != window)
+			finder->budget -= min_u64(finder->budget - 1, WINDOW_COST);
 		field = load_word(header + word, word);
 		size = field & ~(uint64_t)CHUNK_FLAGS;
 		if (i && (size == 2 * word || size == 0)) {

@@ -225,7 +225,7 @@ struct error *heap_stream_open(const struct heap *heap, const struct heap_observ
 	vec_for_each (region, &heap->regions)
 		if (!error && !region->mmapped)
 			error = add_windows(stream, region);
-	for (unsigned i = 0; i < SLOTS; i++) {
+	for (size_t i = 0; i < min_u64(SLOTS, stream->windows.size); i++) {
 		stream->slots[i].bytes = malloc(HEAP_WINDOW + STREAM_OVERLAP);
 		if (!error && !stream->slots[i].bytes)
 			error = &error_no_memory;
