@@ -15,10 +15,14 @@ fuzz: $(FUZZERS:%=fuzz-%)
 fuzz-build: $(FUZZERS:%=$(FUZZ_DIR)/fuzz_%)
 
 # The whole library again, in a directory of its own and with the coverage that libFuzzer follows.
-$(FUZZ_DIR)/fuzz_%: tests/fuzz/fuzz_%.c FORCE
-	$(MAKE) BUILD=$(FUZZ_DIR) CC=$(FUZZ_CC) CFLAGS='$(FUZZ_FLAGS)' \
+# Once for all of them, which may be built side by side.
+.PHONY: fuzz-library
+fuzz-library:
+	+$(MAKE) BUILD=$(FUZZ_DIR) CC=$(FUZZ_CC) CFLAGS='$(FUZZ_FLAGS)' \
 		LDFLAGS='-fsanitize=address,undefined' $(FUZZ_DIR)/libmemprobe.a \
 		$(FUZZ_HELPERS)
+
+$(FUZZ_DIR)/fuzz_%: tests/fuzz/fuzz_%.c fuzz-library
 	$(FUZZ_CC) $(CPPFLAGS) $(FUZZ_FLAGS) -fsanitize=fuzzer -o $@ $< \
 		$(FUZZ_HELPERS) \
 		$(FUZZ_DIR)/libmemprobe.a -lcmocka $(LIBS) -lpthread
@@ -34,6 +38,3 @@ $(FUZZERS:%=fuzz-%): fuzz-%: $(FUZZ_DIR)/fuzz_%
 	$(FUZZ_DIR)/fuzz_$* -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 \
 		-max_len=65536 -print_final_stats=1 -verbosity=0 \
 		-artifact_prefix=$(FUZZ_DIR)/$*.found/ $(FUZZ_DIR)/$*.corpus
-
-.PHONY: FORCE
-FORCE:
