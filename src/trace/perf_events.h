@@ -1,0 +1,63 @@
+/*
+ * What perf_events.c (opening) and perf_ring.c (reading) share.
+ */
+#ifndef MEMPROBE_TRACE_PERF_EVENTS_H
+#define MEMPROBE_TRACE_PERF_EVENTS_H
+
+#include <linux/perf_event.h>
+
+#include "memprobe/perf_events.h"
+#include "memprobe/vec.h"
+
+#define CPUS_MAX 1024u
+
+/* The size of a record is 16 bits wide. */
+#define PERF_RECORD_MAX (1u << 16)
+
+#define PERF_SAMPLE_TYPE_ALL_OURS                                                       \
+	(PERF_SAMPLE_IDENTIFIER | PERF_SAMPLE_IP | PERF_SAMPLE_TID | PERF_SAMPLE_TIME | \
+	 PERF_SAMPLE_ADDR | PERF_SAMPLE_REGS_USER | PERF_SAMPLE_STACK_USER)
+
+struct perf_event {
+	uint64_t id;
+	int fd;
+	unsigned spec;
+	pid_t tid;    /* that it was opened for; others have inherited it */
+	unsigned cpu; /* index of its ring */
+	bool hung_up; /* its thread has ended, and all that inherited it */
+};
+
+VEC_DEFINE(perf_event_vec, struct perf_event)
+
+struct perf_ring {
+	int fd; /* of the event that it belongs to, which closes it; -1: none yet */
+	int cpu;
+	void *map;
+	size_t size; /* of its data; the control page comes on top */
+	/* While it is being read: what lies between is not yet given back. */
+	uint64_t tail, head;
+	uint64_t next_time; /* of the record at tail; 0: not looked at */
+};
+
+struct perf_session {
+	struct target *target;
+	struct perf_spec specs[PERF_SPECS_MAX];
+	unsigned spec_count;
+	uint32_t stack_bytes;
+	size_t ring_bytes;
+	bool user_only_allowed, user_only, no_lost_format, execed, exited;
+	struct perf_event_vec events; /* by id, once all are open */
+	struct pid_vec own;	      /* threads with events of their own */
+	struct perf_ring *rings;
+	unsigned ring_count;
+	uint64_t lost_records;
+	uint8_t *scratch; /* PERF_RECORD_MAX: a record that goes around the ring's end */
+};
+
+/* Returns errno. */
+int perf_ring_map(struct perf_ring *ring, int fd, size_t size);
+void perf_ring_unmap(struct perf_ring *ring);
+
+struct perf_event *perf_event_of(const struct perf_session *session, uint64_t id);
+
+#endif
