@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "hash_index.h"
+#include "memprobe/hash_index.h"
 
 #define BLOCK_SIZE ((size_t)64 << 10)
 

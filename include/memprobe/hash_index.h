@@ -4,8 +4,8 @@
  * The elements lie elsewhere, in a vector of the caller's; the table has their hashes and numbers.
  * A zeroed struct is an empty table.
  */
-#ifndef REPORT_HASH_INDEX_H
-#define REPORT_HASH_INDEX_H
+#ifndef MEMPROBE_HASH_INDEX_H
+#define MEMPROBE_HASH_INDEX_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,4 +1,4 @@
-#include "hash_index.h"
+#include "memprobe/hash_index.h"
 
 #include <stdlib.h>
 #include <string.h>
