@@ -48,9 +48,10 @@ struct snapshot_options {
 
 /*
  * Freezes a live @target. Where it may not fork (seccomp, pids.max, overcommit, no room for the
- * stub) the target is held instead, with a warning that says why. ERROR_PERMISSION, ERROR_BUSY,
- * ERROR_NO_TARGET as stop_threads() and call_open(). A target that is no live process is passed
- * through with SNAPSHOT_STILL, with the registers that a core has.
+ * stub) the target is held instead, with a warning that says why; one that a signal has stopped is
+ * always held. ERROR_PERMISSION, ERROR_BUSY, ERROR_NO_TARGET as stop_threads() and call_open(). A
+ * target that is no live process is passed through with SNAPSHOT_STILL, with the registers that a
+ * core has.
  */
 struct error *snapshot_take(struct target *target, const struct snapshot_options *options,
 			    struct snapshot **ret);

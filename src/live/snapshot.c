@@ -442,11 +442,24 @@ static bool is_final(const struct error *error)
 	return error->code == ERROR_NO_TARGET || error->code == ERROR_NO_MEMORY;
 }
 
+/* By a signal. A helper would stop, too, and leave the fork a zombie until somebody lets it go on;
+ * and who stands still loses nothing by being held. */
+static bool is_stopped(const struct target *target)
+{
+	struct process_status status;
+	struct error *error = process_read_status(target->process, 0, &status);
+
+	if (!error)
+		return status.state == 'T';
+	error_destroy(error);
+	return false;
+}
+
 static struct error *take(struct freezer *freezer)
 {
 	struct error *error;
 
-	if (freezer->options.no_fork)
+	if (freezer->options.no_fork || is_stopped(freezer->target))
 		return hold(freezer);
 	error = try_fork(freezer);
 	if (!error)
