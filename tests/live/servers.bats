@@ -4,6 +4,7 @@
 
 load lib
 load look
+load look_heap
 
 setup() {
 	make_public_dir
@@ -36,6 +37,11 @@ background_load() {
 
 still_under_load() {
 	! is_gone "$load_pid" || fail "the load has ended" "$(tail -5 "$dir/load.log")"
+}
+
+end_load() {
+	kill -TERM "$load_pid"
+	wait_until 20 is_gone "$load_pid"
 }
 
 wait_for() { # SECONDS COMMAND...: quietly
@@ -84,7 +90,11 @@ quietly() {
 		--auto-generate-sql --number-of-queries=3000
 	adopt "$server"
 	look_at "$server"
+	look_heap_at "$server"
 	still_under_load
+	[ "$(sql 'select n from test.canary')" = 4711 ]
+	end_load
+	look_still_at "$server"
 	[ "$(sql 'select n from test.canary')" = 4711 ]
 	victim_check
 }
@@ -116,6 +126,10 @@ quietly() {
 	victim_check
 	adopt "$backend"
 	look_at "$backend"
+	# The path of the data and an old environment.
+	look_leaks_max=2000
+	look_heap_at "$backend"
+	look_still_at "$backend"
 	still_under_load
 	[ "$(sql 'select n from canary')" = 4711 ]
 	victim_check
@@ -153,7 +167,10 @@ quietly() {
 	background_load curl -sf --unix-socket "$dir/socket" "http://test/canary?[1-20000]" -o /dev/null
 	adopt "$worker"
 	look_at "$worker"
+	look_heap_at "$worker"
 	still_under_load
+	[ "$(get)" = canary-4711 ]
+	look_still_at "$worker"
 	[ "$(get)" = canary-4711 ]
 	victim_check
 }
@@ -185,7 +202,9 @@ quietly() {
 	background_load bash -c 'client 20000'
 	adopt "$server"
 	look_at "$server"
+	look_heap_at "$server"
 	still_under_load
+	look_still_at "$server"
 	client 100
 	victim_check
 }
@@ -205,6 +224,8 @@ print(connection.recv(64).decode())' "$dir/socket"
 	wait_for 30 ask
 	adopt "$server"
 	look_at "$server"
+	look_heap_at "$server"
+	look_still_at "$server"
 	rounds=$(ask)
 	[[ $rounds =~ ^[0-9]+$ ]]
 	wait_until 30 eval '[ "$(ask)" -gt "$rounds" ]'
