@@ -36,6 +36,16 @@ struct error *module_read(struct target *target, struct module *module, uint64_t
 			  void *buffer, size_t size);
 
 /*
+ * The same by an address of the file (bias not added), in new memory, which the caller frees. NULL:
+ * it is not all in one loaded segment, cannot be read, or there is no memory for it.
+ */
+void *module_copy(struct target *target, struct module *module, uint64_t address, uint64_t size);
+
+/* A section by name, in Elf64 form; false: there is none, or no section headers. */
+bool module_section(struct target *target, struct module *module, const char *name,
+		    Elf64_Shdr *ret);
+
+/*
  * A defined symbol of .dynsym, else of .symtab, by exact name; the default version where there
  * are several. False: there is none.
  */

@@ -178,6 +178,7 @@ static bool take_header(struct elf_file *elf, const void *bytes, const struct ar
 		elf->header.e_phnum = narrow.e_phnum;
 		elf->header.e_shentsize = narrow.e_shentsize;
 		elf->header.e_shnum = narrow.e_shnum;
+		elf->header.e_shstrndx = narrow.e_shstrndx;
 	} else {
 		return false;
 	}
@@ -343,6 +344,49 @@ struct error *module_read(struct target *target, struct module *module, uint64_t
 	return done ? NULL
 		    : error_create(ERROR_FAILED, "cannot read %zu bytes at 0x%llx of %s", size,
 				   (unsigned long long)offset, module->path);
+}
+
+void *module_copy(struct target *target, struct module *module, uint64_t address, uint64_t size)
+{
+	struct elf_reader reader;
+	void *copy;
+
+	if (!elf_is_open(target, module))
+		return NULL;
+	elf_reader_open(&reader, target, module);
+	copy = elf_copy_address(&reader, address, size);
+	elf_reader_close(&reader);
+	return copy;
+}
+
+static bool find_section(const struct elf_reader *reader, const char *name, Elf64_Shdr *ret)
+{
+	const struct elf_file *elf = reader->module->elf;
+	const size_t size = strlen(name) + 1;
+	cleanup(free) char *names = NULL;
+	Elf64_Shdr table;
+
+	if (!elf_section(reader, elf, elf->header.e_shstrndx, &table))
+		return false;
+	names = elf_copy(reader, table.sh_offset, table.sh_size);
+	for (unsigned i = 0; names && elf_section(reader, elf, i, ret); i++)
+		if (ret->sh_name < table.sh_size && table.sh_size - ret->sh_name >= size &&
+		    !memcmp(names + ret->sh_name, name, size))
+			return true;
+	return false;
+}
+
+bool module_section(struct target *target, struct module *module, const char *name, Elf64_Shdr *ret)
+{
+	struct elf_reader reader;
+	bool found;
+
+	if (!elf_is_open(target, module))
+		return false;
+	elf_reader_open(&reader, target, module);
+	found = find_section(&reader, name, ret);
+	elf_reader_close(&reader);
+	return found;
 }
 
 /* What is mapped, each at its offset of the file; the rest is zeros. */
