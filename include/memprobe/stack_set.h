@@ -1,8 +1,9 @@
 /*
  * stack_set.h - call stacks as addresses, each kept once and known by a number.
  *
- * A stack is what an unwinder gives: program counters, leaf first; all but the first are return
- * addresses. Numbers count from 0 without gaps; what a number stands for never moves or changes.
+ * A stack is what an unwinder gives, leaf first: addresses that are returned to, and, marked by
+ * STACK_PC_EXACT, those at which a thread was interrupted. Numbers count from 0 without gaps; what
+ * a number stands for never moves or changes.
  */
 #ifndef MEMPROBE_STACK_SET_H
 #define MEMPROBE_STACK_SET_H
@@ -13,7 +14,8 @@
 
 #include "memprobe/error.h"
 
-#define STACK_NONE UINT32_MAX
+#define STACK_NONE     UINT32_MAX
+#define STACK_PC_EXACT (1ull << 63)
 
 struct stack_set;
 

@@ -1,0 +1,34 @@
+/*
+ * sample_stacks.h - the call stacks of samples, unwound outside of the target.
+ *
+ * By the unwind tables of unwind_table.h over the registers and stack bytes that each sample
+ * carries. The tables are built before the recording; modules that the target loads later are added
+ * by sample_stacks_tick().
+ */
+#ifndef MEMPROBE_SAMPLE_STACKS_H
+#define MEMPROBE_SAMPLE_STACKS_H
+
+#include "memprobe/perf_events.h"
+#include "memprobe/stack_set.h"
+
+struct sample_stacks;
+
+/* @target must outlive it. */
+struct error *sample_stacks_create(struct target *target, struct sample_stacks **ret);
+void sample_stacks_destroy(struct sample_stacks *stacks);
+CLEANUP_DEFINE(sample_stacks, struct sample_stacks *, sample_stacks_destroy)
+
+/* The stack of a sample; it is never empty where the sample has registers. */
+struct error *sample_stacks_add(struct sample_stacks *stacks, const struct perf_sample *sample,
+				uint32_t *id_ret);
+
+/* To be called now and then: learns new modules. Cheap where nothing has changed. */
+struct error *sample_stacks_tick(struct sample_stacks *stacks);
+
+/* It owns the set. */
+const struct stack_set *sample_stacks_set(const struct sample_stacks *stacks);
+
+/* How many samples had a stack that could not be followed to its end. */
+uint64_t sample_stacks_truncated(const struct sample_stacks *stacks);
+
+#endif

@@ -1,0 +1,84 @@
+#include "recording.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "memprobe/num.h"
+
+static uint64_t clock_us(clockid_t clock)
+{
+	struct timespec now;
+
+	clock_gettime(clock, &now);
+	return (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
+}
+
+struct error *recording_start(struct command_context *context, struct recording *ret)
+{
+	const char *text = command_option(context, "duration");
+
+	*ret = (struct recording){ .context = context };
+	if (text) {
+		struct error *error = parse_time(text, &ret->duration_us);
+
+		if (error)
+			return error;
+		if (!ret->duration_us)
+			return error_create(ERROR_USAGE, "nothing is recorded in no time");
+	}
+	ret->begin_us = clock_us(CLOCK_MONOTONIC);
+	ret->time_us = clock_us(CLOCK_REALTIME);
+	if (!text && isatty(STDERR_FILENO))
+		command_hint(context, "recording until Ctrl-C");
+	return NULL;
+}
+
+static uint64_t elapsed_us(const struct recording *recording)
+{
+	return clock_us(CLOCK_MONOTONIC) - recording->begin_us;
+}
+
+bool recording_goes_on(const struct recording *recording)
+{
+	return !command_interrupted() &&
+	       (!recording->duration_us || elapsed_us(recording) < recording->duration_us);
+}
+
+int recording_wait_ms(const struct recording *recording, int most)
+{
+	uint64_t elapsed = elapsed_us(recording), left;
+
+	if (!recording->duration_us)
+		return most;
+	left = recording->duration_us > elapsed ? (recording->duration_us - elapsed + 999) / 1000
+						: 0;
+	if (!left)
+		left = 1;
+	return left < (uint64_t)most ? (int)left : most;
+}
+
+void recording_progress(struct recording *recording, const char *format, ...)
+{
+	const struct command_context *context = recording->context;
+	uint64_t elapsed = elapsed_us(recording);
+	va_list arguments;
+
+	if (context->quiet || elapsed < recording->shown_us + 1000000u || !isatty(STDERR_FILENO))
+		return;
+	recording->shown_us = elapsed;
+	fprintf(stderr, "\r\033[Krecording %d: %" PRIu64 " s, ", context->target->pid,
+		elapsed / 1000000u);
+	va_start(arguments, format);
+	vfprintf(stderr, format, arguments);
+	va_end(arguments);
+	fflush(stderr);
+}
+
+void recording_stop(struct recording *recording)
+{
+	recording->duration_us = elapsed_us(recording);
+	if (recording->shown_us)
+		fputs("\r\033[K", stderr);
+}

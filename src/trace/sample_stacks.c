@@ -1,0 +1,189 @@
+/*
+ * x86-64 by the compiled tables; 32-bit processes, for which there are none, by libdwfl, 100 times
+ * slower.
+ */
+#include "memprobe/sample_stacks.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+#include "agent/unwind_abi.h"
+#include "agent/unwind_walk.h"
+#include "memprobe/log.h"
+#include "memprobe/unwind.h"
+#include "memprobe/unwind_table.h"
+
+#define DEPTH_MAX  256u
+#define MODULES_NS 500000000ull /* between two looks for new ones */
+
+_Static_assert(STACK_PC_EXACT == UNWIND_PC_EXACT, "one mark for both");
+
+struct sample_stacks {
+	struct target *target;
+	struct stack_set *set;
+	uint64_t truncated, looked_ns;
+	struct unwind_table *table; /* NULL: libdwfl */
+	uint64_t *cache;
+	struct symbolizer *symbolizer;
+	struct unwinder *unwinder;
+};
+
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+struct error *sample_stacks_create(struct target *target, struct sample_stacks **ret)
+{
+	cleanup(sample_stacks) struct sample_stacks *stacks = calloc(1, sizeof(*stacks));
+	struct error *error;
+
+	if (!stacks)
+		return &error_no_memory;
+	stacks->target = target;
+	stacks->looked_ns = now_ns();
+	error = stack_set_create(&stacks->set);
+	if (!error)
+		error = unwind_table_create(target, &stacks->table);
+	if (error_is(error, ERROR_UNSUPPORTED)) {
+		error_destroy(error);
+		error = symbolizer_create(target, &stacks->symbolizer);
+		if (!error)
+			error = unwinder_create(stacks->symbolizer, &stacks->unwinder);
+	} else if (!error) {
+		stacks->cache = calloc(UNWIND_CACHE_SIZE, sizeof(*stacks->cache));
+		if (!stacks->cache)
+			error = &error_no_memory;
+	}
+	if (!error)
+		*ret = take_pointer(stacks);
+	return error;
+}
+
+void sample_stacks_destroy(struct sample_stacks *stacks)
+{
+	if (!stacks)
+		return;
+	unwinder_destroy(stacks->unwinder);
+	symbolizer_destroy(stacks->symbolizer);
+	unwind_table_destroy(stacks->table);
+	stack_set_destroy(stacks->set);
+	free(stacks->cache);
+	free(stacks);
+}
+
+/* By the tables; returns whether the stack's end was reached. */
+static bool walk(struct sample_stacks *stacks, const struct perf_sample *sample, uint64_t *pcs,
+		 size_t *depth_ret)
+{
+	const struct user_regs_struct *regs = &sample->regs;
+	const uint64_t registers[16] = { regs->rax, regs->rdx, regs->rcx, regs->rbx,
+					 regs->rsi, regs->rdi, regs->rbp, regs->rsp,
+					 regs->r8,  regs->r9,  regs->r10, regs->r11,
+					 regs->r12, regs->r13, regs->r14, regs->r15 };
+	const struct unwind_start start = { .pc = regs->rip,
+					    .sp = regs->rsp,
+					    .bp = regs->rbp,
+					    .bx = regs->rbx,
+					    .has_bx = true,
+					    .registers = registers };
+	struct unwind_memory memory = { .low = 8, .high = 8 };
+	struct unwind_frames frames = { .pcs = pcs, .max = DEPTH_MAX };
+	enum unwind_result result;
+	size_t size;
+
+	if (sample->stack_size >= 8) {
+		memory.low = regs->rsp;
+		memory.high = regs->rsp + sample->stack_size;
+		memory.shift = (uintptr_t)sample->stack - regs->rsp;
+	}
+	result = unwind_walk(unwind_table_image(stacks->table, &size), stacks->cache, &start,
+			     &memory, &frames);
+	*depth_ret = frames.count;
+	return result == UNWIND_COMPLETE;
+}
+
+static struct error *unwind(struct sample_stacks *stacks, const struct perf_sample *sample,
+			    uint64_t *pcs, size_t *depth_ret, bool *complete_ret)
+{
+	const struct thread_state state = {
+		.tid = sample->tid,
+		.regs = sample->regs,
+		.stack_start = stacks->target->arch->sp(&sample->regs),
+		.stack_size = sample->stack_size,
+		/* It is only read. */
+		.stack = (uint8_t *)sample->stack,
+	};
+	struct frame_vec frames = { 0 };
+	struct error *error = unwind_thread(stacks->unwinder, &state, &frames);
+	size_t depth = frames.size < DEPTH_MAX ? frames.size : DEPTH_MAX;
+
+	for (size_t i = 0; i < depth; i++)
+		pcs[i] = frames.data[i].pc | (frames.data[i].is_activation ? STACK_PC_EXACT : 0);
+	*complete_ret = depth && depth == frames.size && !frames.data[depth - 1].is_cut;
+	*depth_ret = depth;
+	frame_vec_deinit(&frames);
+	return error;
+}
+
+struct error *sample_stacks_add(struct sample_stacks *stacks, const struct perf_sample *sample,
+				uint32_t *id_ret)
+{
+	uint64_t pcs[DEPTH_MAX];
+	struct error *error = NULL;
+	bool complete = false;
+	size_t depth = 0;
+
+	if (sample->has_regs && stacks->table)
+		complete = walk(stacks, sample, pcs, &depth);
+	else if (sample->has_regs)
+		error = unwind(stacks, sample, pcs, &depth, &complete);
+	if (error)
+		return error;
+	stacks->truncated += !complete;
+	return stack_set_add(stacks->set, pcs, depth, !complete, id_ret);
+}
+
+static struct error *learn_modules(struct sample_stacks *stacks)
+{
+	cleanup(target) struct target *fresh = NULL;
+	bool changed = false, removed = false;
+	struct error *error = target_open_live(stacks->target->pid, &fresh);
+
+	if (!error)
+		error = unwind_table_update(stacks->table, fresh, &changed, &removed);
+	if (removed)
+		for (size_t i = 0; i < UNWIND_CACHE_SIZE; i++)
+			stacks->cache[i] = 0;
+	return error;
+}
+
+struct error *sample_stacks_tick(struct sample_stacks *stacks)
+{
+	struct error *error;
+
+	if (!stacks->table || now_ns() - stacks->looked_ns < MODULES_NS)
+		return NULL;
+	error = learn_modules(stacks);
+	stacks->looked_ns = now_ns();
+	if (error && error->code != ERROR_NO_MEMORY) {
+		/* It ends, or starts another program: what is known serves. */
+		log_debug("modules: %s", error->message);
+		error_destroy(error);
+		return NULL;
+	}
+	return error;
+}
+
+const struct stack_set *sample_stacks_set(const struct sample_stacks *stacks)
+{
+	return stacks->set;
+}
+
+uint64_t sample_stacks_truncated(const struct sample_stacks *stacks)
+{
+	return stacks->truncated;
+}
