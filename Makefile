@@ -6,11 +6,11 @@ BUILD ?= build
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-PACKAGES = libdw libelf jansson libzstd
+PACKAGES = libdw libelf jansson libzstd libpcre2-8
 WARNINGS = -Wall -Wextra -Wstrict-prototypes -Wmissing-prototypes -Wno-unused-parameter
 CPPFLAGS += -Iinclude -Isrc -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64
 override CFLAGS += -std=gnu11 $(WARNINGS) -fno-strict-aliasing
-LIBS = -ldw -lelf -ljansson -liberty -lzstd
+LIBS = -ldw -lelf -ljansson -liberty -lzstd -lpcre2-8
 
 ifdef SANITIZE
 override CFLAGS += -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer

@@ -20,6 +20,7 @@ build h:libelf.h libelf-dev elfutils-libelf-devel libelf-devel libelf
 build h:jansson.h libjansson-dev jansson-devel libjansson-devel jansson
 build h:libiberty/demangle.h libiberty-dev binutils-devel binutils-devel binutils
 build h:zstd.h libzstd-dev libzstd-devel libzstd-devel zstd
+build h:pcre2.h libpcre2-dev pcre2-devel pcre2-devel pcre2
 build h:zlib.h zlib1g-dev zlib-devel zlib-devel zlib
 tests cmd:clang clang clang clang clang
 tests cmd:clang-format clang-format clang-tools-extra clang-tools clang

@@ -1,6 +1,6 @@
 # `make bench`: memprobe beside gdb, pmap and what the kernel alone takes (tests/bench/bench.py).
 
-BENCH_PROGRAMS := $(BUILD)/tests/bench/heartbeat $(BUILD)/tests/bench/floor
+BENCH_PROGRAMS := $(BUILD)/tests/bench/heartbeat $(BUILD)/tests/bench/floor $(BUILD)/tests/bench/blob
 
 $(BENCH_PROGRAMS): $(BUILD)/tests/bench/%: tests/bench/%.c $(VICTIM_HEADERS)
 	@mkdir -p $(@D)

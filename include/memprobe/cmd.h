@@ -16,6 +16,7 @@
 #include <stdio.h>
 
 #include "memprobe/error.h"
+#include "memprobe/range.h"
 #include "memprobe/target.h"
 
 struct command_option {
@@ -108,14 +109,16 @@ bool command_interrupted(void);
  * every mapping of it; sorted, half-open. The number of arguments used in *used_ret. ERROR_USAGE
  * for reversed or empty ranges, overflow, unknown names.
  */
-struct range {
-	uint64_t start, end;
-};
-
-VEC_DEFINE(range_vec, struct range)
-
 struct error *command_parse_ranges(struct command_context *context, int first, int *used_ret,
 				   struct range_vec *ret);
+
+/*
+ * The same from one text, the value of an option: `START END`, `START-END`, `START+SIZE`, a type,
+ * or several of these with commas between; normalised. NULL @text: all of @maps that the target
+ * may read, but for what the kernel keeps to itself there ([vvar] and its like).
+ */
+struct error *command_parse_where(struct command_context *context, const char *text,
+				  const struct mapping_vec *maps, struct range_vec *ret);
 
 /* `glibc 2.36` and `jemalloc`, as JSON strings; null where unknown. */
 json_t *command_libc_text(struct target *target);

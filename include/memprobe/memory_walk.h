@@ -26,4 +26,10 @@ struct error *memory_walk(struct target *target, const struct mapping_vec *maps,
 /* Whether any of [start, end) is mapped. */
 bool memory_is_mapped(const struct mapping_vec *maps, uint64_t start, uint64_t end);
 
+/* The first mapping that ends behind @address: maps->data + maps->size if there is none. */
+const struct mapping *memory_first_behind(const struct mapping_vec *maps, uint64_t address);
+
+/* Whether a page of it that is neither present nor swapped out is all zeros. */
+bool memory_is_private(const struct mapping *mapping);
+
 #endif

@@ -15,8 +15,7 @@ struct walk {
 	bool *present; /* WINDOW_PAGES */
 };
 
-/* The first mapping that ends behind @address. */
-static const struct mapping *first_behind(const struct mapping_vec *maps, uint64_t address)
+const struct mapping *memory_first_behind(const struct mapping_vec *maps, uint64_t address)
 {
 	size_t low = 0, high = maps->size;
 
@@ -33,13 +32,12 @@ static const struct mapping *first_behind(const struct mapping_vec *maps, uint64
 
 bool memory_is_mapped(const struct mapping_vec *maps, uint64_t start, uint64_t end)
 {
-	const struct mapping *mapping = first_behind(maps, start);
+	const struct mapping *mapping = memory_first_behind(maps, start);
 
 	return mapping < maps->data + maps->size && mapping->start < end;
 }
 
-/* Where a page that is neither present nor swapped out is all zeros. */
-static bool is_private_memory(const struct mapping *mapping)
+bool memory_is_private(const struct mapping *mapping)
 {
 	const char *path = mapping->path;
 
@@ -116,7 +114,7 @@ static struct error *walk_mapping(struct walk *walk, const struct mapping *mappi
 {
 	struct error *error = NULL;
 
-	if (!is_private_memory(mapping))
+	if (!memory_is_private(mapping))
 		return copy(walk, start, end);
 	while (!error && start < end) {
 		uint64_t window = round_down(start, PAGE_SIZE) + (uint64_t)WINDOW_PAGES * PAGE_SIZE;
@@ -132,7 +130,7 @@ static struct error *walk_all(struct walk *walk, const struct mapping_vec *maps,
 			      uint64_t end)
 {
 	const struct memory_visitor *visitor = walk->visitor;
-	const struct mapping *mapping = first_behind(maps, start);
+	const struct mapping *mapping = memory_first_behind(maps, start);
 	struct error *error = NULL;
 
 	while (!error && start < end) {

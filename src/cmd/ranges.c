@@ -60,6 +60,56 @@ static struct error *start_and_size(const char *text, const char *plus, struct r
 	return NULL;
 }
 
+/* `START END` or `START-END`: cuts @text in two; NULL: it is neither. */
+static char *cut_in_two(char *text)
+{
+	size_t start = strspn(text, "0123456789abcdefABCDEFxX");
+
+	if (!start || !text[start] || !strchr("- ", text[start]))
+		return NULL;
+	text[start] = '\0';
+	text += start + 1;
+	return text + strspn(text, " ");
+}
+
+static struct error *readable_ranges(const struct mapping_vec *maps, struct range_vec *ret)
+{
+	struct error *error = NULL;
+
+	vec_for_each (mapping, maps) {
+		bool of_kernel =
+			!strncmp(mapping->path, "[vvar", 5) || !strcmp(mapping->path, "[vsyscall]");
+
+		if (!error && (mapping->perms & PERM_READ) && !of_kernel)
+			error = ranges_add(ret, mapping->start, mapping->end);
+	}
+	return error;
+}
+
+struct error *command_parse_where(struct command_context *context, const char *text,
+				  const struct mapping_vec *maps, struct range_vec *ret)
+{
+	cleanup(free) char *copy = text ? strdup(text) : NULL;
+	struct error *error = NULL;
+
+	if (!text)
+		return readable_ranges(maps, ret);
+	if (!copy)
+		return &error_no_memory;
+	for (char *rest = copy, *part; !error && (part = strsep(&rest, ","));) {
+		char *words[2] = { part, cut_in_two(part) };
+		struct command_context one = *context;
+		int used;
+
+		one.arguments = words;
+		one.argument_count = words[1] ? 2 : 1;
+		error = command_parse_ranges(&one, 0, &used, ret);
+	}
+	if (!error)
+		ranges_normalise(ret);
+	return error;
+}
+
 struct error *command_parse_ranges(struct command_context *context, int first, int *used_ret,
 				   struct range_vec *ret)
 {

@@ -3,6 +3,7 @@
  *
  *	floor read FILE			read(2) to the end, with a buffer of 1 MiB
  *	floor copy PID START SIZE FILE	process_vm_readv(2) and write(2), 1 MiB at a time
+ *	floor find PID START SIZE TEXT	process_vm_readv(2) and memmem(3), 1 MiB at a time
  *
  * and, since a large parent would count as the child's peak memory,
  *
@@ -54,6 +55,30 @@ static int copy_range(pid_t pid, uintptr_t start, size_t size, const char *path,
 	return close(fd) != 0;
 }
 
+/* Prints how often the text is there; one that lies across two reads is found in the second. */
+static int find_text(pid_t pid, uintptr_t start, size_t size, const char *text, char *buffer)
+{
+	size_t length = strlen(text), kept = 0, count = 0;
+
+	while (size) {
+		size_t part = size < BUFFER_SIZE - kept ? size : BUFFER_SIZE - kept;
+		struct iovec here = { buffer + kept, part }, there = { (void *)start, part };
+		char *at = buffer, *end = buffer + kept + part;
+
+		if (process_vm_readv(pid, &here, 1, &there, 1, 0) != (ssize_t)part)
+			return 1;
+		while ((at = memmem(at, end - at, text, length))) {
+			count++;
+			at += length;
+		}
+		kept = length - 1;
+		memmove(buffer, end - kept, kept);
+		start += part;
+		size -= part;
+	}
+	return printf("%zu\n", count) < 0;
+}
+
 static uint64_t now_us(void)
 {
 	struct timespec now;
@@ -93,9 +118,12 @@ int main(int argc, char **argv)
 	else if (buffer && argc == 6 && !strcmp(argv[1], "copy"))
 		failed = copy_range((pid_t)strtol(argv[2], NULL, 10), strtoull(argv[3], NULL, 0),
 				    strtoull(argv[4], NULL, 0), argv[5], buffer);
+	else if (buffer && argc == 6 && !strcmp(argv[1], "find"))
+		failed = find_text((pid_t)strtol(argv[2], NULL, 10), strtoull(argv[3], NULL, 0),
+				   strtoull(argv[4], NULL, 0), argv[5], buffer);
 	else
 		fprintf(stderr, "usage: floor read FILE | floor copy PID START SIZE FILE | "
-				"floor run COMMAND...\n");
+				"floor find PID START SIZE TEXT | floor run COMMAND...\n");
 	free(buffer);
 	return failed;
 }

@@ -21,7 +21,7 @@ blanks() {
 }
 
 long_options() { # of -h, between two headings
-	sed -n "/^$1/,/^\$/ s/^ .*\(--[a-z-]*\).*/\1/p" | sed 's/=.*//'
+	sed -n "/^$1/,/^\$/ s/^ .*\(--[a-z0-9-]*\).*/\1/p" | sed 's/=.*//'
 }
 
 @test "SYNOPSIS is the usage line of -h" {
@@ -39,7 +39,7 @@ long_options() { # of -h, between two headings
 		for option in $(long_options options: <<<"$help"); do
 			grep -q -- "^ .*$option\b" <<<"$page" || fail "$command: $option is not in the page"
 		done
-		for option in $(sed -nE 's/^ {1,8}(-[a-z]( [A-Z]+)?, )?(--[a-z-]+).*/\3/p' <<<"$page"); do
+		for option in $(sed -nE 's/^ {1,8}(-[a-z]( [A-Z]+)?, )?(--[a-z0-9-]+).*/\3/p' <<<"$page"); do
 			grep -q -- "$option\b" <<<"$help" || fail "$command: $option is not in -h"
 		done
 	done
