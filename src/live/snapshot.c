@@ -356,6 +356,37 @@ static void end(struct freezer *freezer)
 
 /* ---- taking and ending ---- */
 
+struct placing {
+	struct freezer *freezer;
+	struct error *error;
+};
+
+static void *place(void *data)
+{
+	struct placing *placing = data;
+	struct freezer *freezer = placing->freezer;
+
+	placing->error = call_place(freezer->session, script_size(&freezer->outer_script));
+	engine_release_lingering(freezer->session);
+	return NULL;
+}
+
+/*
+ * Looking for what a killed predecessor has left stops threads. One that is late to stop stays
+ * attached to whoever asked it to: to a thread of ours that ends, not to one that goes on for as
+ * long as the target is read.
+ */
+static struct error *place_stub(struct freezer *freezer)
+{
+	struct placing placing = { .freezer = freezer };
+	pthread_t thread;
+
+	if (pthread_create(&thread, NULL, place, &placing))
+		return &error_no_memory;
+	ptrace_join(thread, freezer->target->process);
+	return placing.error;
+}
+
 /* The helper runs in the stub: only when it has gone may that be taken out. */
 static void wait_for_helper(struct freezer *freezer)
 {
@@ -390,7 +421,7 @@ static struct error *try_fork(struct freezer *freezer)
 	if (!error)
 		error = write_scripts(freezer);
 	if (!error)
-		error = call_place(freezer->session, script_size(&freezer->outer_script));
+		error = place_stub(freezer);
 	if (!error)
 		error = start(freezer);
 	if (error)

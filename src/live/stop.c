@@ -55,6 +55,7 @@ struct stopper {
 	size_t arena_size, arena_used;
 	bool stopping;	/* from the first interrupt on */
 	bool cancelled; /* by options.interrupted */
+	bool lent;	/* options.held has been called */
 	size_t late;	/* threads that were taken later than the others */
 	bool overflow;	/* more threads were born than there is room for */
 	uint64_t stopped_us;
@@ -500,6 +501,7 @@ static void lend(struct stopper *stopper)
 		struct stop *stop = NULL;
 		struct error *error = outcome(stopper, &stop);
 
+		stopper->lent = true;
 		options->held(options->data, stop, error);
 	}
 }
@@ -535,8 +537,11 @@ static void *run_stopper(void *data)
 		release(stopper, held);
 	take_late(stopper);
 out:
+	/* Whoever waits for a callback is told of a failure, too. */
 	if (stopper->options.after)
 		hand_over(stopper);
+	else if (stopper->options.held && !stopper->lent)
+		stopper->options.held(stopper->options.data, NULL, outcome(stopper, NULL));
 	return NULL;
 }
 

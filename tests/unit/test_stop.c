@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/ptrace.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -238,6 +239,32 @@ static void test_many_threads(void **state)
 	child_state();
 }
 
+static void note_held(void *data, struct stop *stop, struct error *error)
+{
+	struct error **ret = data;
+
+	stop_destroy(stop);
+	*ret = error;
+}
+
+/* Whoever waits to be called while all are held is also called if that fails. */
+static void test_refusal_is_told(void **state)
+{
+	struct error *told = NULL, *error;
+	struct stop_options options = { .held = note_held, .data = &told };
+	struct target *target;
+
+	start_child(live_idle);
+	wait_for(&shared->ready, IDLE);
+	target = open_target();
+	assert_int_equal(ptrace(PTRACE_SEIZE, child, 0, 0), 0);
+	error = stop_threads(target, &options, NULL);
+	assert_null(error);
+	assert_non_null(told);
+	error_destroy(told);
+	target_destroy(target);
+}
+
 static void test_exited_target(void **state)
 {
 	struct target *target;
@@ -264,6 +291,7 @@ int main(void)
 		CHILD_TEST(test_one_thread_alone),
 		CHILD_TEST(test_stack_bytes),
 		CHILD_TEST(test_many_threads),
+		CHILD_TEST(test_refusal_is_told),
 		CHILD_TEST(test_exited_target),
 	};
 
