@@ -254,6 +254,58 @@ check_kernel_core() { # VICTIM
 	victim_check
 }
 
+# Registers and stack pointers are those of the moment of the core: what only a register holds is
+# kept, what a word below a stack pointer points to is not.
+leaks_of_core() { # FILE VICTIM
+	probe leaks "$1" --json --top 0
+	status_is 0 || return
+	if [[ $2 == *-32 ]]; then
+		# In 4 GiB of addresses a stale word may hide what hangs on it.
+		json '.totals.leaked_count <= $n and .totals.leaked_count >= $n * 0.995' \
+			--argjson n "$(victim_truth planted | cut -d' ' -f1)" || return
+	else
+		json '.totals.leaked_count == $n' \
+			--argjson n "$(victim_truth planted | cut -d' ' -f1)" || return
+		probe leaks "$1" --retain "$(victim_truth stale)" --json
+		json '.block.leaked and .chain == []' || return
+	fi
+	probe leaks "$1" --retain "$(victim_truth 'kept register')" --json
+	json '.chain[0].kind == "register"' || return
+	probe leaks "$1" --retain "$(victim_truth 'kept stack')" --json
+	json '.chain[0].kind == "stack"'
+}
+
+check_leaks_of_cores() { # VICTIM
+	start_victim "$1"
+	make_core
+	leaks_of_core core "$1" || fail "of memprobe's"
+	make_core --compress
+	leaks_of_core core "$1" || fail "of a compressed one"
+	if command -v gcore >/dev/null; then
+		timeout 120 gcore -o made "$victim_pid" >/dev/null 2>&1
+		leaks_of_core "made.$victim_pid" "$1" || fail "of gcore's"
+	fi
+	victim_check
+}
+
+@test "leaks in a core are the leaks" {
+	check_leaks_of_cores leaks
+}
+
+@test "leaks in a 32-bit core are the leaks" {
+	check_leaks_of_cores leaks-32
+}
+
+@test "leaks in a core of the kernel's are the leaks" {
+	kernel_core leaks
+	leaks_of_core core leaks
+}
+
+@test "leaks in a 32-bit core of the kernel's are the leaks" {
+	kernel_core leaks-32
+	leaks_of_core core leaks-32
+}
+
 # ---- damage, and what a core cannot do ----
 
 @test "a core cut short says what is missing" {

@@ -71,6 +71,10 @@ is_gone() { # a zombie counts
 	[ "${line%% *}" = Z ]
 }
 
+children_of() { # PID: those of all its threads, a line each
+	cat "/proc/$1"/task/*/children 2>/dev/null | tr ' ' '\n' | sort -u
+}
+
 # ---- victims ----
 
 start_command() { # FILE [ARG...]: any program that says `ready`

@@ -2,10 +2,6 @@
 # allocator itself and a core tell of the heap of a server that stands still. What a leak search may
 # find in servers that are known to be sound: look_leaks_max bytes (default 0).
 
-children_of() {
-	cat "/proc/$1"/task/*/children 2>/dev/null | tr ' ' '\n' | sort -u
-}
-
 look_heap_at() {
 	local pid=$1 children
 	children=$(children_of "$pid")

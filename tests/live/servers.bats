@@ -5,6 +5,7 @@
 load lib
 load look
 load look_heap
+load kill_series
 
 setup() {
 	make_public_dir
@@ -66,6 +67,7 @@ quietly() {
 		allocator=other
 	fi
 	look_at "$server"
+	kill_at_server "$server"
 	still_under_load
 	[ "$(redis-cli -s "$dir/redis" get canary)" = 4711 ]
 	victim_check
@@ -91,6 +93,7 @@ quietly() {
 	adopt "$server"
 	look_at "$server"
 	look_heap_at "$server"
+	kill_at_server "$server"
 	still_under_load
 	[ "$(sql 'select n from test.canary')" = 4711 ]
 	end_load
@@ -129,6 +132,7 @@ quietly() {
 	# The path of the data and an old environment.
 	look_leaks_max=2000
 	look_heap_at "$backend"
+	kill_at_server "$backend"
 	look_still_at "$backend"
 	still_under_load
 	[ "$(sql 'select n from canary')" = 4711 ]
@@ -168,6 +172,7 @@ quietly() {
 	adopt "$worker"
 	look_at "$worker"
 	look_heap_at "$worker"
+	kill_at_server "$worker"
 	still_under_load
 	[ "$(get)" = canary-4711 ]
 	look_still_at "$worker"
@@ -203,6 +208,7 @@ quietly() {
 	adopt "$server"
 	look_at "$server"
 	look_heap_at "$server"
+	kill_at_server "$server"
 	still_under_load
 	look_still_at "$server"
 	client 100
@@ -225,6 +231,7 @@ print(connection.recv(64).decode())' "$dir/socket"
 	adopt "$server"
 	look_at "$server"
 	look_heap_at "$server"
+	kill_at_server "$server"
 	look_still_at "$server"
 	rounds=$(ask)
 	[[ $rounds =~ ^[0-9]+$ ]]

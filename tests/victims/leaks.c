@@ -7,7 +7,8 @@
  * allocates.
  *
  * Truth: `planted COUNT BYTES` (what malloc_usable_size says), `direct COUNT`, `kept KIND ADDRESS`,
- * `flat ADDRESS`, `mapped ADDRESS` and `member ADDRESS` (a leaked list's second block).
+ * `flat ADDRESS`, `mapped ADDRESS`, `member ADDRESS` (a leaked list's second block) and `stale
+ * ADDRESS` (what only a word below a thread's stack pointer points to).
  *
  * variants: 32 static
  */
@@ -210,6 +211,40 @@ static void *holder(void *data)
 	return NULL;
 }
 
+/* A pointer where a function that has returned left it, out of reach of the red zone. */
+static void *forgetter(void *data)
+{
+	void *block;
+
+	pthread_mutex_lock(&lock);
+	block = leak(306);
+	direct_count++;
+	strcpy(block, "stale words leaked");
+	say("stale %p", block);
+	pthread_mutex_unlock(&lock);
+	clean_stack();
+	settled++;
+	/* No register may have it: this never comes back, so that all can be cleared. */
+#ifdef __x86_64__
+	__asm__ volatile("mov %0, -4096(%%rsp)\n\txor %%ebx, %%ebx\n\txor %%ebp, %%ebp\n\t"
+			 "xor %%edi, %%edi\n\txor %%esi, %%esi\n\txor %%edx, %%edx\n\t"
+			 "xor %%r8, %%r8\n\txor %%r9, %%r9\n\txor %%r10, %%r10\n\t"
+			 "xor %%r12, %%r12\n\txor %%r13, %%r13\n\txor %%r14, %%r14\n\t"
+			 "xor %%r15, %%r15\n1:\tmov $34, %%eax\n\tsyscall\n\tjmp 1b"
+			 :
+			 : "d"(block)
+			 : "memory");
+#else
+	__asm__ volatile("mov %0, -4096(%%esp)\n\txor %%ebx, %%ebx\n\txor %%ebp, %%ebp\n\t"
+			 "xor %%ecx, %%ecx\n\txor %%edx, %%edx\n\txor %%esi, %%esi\n\t"
+			 "xor %%edi, %%edi\n1:\tmov $29, %%eax\n\tint $0x80\n\tjmp 1b"
+			 :
+			 : "d"(block)
+			 : "memory");
+#endif
+	return data;
+}
+
 static void *planter(void *data)
 {
 	plant();
@@ -244,6 +279,7 @@ int main(int argc, char **argv)
 		start(planter, NULL);
 	start(holder, NULL);
 	start(holder, &live);
+	start(forgetter, NULL);
 	say("planted %lu %lu", planted_count, planted_bytes);
 	say("direct %lu", direct_count);
 	clean_stack();
