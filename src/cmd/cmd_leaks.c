@@ -3,30 +3,28 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "frozen_heap.h"
 #include "leaks_output.h"
 #include "memprobe/leaks.h"
 #include "memprobe/log.h"
 #include "memprobe/num.h"
-#include "memprobe/snapshot.h"
 
 #define TOP_DEFAULT 20
-#define SNAPSHOTS   4
 
 static const struct command_option options[] = {
 	{ "top", 0, "N", "show the N groups that hold most (default 20; 0: all)" },
 	{ "exit-code", 0, NULL, "exit with 10 if there are leaks" },
 	{ "suppressions", 0, "FILE", "leaks that are known: lines type:, text:, hex: or size:" },
 	{ "retain", 0, "ADDR", "who points to the block at this address, up to a root" },
-	{ "no-fork", 0, NULL, "hold the target while it is read, instead of reading a copy" },
+	OPTION_NO_FORK,
 	{ NULL, 0, NULL, NULL },
 };
 
 /* What a run works on. */
 struct leaks_run {
 	struct command_context *context;
-	struct snapshot *snapshot;
+	struct frozen_heap frozen;
 	struct thread_vec threads;
-	struct heap *heap;
 	struct leak_prescan *prescan;
 	struct leak_options options;
 };
@@ -34,46 +32,23 @@ struct leaks_run {
 static void run_deinit(struct leaks_run *run)
 {
 	leak_prescan_destroy(run->prescan);
-	heap_destroy(run->heap);
-	snapshot_destroy(run->snapshot);
+	frozen_heap_close(run->context, &run->frozen);
 	thread_vec_deinit(&run->threads);
 }
 
-static struct error *freeze(struct leaks_run *run)
-{
-	struct command_context *context = run->context;
-	struct snapshot_options snapshot_options = {
-		.no_fork = command_option(context, "no-fork") != NULL,
-		.timeout_us = context->timeout_us,
-		.interrupted = command_interrupted,
-	};
-	struct heap_options heap_options = {
-		.observer = leak_prescan_observer(run->prescan),
-		/* What is frozen does not change by being read again. */
-		.tries = 1,
-	};
-	struct error *error = snapshot_take(context->target, &snapshot_options, &run->snapshot);
-
-	return error ? error : heap_open(run->snapshot->target, &heap_options, &run->heap);
-}
-
-/* A thread may have been caught in malloc: another snapshot may be luckier. */
 static struct error *prepare(struct leaks_run *run)
 {
 	struct error *error = leak_prescan_create(&run->prescan);
+	const struct snapshot *snapshot;
 
-	for (unsigned i = 0; !error && i < SNAPSHOTS; i++) {
-		error = freeze(run);
-		if (error || !run->heap->is_inconsistent || i + 1 == SNAPSHOTS ||
-		    run->snapshot->kind == SNAPSHOT_STILL || command_interrupted())
-			break;
-		heap_destroy(take_pointer(run->heap));
-		command_stopped(run->context, snapshot_stopped_us(run->snapshot));
-		snapshot_destroy(take_pointer(run->snapshot));
-	}
 	if (!error)
-		error = target_read_threads(run->snapshot->target, &run->threads);
-	if (error_is(error, ERROR_UNSUPPORTED) && run->heap) {
+		error = frozen_heap_open(run->context, leak_prescan_observer(run->prescan),
+					 &run->frozen);
+	if (error)
+		return error;
+	snapshot = run->frozen.snapshot;
+	error = target_read_threads(snapshot->target, &run->threads);
+	if (error_is(error, ERROR_UNSUPPORTED)) {
 		error_destroy(error);
 		error = NULL;
 	}
@@ -81,10 +56,9 @@ static struct error *prepare(struct leaks_run *run)
 		return error;
 	run->options.threads = &run->threads;
 	run->options.prescan = run->prescan;
-	if (run->snapshot->threads.size)
-		run->options.states = &run->snapshot->threads;
-	command_warn_of_heap(run->heap);
-	vec_for_each (tid, &run->snapshot->missed)
+	if (snapshot->threads.size)
+		run->options.states = &snapshot->threads;
+	vec_for_each (tid, &snapshot->missed)
 		log_warn("thread %d did not stop: what only its registers hold counts as leaked",
 			 (int)*tid);
 	return NULL;
@@ -97,12 +71,12 @@ static struct error *run_find(struct leaks_run *run, uint64_t top, struct suppre
 	struct command_context *context = run->context;
 	struct leak_result result = { 0 };
 	struct leak_report report = { 0 };
-	struct error *error = leaks_find(run->heap, &run->options, &result);
+	struct error *error = leaks_find(run->frozen.heap, &run->options, &result);
 
 	if (!error)
-		error = leak_report_build(run->heap, &result, known, &report);
+		error = leak_report_build(run->frozen.heap, &result, known, &report);
 	/* From here on the target may go on, should it have been held. */
-	command_stopped(context, snapshot_stopped_us(run->snapshot));
+	command_stopped(context, snapshot_stopped_us(run->frozen.snapshot));
 	if (!error && result.missing_bytes) {
 		log_warn("%" PRIu64 " bytes of blocks could not be read: what only they point to "
 			 "counts as leaked",
@@ -126,14 +100,14 @@ static struct error *run_retain(struct leaks_run *run, uint64_t address)
 	struct heap_chunk chunk;
 	struct error *error;
 
-	if (!heap_find(run->heap, address, &chunk) || chunk.state != HEAP_IN_USE)
+	if (!heap_find(run->frozen.heap, address, &chunk) || chunk.state != HEAP_IN_USE)
 		return error_hint(
 			error_create(ERROR_FAILED, "no block in use at 0x%" PRIx64, address),
 			"`memprobe leaks` and `memprobe heap` print addresses of blocks");
-	error = leaks_retain(run->heap, &run->options, chunk.index, &chain, &referrers);
-	command_stopped(run->context, snapshot_stopped_us(run->snapshot));
+	error = leaks_retain(run->frozen.heap, &run->options, chunk.index, &chain, &referrers);
+	command_stopped(run->context, snapshot_stopped_us(run->frozen.snapshot));
 	if (!error)
-		error = retain_write(run->context, run->heap, &chunk, &chain, &referrers);
+		error = retain_write(run->context, run->frozen.heap, &chunk, &chain, &referrers);
 	retain_step_vec_deinit(&chain);
 	retain_step_vec_deinit(&referrers);
 	return error;
