@@ -47,6 +47,13 @@ struct error *symbolize(struct symbolizer *symbolizer, uint64_t pc, bool is_retu
 			struct symbol_vec *symbols);
 
 /*
+ * The name, as the symbol table has it, of the function or data that @address lies in, and the
+ * offset into it. The caller frees it; NULL: there is none.
+ */
+struct error *symbolizer_name(struct symbolizer *symbolizer, uint64_t address, char **ret,
+			      uint64_t *offset_ret);
+
+/*
  * A C++, Rust or D name as its programmer wrote it; a copy of @name if it is none of these, or
  * its expansion is beyond all measure. The caller frees it; NULL: out of memory.
  */

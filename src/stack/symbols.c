@@ -101,3 +101,18 @@ struct error *symbolize(struct symbolizer *symbolizer, uint64_t pc, bool is_retu
 	}
 	return error;
 }
+
+struct error *symbolizer_name(struct symbolizer *symbolizer, uint64_t address, char **ret,
+			      uint64_t *offset_ret)
+{
+	Dwfl_Module *module = dwfl_addrmodule(symbolizer->dwfl, address);
+	GElf_Off offset = 0;
+	GElf_Sym sym;
+	const char *name = NULL;
+
+	if (module)
+		name = dwfl_module_addrinfo(module, address, &offset, &sym, NULL, NULL, NULL);
+	*ret = name ? strdup(name) : NULL;
+	*offset_ret = offset;
+	return name && !*ret ? &error_no_memory : NULL;
+}
