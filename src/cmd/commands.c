@@ -8,6 +8,7 @@ extern const struct command cmd_completion;
 extern const struct command cmd_core;
 extern const struct command cmd_dump;
 extern const struct command cmd_find;
+extern const struct command cmd_heap;
 extern const struct command cmd_leaks;
 extern const struct command cmd_mallinfo;
 extern const struct command cmd_maps;
@@ -22,6 +23,7 @@ const struct command *const commands[] = {
 	&cmd_threads,
 	&cmd_stack,
 	&cmd_mallinfo,
+	&cmd_heap,
 	&cmd_leaks,
 	&cmd_find,
 	&cmd_trim,

@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "memprobe/content.h"
 #include "memprobe/num.h"
 #include "memprobe/sparse_read.h"
 #include "memprobe/table.h"
@@ -61,16 +62,62 @@ static void merge(struct leak_group_vec *groups)
 		group->cyclic += one->cyclic;
 		if (group->example_count < LEAK_EXAMPLES)
 			group->examples[group->example_count++] = one->examples[0];
-		free(one->type);
 	}
 	groups->size = kept + 1;
 	qsort(groups->data, groups->size, sizeof(*groups->data), compare_bytes);
 }
 
-static struct error *add_leak(const struct heap *heap, const struct leak *leak,
-			      struct suppression_vec *known, struct leak_report *ret,
-			      bool *suppressed_ret)
+/* ---- how they begin ---- */
+
+#define LOOKS_BYTES (256u << 10)
+#define LOOKS_GAP   4096u
+
+/* Leaks mostly lie close together: the beginnings of many are read at once. */
+struct looks {
+	const struct heap *heap;
+	const struct leak_vec *leaks;
+	uint8_t *bytes;
+	uint64_t start, end; /* what @bytes has */
+};
+
+static size_t look_size(const struct leak *leak)
 {
+	return min_u64(leak->size, LEAK_LOOK);
+}
+
+/* The beginning of a leak, look_size() bytes of it. Leaks are asked for in their order. */
+static struct error *look_at(struct looks *looks, size_t i, const uint8_t **ret)
+{
+	const struct leak_vec *leaks = looks->leaks;
+	const struct leak *leak = &leaks->data[i];
+	uint64_t start = leak->address, end = start + look_size(leak);
+	struct error *error;
+
+	*ret = looks->bytes + (start - looks->start);
+	if (start >= looks->start && end <= looks->end)
+		return NULL;
+	for (; i + 1 < leaks->size; i++) {
+		uint64_t next = leaks->data[i + 1].address;
+		uint64_t next_end = next + look_size(&leaks->data[i + 1]);
+
+		if (next - end > LOOKS_GAP || next_end - start > LOOKS_BYTES)
+			break;
+		end = next_end;
+	}
+	looks->start = looks->end = 0;
+	error = target_read_sparse(looks->heap->target, start, looks->bytes, end - start, NULL);
+	if (error)
+		return error;
+	looks->start = start;
+	looks->end = end;
+	*ret = looks->bytes;
+	return NULL;
+}
+
+static struct error *add_leak(struct looks *looks, size_t i, struct suppression_vec *known,
+			      struct leak_report *ret, bool *suppressed_ret)
+{
+	const struct leak *leak = &looks->leaks->data[i];
 	struct leak_group group = {
 		.size = leak->size,
 		.count = 1,
@@ -81,48 +128,72 @@ static struct error *add_leak(const struct heap *heap, const struct leak *leak,
 		.examples = { leak->address },
 		.example_count = 1,
 	};
-	uint8_t look[LEAK_LOOK];
-	size_t size = min_u64(leak->size, sizeof(look));
-	struct error *error;
+	const struct object_type *type;
+	const uint8_t *look;
+	struct error *error = look_at(looks, i, &look);
 
-	*suppressed_ret = false;
-	if (known->size) {
-		error = target_read_sparse(heap->target, leak->address, look, size, NULL);
-		if (error)
-			return error;
-		*suppressed_ret = suppressions_match(known, group.type, look, size, leak->size);
-	}
+	if (!error)
+		error = object_types_of_block(ret->types, leak->address, leak->size, look,
+					      look_size(leak), &type);
+	if (error)
+		return error;
+	group.type = type ? type->name : NULL;
+	*suppressed_ret = suppressions_match(known, group.type, look, look_size(leak), leak->size);
 	return *suppressed_ret ? NULL : leak_group_vec_append(&ret->groups, &group);
+}
+
+/* ---- a look at the bytes ---- */
+
+#define PREVIEW_BYTES 16u
+
+/* The first text, with its offset, else the first bytes in hexadecimal. */
+static void preview(const struct heap *heap, const uint8_t *bytes, size_t size,
+		    char text[CONTENT_NAME])
+{
+	struct content content;
+	size_t at = 0;
+
+	content_describe(heap, bytes, size, 0, &content);
+	if (content.kind == CONTENT_LINE) {
+		content_name(heap, &content, bytes, 0, text);
+		return;
+	}
+	text[0] = '\0';
+	for (size_t i = 0; i < size && i < PREVIEW_BYTES; i++)
+		at += snprintf(text + at, CONTENT_NAME - at, "%s%02x", i && i % 8 == 0 ? " " : "",
+			       bytes[i]);
 }
 
 static struct error *read_previews(const struct heap *heap, struct leak_report *report)
 {
-	struct error *error = NULL;
-
 	vec_for_each (group, &report->groups) {
-		group->preview_size = min_u64(group->size, PREVIEW_MAX);
-		if (!error)
-			error = target_read_sparse(heap->target, group->examples[0], group->preview,
-						   group->preview_size, NULL);
+		uint8_t bytes[CONTENT_PREFIX];
+		char text[CONTENT_NAME];
+		size_t size = min_u64(group->size, sizeof(bytes));
+		struct error *error =
+			target_read_sparse(heap->target, group->examples[0], bytes, size, NULL);
+
+		if (error)
+			return error;
+		preview(heap, bytes, size, text);
+		group->preview = strdup(text);
+		if (!group->preview)
+			return &error_no_memory;
 	}
-	return error;
+	return NULL;
 }
 
-struct error *leak_report_build(const struct heap *heap, const struct leak_result *result,
-				struct suppression_vec *known, struct leak_report *ret)
+static struct error *add_leaks(struct looks *looks, struct suppression_vec *known,
+			       struct leak_report *ret)
 {
-	struct error *error = NULL;
-
-	ret->live_count = result->live_count;
-	ret->live_bytes = result->live_bytes;
-	ret->leaked_count = result->leaked_count;
-	ret->leaked_bytes = result->leaked_bytes;
-	vec_for_each (leak, &result->leaks) {
+	for (size_t i = 0; i < looks->leaks->size; i++) {
+		const struct leak *leak = &looks->leaks->data[i];
 		bool suppressed = false;
+		struct error *error;
 
 		if (leak->indirect)
 			continue;
-		error = add_leak(heap, leak, known, ret, &suppressed);
+		error = add_leak(looks, i, known, ret, &suppressed);
 		if (error)
 			return error;
 		if (suppressed) {
@@ -131,6 +202,27 @@ struct error *leak_report_build(const struct heap *heap, const struct leak_resul
 			ret->suppressed_bytes += leak->size + leak->indirect_bytes;
 		}
 	}
+	return NULL;
+}
+
+struct error *leak_report_build(const struct heap *heap, const struct leak_result *result,
+				struct suppression_vec *known, struct leak_report *ret)
+{
+	struct looks looks = { .heap = heap, .leaks = &result->leaks };
+	struct error *error = object_types_create(heap->target, &ret->types);
+
+	looks.bytes = malloc(LOOKS_BYTES);
+	if (!error && !looks.bytes)
+		error = &error_no_memory;
+	ret->live_count = result->live_count;
+	ret->live_bytes = result->live_bytes;
+	ret->leaked_count = result->leaked_count;
+	ret->leaked_bytes = result->leaked_bytes;
+	if (!error)
+		error = add_leaks(&looks, known, ret);
+	free(looks.bytes);
+	if (error)
+		return error;
 	ret->leaked_count -= ret->suppressed_count;
 	ret->leaked_bytes -= ret->suppressed_bytes;
 	merge(&ret->groups);
@@ -140,32 +232,9 @@ struct error *leak_report_build(const struct heap *heap, const struct leak_resul
 void leak_report_deinit(struct leak_report *report)
 {
 	vec_for_each (group, &report->groups)
-		free(group->type);
+		free(group->preview);
 	leak_group_vec_deinit(&report->groups);
-}
-
-/* ---- a look at the bytes ---- */
-
-#define PREVIEW_TEXT (PREVIEW_MAX * 3 + 8)
-
-/* As text where it is one, else in hexadecimal. */
-static const char *preview_text(const struct leak_group *group, char text[PREVIEW_TEXT])
-{
-	size_t length = 0, at = 0;
-
-	while (length < group->preview_size && group->preview[length] >= 0x20 &&
-	       group->preview[length] < 0x7f)
-		length++;
-	if (length >= 4 && (length == group->preview_size || group->preview[length] == '\0' ||
-			    group->preview[length] == '\n')) {
-		snprintf(text, PREVIEW_TEXT, "\"%.*s\"", (int)length, (const char *)group->preview);
-		return text;
-	}
-	text[0] = '\0';
-	for (size_t i = 0; i < group->preview_size && i < 16; i++)
-		at += snprintf(text + at, PREVIEW_TEXT - at, "%s%02x", i && i % 8 == 0 ? " " : "",
-			       group->preview[i]);
-	return text;
+	object_types_destroy(report->types);
 }
 
 /* ---- JSON ---- */
@@ -178,7 +247,6 @@ static json_t *json_bytes(uint64_t value)
 static json_t *json_group(const struct leak_group *group)
 {
 	json_t *object = json_object(), *examples = json_array();
-	char text[PREVIEW_TEXT];
 
 	for (unsigned i = 0; i < group->example_count; i++)
 		json_array_append_new(examples, json_address(group->examples[i]));
@@ -190,7 +258,7 @@ static json_t *json_group(const struct leak_group *group)
 	json_object_set_new(object, "indirect_bytes", json_bytes(group->indirect_bytes));
 	json_object_set_new(object, "cyclic", json_bytes(group->cyclic));
 	json_object_set_new(object, "examples", examples);
-	json_object_set_new(object, "preview", json_text(preview_text(group, text)));
+	json_object_set_new(object, "preview", json_text(group->preview));
 	return object;
 }
 
@@ -236,7 +304,6 @@ static struct error *print_groups(FILE *out, const struct output *output)
 	table_column(table, "PREVIEW", TABLE_LEFT);
 	for (size_t i = 0; i < output->shown; i++) {
 		const struct leak_group *group = &output->report->groups.data[i];
-		char text[PREVIEW_TEXT];
 
 		table_cell(table, "%" PRIu64, group->count);
 		table_cell(table, "%" PRIu64, group->size);
@@ -244,7 +311,7 @@ static struct error *print_groups(FILE *out, const struct output *output)
 		table_cell_size(table, group->indirect_bytes);
 		table_cell(table, "0x%" PRIx64, group->examples[0]);
 		table_cell_text(table, group->type ? group->type : group->cyclic ? "(cycle)" : "-");
-		table_cell_text(table, preview_text(group, text));
+		table_cell_text(table, group->preview);
 	}
 	return table_print(table, out, output->context->color);
 }

@@ -6,6 +6,7 @@
 
 #include "memprobe/cmd.h"
 #include "memprobe/leaks.h"
+#include "memprobe/object_type.h"
 
 /* ---- suppressions.c ---- */
 
@@ -36,18 +37,16 @@ bool suppressions_match(struct suppression_vec *list, const char *type, const ui
 /* ---- leaks_output.c ---- */
 
 #define LEAK_EXAMPLES 5
-#define PREVIEW_MAX   32u
 
 /* Direct leaks of one type and size. */
 struct leak_group {
-	char *type; /* owned; NULL: unknown */
+	const char *type; /* NULL: unknown */
 	uint64_t size, count, bytes;
 	uint64_t indirect_count, indirect_bytes;
 	uint64_t cyclic; /* of them */
 	uint64_t examples[LEAK_EXAMPLES];
 	unsigned example_count;
-	uint8_t preview[PREVIEW_MAX]; /* of the first example */
-	size_t preview_size;
+	char *preview; /* owned; a look at the first example */
 };
 
 VEC_DEFINE(leak_group_vec, struct leak_group)
@@ -57,6 +56,7 @@ struct leak_report {
 	uint64_t leaked_count, leaked_bytes; /* without what is suppressed */
 	uint64_t suppressed_count, suppressed_bytes;
 	uint64_t live_count, live_bytes;
+	struct object_types *types; /* owned; have the groups' types */
 };
 
 struct error *leak_report_build(const struct heap *heap, const struct leak_result *result,

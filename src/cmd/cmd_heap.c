@@ -1,0 +1,126 @@
+#include <inttypes.h>
+#include <string.h>
+
+#include "frozen_heap.h"
+#include "heap_output.h"
+#include "memprobe/log.h"
+#include "memprobe/num.h"
+
+#define TOP_DEFAULT 20
+
+static const struct command_option options[] = {
+	{ "by", 0, "type|size|content", "C++ classes (default), sizes, or how blocks begin" },
+	{ "top", 0, "N", "show the N groups that hold most (default 20; 0: all)" },
+	OPTION_NO_FORK,
+	{ NULL, 0, NULL, NULL },
+};
+
+static struct error *choose_by(const struct command_context *context, enum census_by *ret)
+{
+	static const char *const names[] = {
+		[CENSUS_BY_SIZE] = "size",
+		[CENSUS_BY_TYPE] = "type",
+		[CENSUS_BY_CONTENT] = "content",
+	};
+	const char *by = command_option(context, "by");
+
+	*ret = CENSUS_BY_TYPE;
+	if (!by)
+		return NULL;
+	for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		if (strcmp(by, names[i]))
+			continue;
+		*ret = i;
+		return NULL;
+	}
+	return error_create(ERROR_USAGE, "--by takes size, type or content, not '%s'", by);
+}
+
+static bool see_own(void *data, const struct heap_chunk *chunk)
+{
+	struct heap_report *report = data;
+
+	if (chunk->state == HEAP_OWN) {
+		report->own_count++;
+		report->own_bytes += chunk->size;
+	}
+	return true;
+}
+
+static void warn(struct command_context *context, const struct census *census)
+{
+	if (census->unread_count) {
+		log_warn("%" PRIu64 " blocks of %" PRIu64 " bytes could not be read",
+			 census->unread_count, census->unread_bytes);
+		context->status = 6;
+	}
+	if (census->missed_max)
+		log_warn("there are too many contents to count them all: groups of up to %" PRIu64
+			 " blocks may be missing",
+			 census->missed_max);
+}
+
+static void hint(const struct command_context *context, const struct heap_report *report)
+{
+	if (report->by == CENSUS_BY_TYPE)
+		command_hint(context,
+			     "`memprobe heap %s --by content` shows what is in them; `memprobe "
+			     "leaks %s` those that nothing points to",
+			     context->target_text, context->target_text);
+	else if (report->by == CENSUS_BY_CONTENT && report->census.groups.size)
+		command_hint(context,
+			     "+N: the text stands N bytes behind the block's beginning; #: a "
+			     "number that differs");
+}
+
+static struct error *take_census(struct command_context *context, const struct heap *heap,
+				 const struct census_options *census_options,
+				 struct heap_report *report)
+{
+	struct error *error = census_take(heap, census_options, &report->census);
+
+	if (!error)
+		error = heap_stats_of(heap, NULL, &report->stats);
+	if (!error)
+		heap_walk(heap, see_own, report);
+	return error;
+}
+
+static struct error *run(struct command_context *context)
+{
+	struct census_options census_options = { .top = TOP_DEFAULT };
+	const char *top = command_option(context, "top");
+	struct frozen_heap frozen = { 0 };
+	struct heap_report report = { 0 };
+	struct error *error = choose_by(context, &census_options.by);
+
+	heap_stats_init(&report.stats);
+	if (!error && top)
+		error = parse_u64(top, &census_options.top);
+	if (!error)
+		error = frozen_heap_open(context, NULL, &frozen);
+	report.by = census_options.by;
+	if (!error)
+		error = take_census(context, frozen.heap, &census_options, &report);
+	if (!error) {
+		/* From here on the target may go on, should it have been held. */
+		command_stopped(context, snapshot_stopped_us(frozen.snapshot));
+		warn(context, &report.census);
+		error = heap_report_write(context, &report);
+	}
+	if (!error)
+		hint(context, &report);
+	census_deinit(&report.census);
+	heap_stats_deinit(&report.stats);
+	frozen_heap_close(context, &frozen);
+	return error;
+}
+
+const struct command cmd_heap = {
+	.name = "heap",
+	.arguments = "",
+	.summary = "what fills the heap: blocks in use by C++ type, by size or by content",
+	.target = TARGET_ANY,
+	.options = options,
+	.run = run,
+};

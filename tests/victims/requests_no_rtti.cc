@@ -1,0 +1,6 @@
+/*
+ * The same as `requests`, compiled without type information: only symbols tell the classes.
+ *
+ * cflags: -fno-rtti
+ */
+#include "requests.cc"
