@@ -29,7 +29,8 @@ enum snapshot_kind {
 struct snapshot {
 	enum snapshot_kind kind;
 	/* Reads as of the stop. What a fork does not get (MADV_DONTFORK) and what is shared with
-	 * others (MAP_SHARED) is read as it is now. */
+	 * others (MAP_SHARED) is read as it is now; what it gets empty (MADV_WIPEONFORK) is zeros:
+	 * only smaps tells those, which takes too long. */
 	struct target *target;
 	struct thread_state_vec threads; /* registers and stacks of the same instant */
 	struct pid_vec missed;		 /* threads that did not stop: they have no state */

@@ -340,6 +340,19 @@ static struct error *usage_error(const struct command *command, const char *what
 			  *command->arguments ? " " : "", command->arguments);
 }
 
+/* What cannot be done may be so for what is missing. */
+static struct error *blame_cut(struct error *error)
+{
+	struct error *blamed;
+
+	if (error->code != ERROR_UNSUPPORTED && error->code != ERROR_FAILED)
+		return error;
+	blamed = error_hint(error_create(ERROR_PARTIAL, "%s", error->message),
+			    "the core is cut short: what is needed may be in the missing part");
+	error_destroy(error);
+	return blamed;
+}
+
 static struct error *run_command(struct command_context *context, int argc, char **argv)
 {
 	const struct command *command = context->command;
@@ -364,9 +377,11 @@ static struct error *run_command(struct command_context *context, int argc, char
 			return error;
 	}
 	error = command->run(context);
-	if (!error && !context->status && context->target && core_is_truncated(context->target))
+	if (!context->target || !core_is_truncated(context->target))
+		return error;
+	if (!error && !context->status)
 		context->status = ERROR_PARTIAL;
-	return error;
+	return error ? blame_cut(error) : NULL;
 }
 
 static struct error *flush_stdout(void)

@@ -322,6 +322,52 @@ check_leaks_of_cores() { # VICTIM
 	[ "$status" -eq 3 ] || [ "$status" -eq 6 ]
 }
 
+# A cut file is never taken for a whole one, wherever it ends.
+@test "cores cut anywhere end every command well" {
+	local size at commands=(maps threads stack mallinfo leaks) n=0
+	start_victim leaks 2000 1
+	make_core
+	size=$(stat -c %s core)
+	for at in 100 20000 $((size / 3)) $((size - size / 5)) $((size - 4096)); do
+		head -c "$at" core >cut
+		for command in "${commands[@]}"; do
+			probe "$command" cut
+			case $status in
+			6) n=$((n + 1)) ;;
+			3) ;;
+			*) fail "$command of $at of $size bytes: $status" "$output" "$stderr" ;;
+			esac
+		done
+	done
+	[ $n -ge 20 ] || fail "only $n were of any use"
+	victim_check
+}
+
+@test "90 threads with stacks of 32 MiB in 32 bit take what they use" {
+	local rss
+	start_victim layout-32 90 32768
+	rss=$(awk '/^VmRSS:/ { print $2 }' "/proc/$victim_pid/status")
+	make_core
+	[ $(($(stat -c %b core) / 2)) -le "$rss" ]
+	make_core --compress
+	[ $(($(stat -c %s core) / 1024)) -le "$rss" ]
+	for target in "$victim_pid" core; do
+		probe threads "$target" --json
+		status_is 0
+		json '[.threads[] | select(.stack_size == 33554432 and .stack_used <= 65536)] | length == 90'
+		probe threads "$target"
+		[[ $output = *"pthread_attr_setstacksize"* ]]
+		probe maps "$target" --by-size
+		status_is 0
+		[[ $output = *"90 x"*"32.0M"*"thread-stack"* ]]
+		probe leaks "$target" --json
+		status_is 0
+		leaked+=("$(json_get .totals.leaked_bytes)")
+	done
+	[ "${leaked[0]}" = "${leaked[1]}" ]
+	victim_check
+}
+
 @test "what needs a process says so" {
 	start_victim idle
 	make_core

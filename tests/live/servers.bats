@@ -118,7 +118,7 @@ quietly() {
 	wait_for 60 sql 'select 1'
 	sql 'create table canary (n int); insert into canary values (4711)'
 	background_load "$bin/psql" -h "$dir" -U tester -d postgres -q -c \
-		'do $$ begin for i in 1..1000000 loop perform string_agg(g::text, $q$,$q$) from generate_series(1, 100) g; end loop; end $$'
+		'do $$ begin for i in 1..100000000 loop perform string_agg(g::text, $q$,$q$) from generate_series(1, 100) g; end loop; end $$'
 	backend_of_load() {
 		backend=$(sql "select pid from pg_stat_activity where query like 'do %' limit 1")
 		[ -n "$backend" ]
