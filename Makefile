@@ -6,11 +6,11 @@ BUILD ?= build
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-PACKAGES = libdw libelf jansson libzstd libpcre2-8
+PACKAGES = libdw libelf jansson libzstd libpcre2-8 zlib
 WARNINGS = -Wall -Wextra -Wstrict-prototypes -Wmissing-prototypes -Wno-unused-parameter
 CPPFLAGS += -Iinclude -Isrc -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64
 override CFLAGS += -std=gnu11 $(WARNINGS) -fno-strict-aliasing
-LIBS = -ldw -lelf -ljansson -liberty -lzstd -lpcre2-8
+LIBS = -ldw -lelf -ljansson -liberty -lzstd -lpcre2-8 -lz -lm
 
 ifdef SANITIZE
 override CFLAGS += -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer
@@ -46,6 +46,9 @@ $(BUILD)/%.o: %.c
 $(BUILD)/%.o: %.S
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) -MMD -MP -c -o $@ $<
+
+# What these take in by .incbin.
+$(BUILD)/src/report/flamegraph_files.o: src/report/flamegraph.css src/report/flamegraph.js
 
 -include $(OBJECTS:.o=.d) $(BUILD)/src/main.d
 

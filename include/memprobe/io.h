@@ -16,6 +16,9 @@
  */
 struct error *read_file_at(int dirfd, const char *path, char **text_ret, size_t *size_ret);
 
+/* The same of what is open already; @name is for the message. */
+struct error *read_fd(int fd, const char *name, char **text_ret, size_t *size_ret);
+
 /* Writes all of it, through short writes and EINTR. @name is for the message. */
 struct error *write_all(int fd, const void *bytes, size_t size, const char *name);
 

@@ -139,6 +139,12 @@ struct error *profile_add_site(struct profile *profile, uint32_t stack,
 
 struct error *profile_add_mapping(struct profile *profile, const struct profile_mapping *mapping);
 
+/*
+ * Adds the sites of @old with their PROFILE_BYTES in the column PROFILE_OLD_BYTES: equal stacks
+ * are one site. What is new has 0 there, what is gone has 0 elsewhere.
+ */
+struct error *profile_compare(struct profile *profile, const struct profile *old);
+
 /* By PROFILE_BYTES, then PROFILE_COUNT, descending. */
 void profile_sort(struct profile *profile);
 
@@ -155,6 +161,12 @@ const uint32_t *profile_stack_frames(const struct profile *profile, uint32_t sta
  */
 #define PROFILE_NAME_MAX 320
 const char *profile_frame_name(const struct profile_frame *frame, char buffer[PROFILE_NAME_MAX]);
+
+/* The same as texts hold it: with `_[k]` behind if it is the kernel's, which profile_add_label()
+ * understands. The caller frees it; NULL: out of memory. */
+char *profile_frame_label(const struct profile_frame *frame);
+struct error *profile_add_label(struct profile *profile, const char *label, size_t length,
+				uint32_t *id_ret);
 
 /* @a + @b, at most INT64_MAX and at least INT64_MIN. */
 int64_t profile_sum(int64_t a, int64_t b);

@@ -10,11 +10,17 @@
 struct error *read_file_at(int dirfd, const char *path, char **text_ret, size_t *size_ret)
 {
 	cleanup(close) int fd = openat(dirfd, path, O_RDONLY | O_CLOEXEC);
-	cleanup(free) char *text = NULL;
-	size_t size = 0, capacity = 4096;
 
 	if (fd < 0)
 		return error_errno(ERROR_FAILED, errno, "cannot open %s", path);
+	return read_fd(fd, path, text_ret, size_ret);
+}
+
+struct error *read_fd(int fd, const char *name, char **text_ret, size_t *size_ret)
+{
+	cleanup(free) char *text = NULL;
+	size_t size = 0, capacity = 4096;
+
 	for (;;) {
 		char *larger;
 		ssize_t got;
@@ -30,7 +36,7 @@ struct error *read_file_at(int dirfd, const char *path, char **text_ret, size_t 
 		if (got < 0 && errno == EINTR)
 			continue;
 		if (got < 0)
-			return error_errno(ERROR_FAILED, errno, "cannot read %s", path);
+			return error_errno(ERROR_FAILED, errno, "cannot read %s", name);
 		if (got == 0)
 			break;
 		size += got;

@@ -8,6 +8,7 @@ extern const struct command cmd_completion;
 extern const struct command cmd_core;
 extern const struct command cmd_dump;
 extern const struct command cmd_find;
+extern const struct command cmd_flame;
 extern const struct command cmd_heap;
 extern const struct command cmd_leaks;
 extern const struct command cmd_mallinfo;
@@ -30,6 +31,7 @@ const struct command *const commands[] = {
 	&cmd_call,
 	&cmd_dump,
 	&cmd_core,
+	&cmd_flame,
 	&cmd_check,
 	&cmd_completion,
 	NULL,

@@ -149,10 +149,11 @@ static struct error *parser_init(struct parser *parser, const struct command *co
 	/* Without a command, stop at the first word: it is the command. */
 	memcpy(parser->shorts, command ? ":" : "+:", command ? 1 : 2);
 	count = 0;
-	add_options(parser, &count, common_options, OPTION_COMMON);
+	/* The command's own first: of two of one name, getopt_long() takes the first. */
 	if (command)
 		add_options(parser, &count, command->options, OPTION_COMMAND);
-	else
+	add_options(parser, &count, common_options, OPTION_COMMON);
+	if (!command)
 		parser->longs[count].name = "version", parser->longs[count].val = 'V';
 	return NULL;
 }

@@ -13,16 +13,32 @@ const struct command_option common_options[] = {
 	{ NULL, 0, NULL, NULL },
 };
 
-static void print_options(FILE *out, const struct command_option *options)
+static bool has_option(const struct command_option *options, const char *name)
+{
+	for (; options && options->name; options++)
+		if (!strcmp(options->name, name))
+			return true;
+	return false;
+}
+
+/* Without those that are in @but: a command may have its own --color. */
+static void print_options(FILE *out, const struct command_option *options,
+			  const struct command_option *but)
 {
 	for (; options && options->name; options++) {
 		char left[64];
+
+		if (has_option(but, options->name))
+			continue;
 
 		snprintf(left, sizeof(left), "%s%c%s--%s%s%s", options->letter ? "-" : " ",
 			 options->letter ? options->letter : ' ', options->letter ? ", " : "  ",
 			 options->name, options->argument ? "=" : "",
 			 options->argument ? options->argument : "");
-		fprintf(out, "  %-26s %s\n", left, options->help);
+		if (strlen(left) > 26)
+			fprintf(out, "  %s\n  %-26s %s\n", left, "", options->help);
+		else
+			fprintf(out, "  %-26s %s\n", left, options->help);
 	}
 }
 
@@ -52,10 +68,10 @@ void command_usage(FILE *out, const struct command *command)
 						      : ", or the name of a process");
 	if (command->options && command->options->name) {
 		fputs("\noptions:\n", out);
-		print_options(out, command->options);
+		print_options(out, command->options, NULL);
 	}
 	fputs("\noptions of every command:\n", out);
-	print_options(out, common_options);
+	print_options(out, common_options, command->options);
 	fprintf(out, "\nSee memprobe-%s(1).\n", command->name);
 }
 
@@ -70,7 +86,7 @@ void memprobe_usage(FILE *out)
 		if (!(*command)->hidden)
 			fprintf(out, "  %-10s %s\n", (*command)->name, (*command)->summary);
 	fputs("\noptions of every command:\n", out);
-	print_options(out, common_options);
+	print_options(out, common_options, NULL);
 	fputs("      --version              the version\n"
 	      "\n`memprobe COMMAND -h` tells more, memprobe(1) all.\n",
 	      out);

@@ -5,27 +5,11 @@
 #include <string.h>
 
 #include "memprobe/hash_index.h"
-
-#define BLOCK_SIZE ((size_t)64 << 10)
-
-/* Strings lie in blocks that never move. */
-struct block {
-	struct block *next;
-	size_t used, size;
-	char bytes[];
-};
-
-struct interned {
-	const char *text;
-	size_t length;
-};
-
-VEC_DEFINE(interned_vec, struct interned)
+#include "string_pool.h"
 
 struct profile_tables {
-	struct block *blocks;
-	struct interned_vec strings;
-	struct hash_index string_index, frame_index, stack_index, site_index;
+	struct string_pool strings;
+	struct hash_index frame_index, stack_index, site_index;
 };
 
 int64_t profile_sum(int64_t a, int64_t b)
@@ -59,14 +43,7 @@ static void tables_destroy(struct profile_tables *tables)
 {
 	if (!tables)
 		return;
-	while (tables->blocks) {
-		struct block *next = tables->blocks->next;
-
-		free(tables->blocks);
-		tables->blocks = next;
-	}
-	interned_vec_deinit(&tables->strings);
-	hash_index_deinit(&tables->string_index);
+	string_pool_deinit(&tables->strings);
 	hash_index_deinit(&tables->frame_index);
 	hash_index_deinit(&tables->stack_index);
 	hash_index_deinit(&tables->site_index);
@@ -106,66 +83,15 @@ bool profile_has(const struct profile *profile, enum profile_column column)
 
 /* ---- strings ---- */
 
-static struct error *store(struct profile_tables *tables, const char *text, size_t length,
-			   const char **ret)
-{
-	struct block *block = tables->blocks;
-	char *copy;
-
-	if (!block || block->size - block->used < length + 1) {
-		size_t size = length + 1 > BLOCK_SIZE ? length + 1 : BLOCK_SIZE;
-
-		block = malloc(sizeof(*block) + size);
-		if (!block)
-			return &error_no_memory;
-		*block = (struct block){ .next = tables->blocks, .size = size };
-		tables->blocks = block;
-	}
-	copy = block->bytes + block->used;
-	memcpy(copy, text, length);
-	copy[length] = '\0';
-	block->used += length + 1;
-	*ret = copy;
-	return NULL;
-}
-
-struct string_key {
-	const struct profile_tables *tables;
-	const char *text;
-	size_t length;
-};
-
-static bool same_string(const void *context, uint32_t id)
-{
-	const struct string_key *key = context;
-	const struct interned *string = &key->tables->strings.data[id];
-
-	return string->length == key->length && !memcmp(string->text, key->text, key->length);
-}
-
 struct error *profile_intern_bytes(struct profile *profile, const char *text, size_t length,
 				   const char **ret)
 {
-	struct profile_tables *tables = profile->tables;
-	struct string_key key = { tables, text, strnlen(text, length) };
-	uint32_t hash = hash_fold(hash_bytes(HASH_SEED, text, key.length));
-	uint32_t id = hash_index_find(&tables->string_index, hash, same_string, &key);
-	struct interned string = { .length = key.length };
-	struct error *error;
+	struct string_pool *strings = &profile->tables->strings;
+	uint32_t id;
+	struct error *error = string_pool_add(strings, text, length, &id);
 
-	if (id != HASH_INDEX_NONE) {
-		*ret = tables->strings.data[id].text;
-		return NULL;
-	}
-	if (tables->strings.size >= HASH_INDEX_NONE)
-		return &error_no_memory;
-	error = store(tables, text, key.length, &string.text);
 	if (!error)
-		error = interned_vec_append(&tables->strings, &string);
-	if (!error)
-		error = hash_index_add(&tables->string_index, hash, tables->strings.size - 1);
-	if (!error)
-		*ret = string.text;
+		*ret = string_pool_text(strings, id);
 	return error;
 }
 
@@ -344,6 +270,44 @@ struct error *profile_add_site(struct profile *profile, uint32_t stack,
 	return error ? error : hash_index_add(index, hash, profile->sites.size - 1);
 }
 
+/* A site of @old as the same frames of @profile. */
+static struct error *add_old_site(struct profile *profile, const struct profile *old,
+				  const struct profile_site *site, struct profile_id_vec *ids)
+{
+	const int64_t values[PROFILE_COLUMNS] = {
+		[PROFILE_OLD_BYTES] = site->values[PROFILE_BYTES],
+	};
+	size_t depth;
+	const uint32_t *frames = profile_stack_frames(old, site->stack, &depth);
+	struct error *error;
+	uint32_t id;
+
+	ids->size = 0;
+	for (size_t i = 0; i < depth; i++) {
+		error = profile_add_frame(profile, &old->frames.data[frames[i]], &id);
+		if (!error)
+			error = profile_id_vec_append(ids, &id);
+		if (error)
+			return error;
+	}
+	error = profile_add_stack(profile, ids->data, ids->size, &id);
+	return error ? error : profile_add_site(profile, id, values);
+}
+
+struct error *profile_compare(struct profile *profile, const struct profile *old)
+{
+	const struct profile_value *weight = &old->columns[PROFILE_BYTES];
+	struct profile_id_vec ids = { 0 };
+	struct error *error = profile_set_column(profile, PROFILE_OLD_BYTES, "old",
+						 weight->unit ? weight->unit : "");
+
+	vec_for_each (site, &old->sites)
+		if (!error)
+			error = add_old_site(profile, old, site, &ids);
+	profile_id_vec_deinit(&ids);
+	return error;
+}
+
 static int compare_sites(const void *left, const void *right)
 {
 	const struct profile_site *a = left, *b = right;
@@ -396,9 +360,9 @@ const char *profile_frame_name(const struct profile_frame *frame, char buffer[PR
 {
 	const char *base;
 
-	if (frame->function)
+	if (frame->function && *frame->function)
 		return frame->function;
-	if (frame->module) {
+	if (frame->module && *frame->module) {
 		base = strrchr(frame->module, '/');
 		base = base && base[1] ? base + 1 : frame->module;
 		if (frame->offset)
@@ -412,4 +376,29 @@ const char *profile_frame_name(const struct profile_frame *frame, char buffer[PR
 		return "[unknown]";
 	snprintf(buffer, PROFILE_NAME_MAX, "[0x%" PRIx64 "]", frame->address);
 	return buffer;
+}
+
+#define KERNEL_MARK "_[k]"
+
+char *profile_frame_label(const struct profile_frame *frame)
+{
+	char buffer[PROFILE_NAME_MAX], *label;
+	const char *name = profile_frame_name(frame, buffer);
+
+	if (asprintf(&label, "%s%s", name, frame->kernel ? KERNEL_MARK : "") < 0)
+		return NULL;
+	return label;
+}
+
+struct error *profile_add_label(struct profile *profile, const char *label, size_t length,
+				uint32_t *id_ret)
+{
+	struct profile_frame frame = { 0 };
+	size_t mark = strlen(KERNEL_MARK);
+	struct error *error;
+
+	frame.kernel = length > mark && !memcmp(label + length - mark, KERNEL_MARK, mark);
+	length -= frame.kernel ? mark : 0;
+	error = profile_intern_bytes(profile, label, length, &frame.function);
+	return error ? error : profile_add_frame(profile, &frame, id_ret);
 }

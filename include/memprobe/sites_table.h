@@ -1,0 +1,36 @@
+/*
+ * sites_table.h - the top sites of a profile as a table for people.
+ *
+ * A row names the function that matters, which is the first from the leaf that is no allocator,
+ * no std:: and no libc plumbing, and who called it.
+ */
+#ifndef MEMPROBE_SITES_TABLE_H
+#define MEMPROBE_SITES_TABLE_H
+
+#include "memprobe/profile.h"
+
+struct sites_table_options {
+	size_t top; /* rows; 0: all */
+	/* Of the terminal: bytes in human units, names shortened to fit. 0: no terminal, everything
+	 * exact and in full. */
+	unsigned width;
+	bool color;
+};
+
+/* In the order of profile->sites; with a line of totals. */
+struct error *sites_table_print(const struct profile *profile,
+				const struct sites_table_options *options, FILE *out);
+
+/*
+ * The position in @frames (root first, @depth > 0) of the frame that matters.
+ */
+size_t site_frame_of_interest(const struct profile *profile, const uint32_t *frames, size_t depth);
+
+/*
+ * @name in at most @columns bytes: without its arguments, then without template arguments and
+ * return type, at last with `..` in its middle. 0 columns: as short as it is without `..`. The
+ * caller frees it; NULL: out of memory.
+ */
+char *function_name_fit(const char *name, size_t columns);
+
+#endif

@@ -1,0 +1,250 @@
+#include "memprobe/cmd.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "memprobe/io.h"
+#include "memprobe/log.h"
+#include "memprobe/num.h"
+#include "memprobe/sites_json.h"
+#include "memprobe/stack_text.h"
+#include "profile_output.h"
+
+#define WIDTH_MOST 100000
+
+static const struct command_option options[] = {
+	{ "title", 0, "TEXT", "above the graph" },
+	{ "subtitle", 0, "TEXT", "below the title" },
+	{ "color", 0, "mem|hot|blue|diff|reach", "the colours" },
+	{ "countname", 0, "NAME", "what the numbers count (default samples; bytes for mem, JSON)" },
+	{ "reverse", 0, NULL, "merge from the leaf: who calls this function, in all?" },
+	{ "inverted", 0, NULL, "the root on top" },
+	{ "diff", 0, "OLD", "colour by growth against this older input" },
+	{ "width", 0, "PIXELS", "of the graph (default 1200, and the window's in a browser)" },
+	{ "min-width", 0, "PIXELS", "leave out frames narrower than this (default 0.1)" },
+	PROFILE_OUTPUT_OPTIONS,
+	{ NULL, 0, NULL, NULL },
+};
+
+/* ---- input ---- */
+
+static struct error *read_input(const char *path, char **text_ret, size_t *size_ret)
+{
+	if (!strcmp(path, "-"))
+		return read_fd(STDIN_FILENO, "standard input", text_ret, size_ret);
+	return read_file_at(AT_FDCWD, path, text_ret, size_ret);
+}
+
+static bool is_json(const char *text)
+{
+	text += strspn(text, " \t\r\n");
+	return *text == '{';
+}
+
+/* `redis-server 314: allocs`, for a title. */
+static struct error *set_name(struct profile *profile, const json_t *document)
+{
+	const json_t *target = json_object_get(document, "target");
+	const char *name = json_string_value(json_object_get(target, "name"));
+	const char *command = json_string_value(json_object_get(document, "command"));
+	json_int_t pid = json_integer_value(json_object_get(target, "pid"));
+	cleanup(free) char *title = NULL;
+
+	if (!name || !command)
+		return NULL;
+	if (asprintf(&title, "%s %lld: %s", name, (long long)pid, command) < 0) {
+		title = NULL;
+		return &error_no_memory;
+	}
+	return profile_intern(profile, title, &profile->name);
+}
+
+static struct error *read_json(const char *path, const char *text, size_t size,
+			       struct profile *profile, size_t *left_out_ret)
+{
+	json_error_t problem;
+	json_t *document = json_loadb(text, size, 0, &problem);
+	struct error *error;
+
+	if (!document)
+		return error_create(ERROR_FAILED, "cannot read %s: line %d: %s", path, problem.line,
+				    problem.text);
+	error = error_prefix(sites_json_read(document, profile, left_out_ret), "cannot read %s",
+			     path);
+	if (!error)
+		error = set_name(profile, document);
+	json_decref(document);
+	return error;
+}
+
+static struct error *read_text(struct command_context *context, const char *path, const char *text,
+			       size_t size, struct profile *profile)
+{
+	struct stack_text_result result;
+	struct error *error = profile_set_column(profile, PROFILE_COUNT, NULL, NULL);
+
+	if (!error)
+		error = profile_set_column(profile, PROFILE_BYTES, "samples", "samples");
+	if (!error)
+		error = stack_text_read(text, size, profile, &result);
+	if (error || !result.left_out || !profile->sites.size)
+		return error;
+	log_warn("%s: %zu of %zu lines are left out for making no sense; the first is line %zu",
+		 path, result.left_out, result.lines, result.first_left);
+	context->status = ERROR_PARTIAL;
+	return NULL;
+}
+
+static struct error *read_profile(struct command_context *context, const char *path,
+				  struct profile **ret)
+{
+	cleanup(profile) struct profile *profile = NULL;
+	cleanup(free) char *text = NULL;
+	size_t size, left_out = 0;
+	struct error *error = profile_create(&profile);
+
+	if (!error)
+		error = read_input(path, &text, &size);
+	if (!error && is_json(text))
+		error = read_json(path, text, size, profile, &left_out);
+	else if (!error)
+		error = read_text(context, path, text, size, profile);
+	if (error)
+		return error;
+	if (!profile->sites.size)
+		return error_hint(error_create(ERROR_FAILED, "there are no stacks in %s", path),
+				  "it reads folded stacks, JSON with `sites`, `perf script`, and "
+				  "stap's print_usyms()");
+	if (left_out) {
+		log_warn("%s: %zu sites are left out for making no sense", path, left_out);
+		context->status = ERROR_PARTIAL;
+	}
+	*ret = take_pointer(profile);
+	return NULL;
+}
+
+/* ---- options ---- */
+
+static struct error *parse_color(const char *text, enum flame_color *ret)
+{
+	static const struct {
+		const char *name;
+		enum flame_color color;
+	} colors[] = {
+		{ "mem", FLAME_COLOR_MEM },	{ "hot", FLAME_COLOR_HOT },
+		{ "blue", FLAME_COLOR_BLUE },	{ "diff", FLAME_COLOR_DIFF },
+		{ "reach", FLAME_COLOR_REACH }, { "auto", FLAME_COLOR_AUTO },
+	};
+
+	for (size_t i = 0; i < sizeof(colors) / sizeof(colors[0]); i++) {
+		if (!strcmp(colors[i].name, text)) {
+			*ret = colors[i].color;
+			return NULL;
+		}
+	}
+	return error_create(ERROR_USAGE, "--color takes mem, hot, blue, diff or reach, not '%s'",
+			    text);
+}
+
+static struct error *parse_widths(struct command_context *context, struct profile_options *ret)
+{
+	const char *width = command_option(context, "width");
+	const char *least = command_option(context, "min-width");
+	uint64_t pixels = 0;
+	struct error *error = width ? parse_u64(width, &pixels) : NULL;
+	char *end;
+
+	if (error)
+		return error;
+	if (width && (pixels == 0 || pixels > WIDTH_MOST))
+		return error_create(ERROR_USAGE, "a width of %s pixels cannot be drawn", width);
+	ret->width = (unsigned)pixels;
+	if (!least)
+		return NULL;
+	ret->min_width = strtod(least, &end);
+	if (end == least || *end || !(ret->min_width >= 0 && ret->min_width <= WIDTH_MOST))
+		return error_create(ERROR_USAGE, "'%s' is not a width in pixels", least);
+	return NULL;
+}
+
+static struct error *parse_options(struct command_context *context, struct profile_output *ret)
+{
+	const char *color = command_option(context, "color");
+	struct profile_options *drawing = &ret->options;
+	struct error *error = profile_output_choose(context, ret);
+
+	if (!error && color)
+		error = parse_color(color, &drawing->color);
+	if (!error)
+		error = parse_widths(context, drawing);
+	drawing->title = command_option(context, "title");
+	drawing->subtitle = command_option(context, "subtitle");
+	drawing->count_name = command_option(context, "countname");
+	drawing->reverse = command_option(context, "reverse") != NULL;
+	drawing->inverted = command_option(context, "inverted") != NULL;
+	if (!error && !ret->format && !context->json && !command_option(context, "format") &&
+	    !command_terminal_width(context))
+		ret->format = profile_format_by_name("svg");
+	return error;
+}
+
+/* ---- running ---- */
+
+/* Text tells nothing of its numbers: the options do. */
+static struct error *name_values(struct profile *profile, const struct profile_options *drawing)
+{
+	const char *name = drawing->count_name;
+
+	if (!name && drawing->color == FLAME_COLOR_MEM && !profile_has(profile, PROFILE_COUNT))
+		name = "bytes";
+	return name ? profile_set_column(profile, PROFILE_BYTES,
+					 strcmp(name, "bytes") ? name : "inuse_space", name)
+		    : NULL;
+}
+
+static struct error *compare(struct command_context *context, struct profile *profile,
+			     const char *old_path)
+{
+	cleanup(profile) struct profile *old = NULL;
+	struct error *error = read_profile(context, old_path, &old);
+
+	return error ? error : profile_compare(profile, old);
+}
+
+static struct error *run(struct command_context *context)
+{
+	const char *path = context->arguments[0], *old_path = command_option(context, "diff");
+	cleanup(profile) struct profile *profile = NULL;
+	struct profile_output output;
+	struct error *error = parse_options(context, &output);
+
+	if (!error && old_path && !strcmp(path, "-") && !strcmp(old_path, "-"))
+		error = error_create(ERROR_USAGE, "only one input can be standard input");
+	if (!error && output.options.color == FLAME_COLOR_DIFF && !old_path)
+		error = error_create(ERROR_USAGE, "--color=diff needs --diff OLD");
+	if (!error)
+		error = read_profile(context, path, &profile);
+	if (!error)
+		error = name_values(profile, &output.options);
+	if (!error && old_path)
+		error = compare(context, profile, old_path);
+	if (error)
+		return error;
+	profile_sort(profile);
+	return profile_output_write(context, &output, profile, NULL);
+}
+
+const struct command cmd_flame = {
+	.name = "flame",
+	.arguments = "IN",
+	.summary = "stacks of a file as an interactive flame graph, or in another format",
+	.notes =
+		"IN (- is stdin) has folded stacks, JSON of memprobe, or what perf script or stap's\n"
+		"print_usyms() print; which one is found out.\n",
+	.target = TARGET_NONE,
+	.options = options,
+	.arguments_min = 1,
+	.arguments_max = 1,
+	.run = run,
+};

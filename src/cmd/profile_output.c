@@ -1,0 +1,150 @@
+#include "profile_output.h"
+
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "memprobe/num.h"
+#include "memprobe/sites_json.h"
+#include "memprobe/sites_table.h"
+
+#define TOP_DEFAULT   20
+#define WIDTH_DEFAULT 100 /* of a terminal that does not tell */
+
+static bool ends_with(const char *text, const char *end)
+{
+	size_t length = strlen(text), end_length = strlen(end);
+
+	return length > end_length && !strcmp(text + length - end_length, end);
+}
+
+static bool goes_to_stdout(const struct command_context *context)
+{
+	return !context->output_path || !strcmp(context->output_path, "-");
+}
+
+unsigned command_terminal_width(const struct command_context *context)
+{
+	struct winsize size;
+
+	if (!goes_to_stdout(context) || !isatty(STDOUT_FILENO))
+		return 0;
+	if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) || !size.ws_col)
+		return WIDTH_DEFAULT;
+	return size.ws_col;
+}
+
+static struct error *choose_by_name(struct command_context *context, const char *name,
+				    struct profile_output *ret)
+{
+	context->json = !strcmp(name, "json");
+	if (context->json || !strcmp(name, "table"))
+		return NULL;
+	ret->format = profile_format_by_name(name);
+	if (!ret->format)
+		return error_hint(error_create(ERROR_USAGE, "no format is called '%s'", name),
+				  "there are table, json, folded, svg and pprof");
+	return NULL;
+}
+
+static struct error *choose(struct command_context *context, struct profile_output *ret)
+{
+	const char *name = command_option(context, "format");
+	const char *path = context->output_path;
+
+	if (command_option(context, "folded")) {
+		if (name && strcmp(name, "folded"))
+			return error_create(ERROR_USAGE, "-f and --format=%s exclude each other",
+					    name);
+		name = "folded";
+	}
+	if (context->json) {
+		if (name && strcmp(name, "json"))
+			return error_create(ERROR_USAGE,
+					    "--json and --format=%s exclude each other", name);
+		return NULL;
+	}
+	if (name)
+		return choose_by_name(context, name, ret);
+	if (goes_to_stdout(context))
+		return NULL;
+	context->json = ends_with(path, ".json");
+	ret->format = profile_format_by_ending(path);
+	return NULL;
+}
+
+struct error *profile_output_choose(struct command_context *context, struct profile_output *ret)
+{
+	const char *top = command_option(context, "top");
+	struct error *error;
+
+	*ret = (struct profile_output){ .options.min_width = -1, .top = TOP_DEFAULT };
+	if (top) {
+		error = parse_u64(top, &ret->top);
+		if (error)
+			return error;
+	}
+	error = choose(context, ret);
+	if (!error && ret->format && ret->format->binary && goes_to_stdout(context) &&
+	    isatty(STDOUT_FILENO))
+		return error_hint(
+			error_create(ERROR_USAGE, "%s is not for a terminal", ret->format->name),
+			"add -o FILE%s", ret->format->ending);
+	return error;
+}
+
+struct error *profile_output_refuse(struct command_context *context, const char *hint)
+{
+	const struct profile_format *format;
+
+	if (goes_to_stdout(context) || context->json)
+		return NULL;
+	context->json = ends_with(context->output_path, ".json");
+	format = profile_format_by_ending(context->output_path);
+	if (!format)
+		return NULL;
+	return error_hint(error_create(ERROR_USAGE, "%s has no call stacks to write to %s",
+				       context->command->name, context->output_path),
+			  "%s", hint);
+}
+
+struct print {
+	const struct command_context *context;
+	const struct profile_output *output;
+	const struct profile *profile;
+};
+
+static struct error *print_profile(FILE *out, void *data)
+{
+	const struct print *print = data;
+	struct sites_table_options table = {
+		.top = print->output->top,
+		.width = command_terminal_width(print->context),
+		.color = print->context->color && goes_to_stdout(print->context),
+	};
+
+	if (print->output->format)
+		return profile_write(print->profile, print->output->format, &print->output->options,
+				     out);
+	return sites_table_print(print->profile, &table, out);
+}
+
+struct error *profile_output_write(struct command_context *context,
+				   const struct profile_output *output,
+				   const struct profile *profile, json_t *document)
+{
+	struct print print = { context, output, profile };
+	struct error *error;
+
+	if (!context->json) {
+		json_decref(document);
+		return command_print(context, print_profile, &print);
+	}
+	if (!document)
+		document = command_json(context);
+	error = document ? sites_json_add(document, profile, output->recorded) : &error_no_memory;
+	if (!error)
+		return command_write_json(context, document);
+	json_decref(document);
+	return error;
+}

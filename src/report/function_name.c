@@ -1,0 +1,234 @@
+/* Names of functions: which of them only allocate, and how to shorten those of C++ and Rust. */
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "memprobe/sites_table.h"
+
+/* ---- shortening ---- */
+
+/* How many bytes an operator's own symbols take at @at, which follows `operator`. */
+static size_t operator_length(const char *at)
+{
+	static const char *const symbols[] = { "<=>", "<<=", ">>=", "->*", "()", "<<", ">>",
+					       "<=",  ">=",  "->",  "<",   ">",	 NULL };
+
+	for (const char *const *symbol = symbols; *symbol; symbol++)
+		if (!strncmp(at, *symbol, strlen(*symbol)))
+			return strlen(*symbol);
+	return 0;
+}
+
+static bool is_word(char byte)
+{
+	return isalnum((unsigned char)byte) || byte == '_' || byte == '$';
+}
+
+/* Whether `operator` ends right before @at. */
+static bool after_operator(const char *name, const char *at)
+{
+	static const char word[] = "operator";
+	size_t length = sizeof(word) - 1;
+
+	return (size_t)(at - name) >= length && !memcmp(at - length, word, length) &&
+	       ((size_t)(at - name) == length || !is_word(at[-(ptrdiff_t)length - 1]));
+}
+
+/* The end of what begins at @at with @open, or of the string. */
+static const char *skip_nested(const char *at, char open, char close)
+{
+	size_t depth = 0;
+
+	for (; *at; at++) {
+		if (*at == open)
+			depth++;
+		else if (*at == close && at[-1] != '-' && --depth == 0)
+			return at + 1;
+	}
+	return at;
+}
+
+/* `(anonymous namespace)` is a part of the name, `(int)` is not. */
+static bool is_argument_list(const char *at)
+{
+	return strncmp(at, "(anonymous", 10) != 0 && strncmp(at, "({lambda", 8) != 0;
+}
+
+/* Writes @name to @out (as long as it) without its arguments and, if so wanted, without template
+ * arguments. */
+static void strip(const char *name, bool templates, char *out)
+{
+	const char *at = name;
+
+	while (*at) {
+		size_t symbols = after_operator(name, at) ? operator_length(at) : 0;
+
+		if (symbols) {
+			memcpy(out, at, symbols);
+			out += symbols;
+			at += symbols;
+		} else if (*at == '(' && is_argument_list(at)) {
+			at = skip_nested(at, '(', ')');
+			/* What follows is `::` of a local class, or const, [clone .part.0] ... */
+			if (*at == ' ')
+				break;
+		} else if (*at == '<' && templates && at > name) {
+			at = skip_nested(at, '<', '>');
+			*out++ = '<';
+			*out++ = '>';
+		} else {
+			*out++ = *at++;
+		}
+	}
+	*out = '\0';
+}
+
+/* A template function's name begins with its return type, and a blank is in no name but after
+ * `operator` and in `(anonymous namespace)`. */
+static void drop_return_type(char *name)
+{
+	char *begin = name;
+	size_t depth = 0;
+
+	for (char *at = name; *at; at++) {
+		if (*at == '(' || *at == '<')
+			depth++;
+		else if ((*at == ')' || *at == '>') && depth)
+			depth--;
+		else if (*at == ' ' && !depth && !after_operator(name, at))
+			begin = at + 1;
+		if (after_operator(name, at + 1))
+			break;
+	}
+	memmove(name, begin, strlen(begin) + 1);
+}
+
+static char *cut_middle(const char *name, size_t columns)
+{
+	size_t length = strlen(name), head, tail;
+	char *cut;
+
+	if (length <= columns || columns < 4)
+		return strdup(name);
+	/* The end says more than the beginning. */
+	head = (columns - 2) / 3;
+	tail = columns - 2 - head;
+	while (head && (name[head] & 0xc0) == 0x80)
+		head--;
+	while (tail && (name[length - tail] & 0xc0) == 0x80)
+		tail--;
+	return asprintf(&cut, "%.*s..%s", (int)head, name, name + length - tail) < 0 ? NULL : cut;
+}
+
+char *function_name_fit(const char *name, size_t columns)
+{
+	cleanup(free) char *stripped = NULL;
+
+	if (columns && strlen(name) <= columns)
+		return strdup(name);
+	/* `<>` may be longer than the `<` of broken names. */
+	stripped = malloc(2 * strlen(name) + 1);
+	if (!stripped)
+		return NULL;
+	for (unsigned templates = 0; templates < 2; templates++) {
+		strip(name, templates, stripped);
+		if (columns && strlen(stripped) <= columns && *stripped)
+			return take_pointer(stripped);
+	}
+	drop_return_type(stripped);
+	if (!*stripped)
+		return cut_middle(name, columns ? columns : strlen(name));
+	return columns ? cut_middle(stripped, columns) : take_pointer(stripped);
+}
+
+/* ---- what only allocates ---- */
+
+static bool begins_with(const char *text, const char *const *prefixes)
+{
+	for (; *prefixes; prefixes++)
+		if (!strncmp(text, *prefixes, strlen(*prefixes)))
+			return true;
+	return false;
+}
+
+static bool is_plumbing(const struct profile_frame *frame)
+{
+	/* Of the whole name. */
+	static const char *const prefixes[] = {
+		"std::",
+		"__gnu_cxx::",
+		"operator new",
+		"boost::",
+		"alloc::",
+		"<alloc::",
+		"hashbrown::",
+		"core::",
+		"<core::",
+		"__rust_",
+		"__rdl_",
+		"__rg_",
+		"_int_",
+		"__libc_",
+		"__GI_",
+		"__mem",
+		"mem",
+		"mmap",
+		"munmap",
+		"mremap",
+		"brk",
+		"sbrk",
+		"__brk",
+		"__sbrk",
+		"__mmap",
+		"__munmap",
+		"madvise",
+		"sysmalloc",
+		"sysmmap",
+		"new_heap",
+		"grow_heap",
+		"arena_get",
+		"tcache_",
+		"ptmalloc_",
+		"je_",
+		"tc_",
+		"mi_",
+		"_mi_",
+		"tcmalloc::",
+		"strdup",
+		"strndup",
+		"__strdup",
+		"__strndup",
+		"palloc",
+		"repalloc",
+		"AllocSet",
+		"MemoryContextAlloc",
+		"posix_memalign",
+		"aligned_alloc",
+		"reallocarray",
+		NULL,
+	};
+	/* Anywhere in the name without arguments. */
+	static const char *const parts[] = { "malloc",	"Malloc",  "calloc", "Calloc",
+					     "realloc", "Realloc", NULL };
+	cleanup(free) char *name = NULL;
+
+	if (frame->kernel)
+		return true;
+	if (!frame->function)
+		return false;
+	name = function_name_fit(frame->function, 0);
+	if (!name || begins_with(name, prefixes))
+		return true;
+	for (const char *const *part = parts; *part; part++)
+		if (strstr(name, *part))
+			return true;
+	return false;
+}
+
+size_t site_frame_of_interest(const struct profile *profile, const uint32_t *frames, size_t depth)
+{
+	for (size_t i = depth; i-- > 0;)
+		if (!is_plumbing(&profile->frames.data[frames[i]]))
+			return i;
+	return depth - 1;
+}

@@ -1,0 +1,372 @@
+/* What profiles look like in each format. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+#include <jansson.h>
+
+#include "memprobe/sites_json.h"
+#include "memprobe/sites_table.h"
+#include "profiles.h"
+
+static void assert_has(const char *text, const char *part)
+{
+	if (!strstr(text, part))
+		fail_msg("no '%s' in:\n%s", part, text);
+}
+
+static void assert_lacks(const char *text, const char *part)
+{
+	if (strstr(text, part))
+		fail_msg("'%s' is in:\n%s", part, text);
+}
+
+static struct profile *small_profile(void)
+{
+	struct profile *profile = profiles_new();
+
+	profiles_add(profile, "main;serve;malloc", 3, 300);
+	profiles_add(profile, "main;grow_k;page_fault_[k]", 1, 4096);
+	profiles_add(profile, "main;serve;malloc", 1, 100);
+	profile_sort(profile);
+	return profile;
+}
+
+/* ---- folded ---- */
+
+static void folded_has_a_line_for_each_stack(void **state)
+{
+	cleanup(profile) struct profile *profile = small_profile();
+	cleanup(free) char *text = profiles_written(profile, "folded", NULL, NULL);
+
+	assert_string_equal(text, "main;grow_k;page_fault_[k] 4096\nmain;serve;malloc 400\n");
+}
+
+static void folded_escapes_what_ends_a_frame(void **state)
+{
+	cleanup(profile) struct profile *profile = profiles_new();
+	const int64_t values[PROFILE_COLUMNS] = { 1, 5 };
+	uint32_t frame, stack;
+	char *text;
+
+	assert_null(profile_add_label(profile, "a;b\nc 7", 7, &frame));
+	assert_null(profile_add_stack(profile, &frame, 1, &stack));
+	assert_null(profile_add_site(profile, stack, values));
+	text = profiles_written(profile, "folded", NULL, NULL);
+	assert_string_equal(text, "a\\x3bb\\x0ac 7 5\n");
+	free(text);
+}
+
+static void folded_leaves_out_what_it_cannot_hold(void **state)
+{
+	cleanup(profile) struct profile *profile = profiles_new();
+	char *text = profiles_written(profile, "folded", NULL, NULL);
+
+	assert_string_equal(text, "");
+	free(text);
+	profiles_add(profile, "gone", 1, -5);
+	profiles_add(profile, "nothing", 1, 0);
+	profiles_add(profile, "", 1, 7);
+	text = profiles_written(profile, "folded", NULL, NULL);
+	assert_string_equal(text, "[no stack] 7\n");
+	free(text);
+}
+
+/* ---- JSON ---- */
+
+static void json_is_read_as_it_was_written(void **state)
+{
+	cleanup(profile) struct profile *profile = small_profile();
+	cleanup(profile) struct profile *again = profiles_new();
+	json_t *document = json_object(), *site;
+	size_t left_out;
+	char *text;
+
+	assert_null(profile_set_column(profile, PROFILE_UNREACHABLE_BYTES, "unreachable_space",
+				       "bytes"));
+	profile->sites.data[0].values[PROFILE_UNREACHABLE_BYTES] = 11;
+	profile->duration_us = 1500000;
+	profile->lost = 2;
+	assert_null(sites_json_add(document, profile, true));
+	assert_true(json_real_value(json_object_get(document, "duration")) == 1.5);
+	assert_int_equal(json_integer_value(json_object_get(document, "lost")), 2);
+	site = json_array_get(json_object_get(document, "sites"), 1);
+	assert_int_equal(json_integer_value(json_object_get(site, "bytes")), 400);
+	assert_int_equal(json_integer_value(json_object_get(site, "count")), 4);
+	assert_string_equal(json_string_value(json_array_get(json_object_get(site, "frames"), 1)),
+			    "serve");
+	assert_int_equal(
+		json_integer_value(json_object_get(json_object_get(document, "totals"), "bytes")),
+		4496);
+	assert_null(sites_json_read(document, again, &left_out));
+	assert_int_equal(left_out, 0);
+	assert_true(profile_has(again, PROFILE_UNREACHABLE_BYTES));
+	assert_false(profile_has(again, PROFILE_ALL_BYTES));
+	assert_int_equal(profile_total(again, PROFILE_UNREACHABLE_BYTES), 11);
+	text = profiles_written(again, "folded", NULL, NULL);
+	assert_string_equal(text, "main;grow_k;page_fault_[k] 4096\nmain;serve;malloc 400\n");
+	free(text);
+	json_decref(document);
+}
+
+static void json_that_is_no_site_is_left_out(void **state)
+{
+	static const char *const texts[] = {
+		"{\"sites\": [{\"frames\": [\"a\"], \"bytes\": 1}, 7, {}, {\"frames\": [7], "
+		"\"bytes\": 1}, {\"frames\": \"a\", \"bytes\": 1}, {\"frames\": [], \"bytes\": 2.5}]}",
+		"{\"sites\": {}}",
+		"{}",
+	};
+	cleanup(profile) struct profile *profile = profiles_new();
+	size_t left_out;
+
+	for (size_t i = 0; i < 3; i++) {
+		json_t *document = json_loads(texts[i], 0, NULL);
+		struct error *error = sites_json_read(document, profile, &left_out);
+
+		assert_non_null(document);
+		if (i)
+			assert_true(error_is(error, ERROR_FAILED));
+		else
+			assert_null(error);
+		error_destroy(error);
+		json_decref(document);
+	}
+	assert_int_equal(left_out, 5);
+	assert_int_equal(profile->sites.size, 1);
+	assert_false(profile_has(profile, PROFILE_COUNT));
+}
+
+/* ---- pprof: what is in it is for the live tests, with go or a decoder of their own ---- */
+
+static void pprof_is_gzip(void **state)
+{
+	cleanup(profile) struct profile *profile = small_profile();
+	cleanup(profile) struct profile *empty = profiles_new();
+	size_t size;
+	char *bytes = profiles_written(profile, "pprof", NULL, &size);
+
+	assert_true(size > 20);
+	assert_memory_equal(bytes, "\x1f\x8b\x08", 3);
+	free(bytes);
+	bytes = profiles_written(empty, "pprof", NULL, &size);
+	assert_memory_equal(bytes, "\x1f\x8b\x08", 3);
+	free(bytes);
+}
+
+/* ---- SVG ---- */
+
+static void svg_has_the_tree(void **state)
+{
+	cleanup(profile) struct profile *profile = small_profile();
+	struct profile_options options = { .title = "A <b> & \"c\"", .min_width = -1 };
+	cleanup(free) char *text = profiles_written(profile, "svg", &options, NULL);
+
+	assert_has(text, "A &lt;b&gt; &amp; &quot;c&quot;");
+	assert_has(text, "data-f=\"0,0,4496\"><title>all\n4.4K (4,496 bytes), 100.00 %, count 5<");
+	assert_has(text, "data-f=\"1,0,4496\"><title>main\n");
+	assert_has(text, "data-f=\"2,4096,400\"><title>serve\n400 bytes, 8.90 %, count 4<");
+	assert_has(text, "data-layout=\"fluid,flame,");
+}
+
+static void svg_escapes_names(void **state)
+{
+	cleanup(profile) struct profile *profile = profiles_new();
+	char *text;
+
+	profiles_add(profile, "a<script>\"&'", 1, 1);
+	profiles_add(profile, "\x01\x1b[0m\xff\xef\xbf\xbf]]>", 1, 1);
+	text = profiles_written(profile, "svg", NULL, NULL);
+	assert_has(text, "<title>a&lt;script&gt;&quot;&amp;'\n");
+	assert_has(text, "<title>\\x01\\x1b[0m\\xff\xef\xbf\xbd]]&gt;\n");
+	free(text);
+}
+
+static void svg_merges_from_the_leaf(void **state)
+{
+	cleanup(profile) struct profile *profile = profiles_new();
+	struct profile_options options = { .reverse = true, .inverted = true, .min_width = -1 };
+	char *text;
+
+	profiles_add(profile, "main;a;malloc", 1, 10);
+	profiles_add(profile, "main;b;malloc", 1, 20);
+	text = profiles_written(profile, "svg", &options, NULL);
+	assert_has(text, "data-f=\"1,0,30\"><title>malloc\n");
+	assert_has(text, "data-f=\"2,10,20\"><title>b\n");
+	assert_has(text, ",icicle,");
+	free(text);
+}
+
+static void svg_leaves_out_what_is_too_narrow(void **state)
+{
+	cleanup(profile) struct profile *profile = profiles_new();
+	struct profile_options options = { .min_width = 10 };
+	char *text;
+
+	profiles_add(profile, "wide", 1, 1000000);
+	profiles_add(profile, "narrow", 1, 1);
+	text = profiles_written(profile, "svg", &options, NULL);
+	assert_lacks(text, "narrow");
+	assert_has(text, "<title>all\n977K (1,000,001 bytes)");
+	free(text);
+	options.min_width = 0;
+	text = profiles_written(profile, "svg", &options, NULL);
+	assert_has(text, "<title>narrow\n");
+	free(text);
+}
+
+static void svg_shows_growth(void **state)
+{
+	cleanup(profile) struct profile *profile = profiles_new();
+	cleanup(profile) struct profile *old = profiles_new();
+	char *text;
+
+	profiles_add(old, "a", 1, 100);
+	profiles_add(old, "gone", 1, 60);
+	profiles_add(profile, "a", 1, 150);
+	profiles_add(profile, "b", 1, 10);
+	assert_null(profile_compare(profile, old));
+	text = profiles_written(profile, "svg", NULL, NULL);
+	assert_has(text, "<title>a\n150 bytes, 93.75 %, count 1; +50 bytes, +50.0 %</title>");
+	assert_has(text, "; +10 bytes, new</title>");
+	assert_has(text, "<title>all\n160 bytes, 100.00 %, count 2; +0 bytes, +0.0 %</title>");
+	assert_lacks(text, "gone\n");
+	free(text);
+}
+
+static void svg_shows_what_is_unreachable(void **state)
+{
+	cleanup(profile) struct profile *profile = small_profile();
+	char *text;
+
+	assert_null(profile_set_column(profile, PROFILE_UNREACHABLE_BYTES, "unreachable_space",
+				       "bytes"));
+	profile->sites.data[1].values[PROFILE_UNREACHABLE_BYTES] = 100;
+	text = profiles_written(profile, "svg", NULL, NULL);
+	assert_has(text, "unreachable 100 bytes, 25.0 % of it</title>");
+	assert_has(text, "data-u=\"0.2500\"");
+	free(text);
+}
+
+static void svg_of_nothing_is_one(void **state)
+{
+	cleanup(profile) struct profile *profile = profiles_new();
+	char *text = profiles_written(profile, "svg", NULL, NULL);
+
+	assert_has(text, "<title>all\n0 bytes, 0.00 %");
+	free(text);
+	profiles_add(profile, "below", 1, -5);
+	profiles_add(profile, "huge", 1, INT64_MAX);
+	profiles_add(profile, "too", 1, INT64_MAX);
+	text = profiles_written(profile, "svg", NULL, NULL);
+	assert_has(text, "huge\n");
+	assert_lacks(text, "below\n");
+	free(text);
+}
+
+static void svg_takes_deep_stacks(void **state)
+{
+	cleanup(profile) struct profile *profile = profiles_new();
+	const int64_t values[PROFILE_COLUMNS] = { 1, 5 };
+	enum { DEPTH = 100000 };
+	cleanup(free) uint32_t *frames = calloc(DEPTH, sizeof(*frames));
+	uint32_t stack;
+	char *text;
+
+	assert_null(profile_add_label(profile, "recursion", 9, &frames[0]));
+	assert_null(profile_add_stack(profile, frames, DEPTH, &stack));
+	assert_null(profile_add_site(profile, stack, values));
+	text = profiles_written(profile, "svg", NULL, NULL);
+	assert_has(text, "data-f=\"4096,0,5\"");
+	free(text);
+}
+
+/* ---- the table ---- */
+
+static void table_names_what_matters(void **state)
+{
+	cleanup(profile) struct profile *profile = profiles_new();
+	const struct sites_table_options pipe = { 0 }, terminal = { .top = 1, .width = 80 };
+	char *text = NULL;
+	size_t size;
+	FILE *out = open_memstream(&text, &size);
+
+	profiles_add(
+		profile,
+		"main;Server::run(int);std::vector<char, std::allocator<char> >::push_back(char "
+		"const&);operator new(unsigned long);malloc",
+		2, 2048);
+	profiles_add(profile, "main;malloc", 1, 10);
+	assert_null(sites_table_print(profile, &pipe, out));
+	fputs("--\n", out);
+	assert_null(sites_table_print(profile, &terminal, out));
+	fclose(out);
+	assert_string_equal(text, "BYTES       %  COUNT  FUNCTION          CALLED BY\n"
+				  " 2048   99.5%      2  Server::run(int)  main\n"
+				  "   10    0.5%      1  main\n"
+				  "-------------------------------------------------\n"
+				  " 2058  100.0%      3  total\n"
+				  "--\n"
+				  "BYTES       %  COUNT  FUNCTION          CALLED BY\n"
+				  " 2.0K   99.5%      2  Server::run(int)  main\n"
+				  "-------------------------------------------------\n"
+				  " 2.0K  100.0%      3  total\n"
+				  "and 1 more sites\n");
+	free(text);
+}
+
+static void assert_fit(const char *name, size_t columns, const char *expected)
+{
+	cleanup(free) char *fitting = function_name_fit(name, columns);
+
+	assert_non_null(fitting);
+	assert_string_equal(fitting, expected);
+}
+
+static void long_names_are_shortened(void **state)
+{
+	static const char push[] = "void std::vector<Entry, std::allocator<Entry> >::"
+				   "_M_realloc_insert<Entry const&>(Entry*, Entry const&)";
+
+	assert_fit("main", 10, "main");
+	assert_fit("Server::handle(Request const&)", 20, "Server::handle");
+	assert_fit(push, 45, "void std::vector<>::_M_realloc_insert<>");
+	assert_fit(push, 35, "std::vector<>::_M_realloc_insert<>");
+	assert_fit(push, 20, "std::v..loc_insert<>");
+	assert_fit("(anonymous namespace)::run(int)", 0, "(anonymous namespace)::run");
+	assert_fit("bool operator< <int>(A<int> const&, B)", 0, "operator< <>");
+	assert_fit("A::operator()(int) const", 0, "A::operator()");
+	assert_fit("A<B>::operator->() const", 0, "A<>::operator->");
+	assert_fit("operator new(unsigned long)", 0, "operator new");
+	assert_fit("f<A<B>", 0, "f<>");
+	assert_fit("(", 0, "(");
+	assert_fit("", 0, "");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(folded_has_a_line_for_each_stack),
+		cmocka_unit_test(folded_escapes_what_ends_a_frame),
+		cmocka_unit_test(folded_leaves_out_what_it_cannot_hold),
+		cmocka_unit_test(json_is_read_as_it_was_written),
+		cmocka_unit_test(json_that_is_no_site_is_left_out),
+		cmocka_unit_test(pprof_is_gzip),
+		cmocka_unit_test(svg_has_the_tree),
+		cmocka_unit_test(svg_escapes_names),
+		cmocka_unit_test(svg_merges_from_the_leaf),
+		cmocka_unit_test(svg_leaves_out_what_is_too_narrow),
+		cmocka_unit_test(svg_shows_growth),
+		cmocka_unit_test(svg_shows_what_is_unreachable),
+		cmocka_unit_test(svg_of_nothing_is_one),
+		cmocka_unit_test(svg_takes_deep_stacks),
+		cmocka_unit_test(table_names_what_matters),
+		cmocka_unit_test(long_names_are_shortened),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
