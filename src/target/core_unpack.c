@@ -91,9 +91,10 @@ static struct error *unpack_part(struct unpacker *unpacker, int fd, size_t got, 
 			return error_create(ERROR_NO_TARGET, "%s", ZSTD_getErrorName(rest));
 		*rest_ret = rest;
 		unpacker->out_used = out.pos;
-		filled = out.pos == out.size;
-		if (filled)
+		if (out.pos == out.size)
 			error = flush(unpacker, fd);
+		/* At the end of a frame nothing more is kept back: to ask would begin another. */
+		filled = out.pos == out.size && rest;
 		if (error)
 			return error;
 	}

@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <zstd.h>
 
 #include "cores.h"
 #include "memprobe/num.h"
@@ -258,6 +259,31 @@ static bool try_bytes(const uint8_t *bytes, size_t size)
 	return truncated;
 }
 
+/* Unpacked into a buffer that the end of the core fills just so. */
+static void compressed_of_round_sizes(void **state)
+{
+	const size_t room = ZSTD_compressBound(2 << 20);
+	char *whole = calloc(1, 2 << 20), *packed = malloc(room);
+	int fd = cores_write(&arch_x86_64, false);
+
+	assert_true(pread(fd, whole, 2 << 20, 0) > 0);
+	close(fd);
+	for (size_t size = 1 << 20; size <= 2 << 20; size += 1 << 19) {
+		size_t got = ZSTD_compress(packed, room, whole, size, 1);
+		struct target *target;
+
+		assert_false(ZSTD_isError(got));
+		assert_success(cores_open_bytes(packed, got, &target));
+		assert_false(core_is_truncated(target));
+		target_destroy(target);
+		assert_success(cores_open_bytes(packed, got - 1, &target));
+		assert_true(core_is_truncated(target));
+		target_destroy(target);
+	}
+	free(whole);
+	free(packed);
+}
+
 static void cut_everywhere(const struct arch *arch, bool compress)
 {
 	int fd = cores_write(arch, compress);
@@ -377,11 +403,17 @@ static void no_cores(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(written_and_read),    cmocka_unit_test(compressed),
-		cmocka_unit_test(without_own_notes),   cmocka_unit_test(many_segments),
-		cmocka_unit_test(cut_at_every_offset), cmocka_unit_test(cut_compressed),
-		cmocka_unit_test(cut_in_memory),       cmocka_unit_test(shrinks_later),
-		cmocka_unit_test(lying_words),	       cmocka_unit_test(no_cores),
+		cmocka_unit_test(written_and_read),
+		cmocka_unit_test(compressed),
+		cmocka_unit_test(compressed_of_round_sizes),
+		cmocka_unit_test(without_own_notes),
+		cmocka_unit_test(many_segments),
+		cmocka_unit_test(cut_at_every_offset),
+		cmocka_unit_test(cut_compressed),
+		cmocka_unit_test(cut_in_memory),
+		cmocka_unit_test(shrinks_later),
+		cmocka_unit_test(lying_words),
+		cmocka_unit_test(no_cores),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
