@@ -14,6 +14,7 @@ extern const struct command cmd_leaks;
 extern const struct command cmd_mallinfo;
 extern const struct command cmd_maps;
 extern const struct command cmd_stack;
+extern const struct command cmd_strings;
 extern const struct command cmd_threads;
 extern const struct command cmd_trim;
 
@@ -27,6 +28,7 @@ const struct command *const commands[] = {
 	&cmd_heap,
 	&cmd_leaks,
 	&cmd_find,
+	&cmd_strings,
 	&cmd_trim,
 	&cmd_call,
 	&cmd_dump,
