@@ -4,7 +4,7 @@
 load lib
 
 @test "the request that a server forgot 336,358 times, and the kind of it" {
-	start_victim requests
+	start_victim forgotten
 	same=$(victim_truth same) numbered=$(victim_truth numbered)
 	probe strings "$victim_pid" --in heap --top 20 --json
 	status_is 0
@@ -22,7 +22,7 @@ load lib
 }
 
 @test "the table; options; a whole process" {
-	start_victim requests 1000
+	start_victim forgotten 1000
 	probe strings "$victim_pid" --top 2
 	status_is 0
 	[[ ${lines[0]} = *' strings, '* ]]
@@ -45,7 +45,7 @@ load lib
 }
 
 @test "a core says the same" {
-	start_victim requests 5000
+	start_victim forgotten 5000
 	memprobe core "$victim_pid" -o "$BATS_TEST_TMPDIR/core"
 	probe strings "$victim_pid" --in heap --json
 	of_process=$(json_get .strings)

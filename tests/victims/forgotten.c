@@ -1,5 +1,5 @@
 /*
- * `requests [COUNT]`: COUNT (default 339755) blocks of a server that forgets to free them: each
+ * `forgotten [COUNT]`: COUNT (default 339755) blocks of a server that forgets to free them: each
  * holds an HTTP request, all the same but for every hundredth, which has a number of its own in its
  * first line; and an array that points to them.
  *
