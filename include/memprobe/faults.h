@@ -72,6 +72,9 @@ struct error *faults_begin(struct target *target, const struct faults_options *o
 /* *alive_ret false: the target has ended, or replaced its program. */
 struct error *faults_poll(struct faults_recording *recording, int timeout_ms, bool *alive_ret);
 
+/* Faults of this process so far. */
+uint64_t faults_events(const struct faults_recording *recording);
+
 /* Ends the recording; *ret has to be zeroed. */
 struct error *faults_end(struct faults_recording *recording, struct faults_result *ret);
 

@@ -7,6 +7,7 @@ extern const struct command cmd_check;
 extern const struct command cmd_completion;
 extern const struct command cmd_core;
 extern const struct command cmd_dump;
+extern const struct command cmd_faults;
 extern const struct command cmd_find;
 extern const struct command cmd_flame;
 extern const struct command cmd_heap;
@@ -14,7 +15,6 @@ extern const struct command cmd_leaks;
 extern const struct command cmd_mallinfo;
 extern const struct command cmd_maps;
 extern const struct command cmd_stack;
-extern const struct command cmd_strings;
 extern const struct command cmd_threads;
 extern const struct command cmd_trim;
 
@@ -28,7 +28,7 @@ const struct command *const commands[] = {
 	&cmd_heap,
 	&cmd_leaks,
 	&cmd_find,
-	&cmd_strings,
+	&cmd_faults,
 	&cmd_trim,
 	&cmd_call,
 	&cmd_dump,

@@ -5,6 +5,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "memprobe/log.h"
 #include "memprobe/num.h"
 
 static uint64_t clock_us(clockid_t clock)
@@ -30,6 +31,7 @@ struct error *recording_start(struct command_context *context, struct recording 
 	}
 	ret->begin_us = clock_us(CLOCK_MONOTONIC);
 	ret->time_us = clock_us(CLOCK_REALTIME);
+	log_debug("%d: recording begins", context->target->pid);
 	if (!text && isatty(STDERR_FILENO))
 		command_hint(context, "recording until Ctrl-C");
 	return NULL;

@@ -221,6 +221,11 @@ struct error *faults_poll(struct faults_recording *recording, int timeout_ms, bo
 	return error;
 }
 
+uint64_t faults_events(const struct faults_recording *recording)
+{
+	return recording->events;
+}
+
 /* ---- end ---- */
 
 struct accounting {

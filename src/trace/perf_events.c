@@ -23,7 +23,7 @@
 #include "memprobe/log.h"
 #include "memprobe/num.h"
 
-#define RING_BYTES (16u << 20)
+#define RING_BYTES (64u << 20)
 #define RING_MIN   (256u << 10)
 #define PASSES_MAX 64
 #define PARANOID   "/proc/sys/kernel/perf_event_paranoid"
@@ -367,30 +367,55 @@ void perf_close(struct perf_session *session)
 
 /* ---- names of events ---- */
 
+/* The files of the tracing system, also where nobody has mounted them: then by a mount that no
+ * directory shows, and that goes away with the descriptor (Linux 5.2). -1 and errno. */
+static int open_tracefs(void)
+{
+	static const char *const places[] = { "/sys/kernel/tracing", "/sys/kernel/debug/tracing" };
+	cleanup(close) int context = -1;
+	int errnum = ENOENT, fd;
+
+	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+		fd = open(places[i], O_PATH | O_DIRECTORY | O_CLOEXEC);
+		if (fd >= 0 && !faccessat(fd, "events", F_OK, 0))
+			return fd;
+		if (errno != ENOENT)
+			errnum = errno;
+		if (fd >= 0)
+			close(fd);
+	}
+	context = (int)syscall(SYS_fsopen, "tracefs", 1 /* FSOPEN_CLOEXEC */);
+	if (context >= 0 && !syscall(SYS_fsconfig, context, 6 /* CMD_CREATE */, NULL, NULL, 0)) {
+		fd = (int)syscall(SYS_fsmount, context, 1 /* FSMOUNT_CLOEXEC */, 0);
+		if (fd >= 0)
+			return fd;
+	}
+	errno = errnum;
+	return -1;
+}
+
 struct error *perf_tracepoint(const char *group, const char *name, uint64_t *id_ret)
 {
-	static const char *const roots[] = { "/sys/kernel/tracing", "/sys/kernel/debug/tracing" };
-	int errnum = ENOENT;
+	cleanup(close) int root = open_tracefs();
+	cleanup(close) int fd = -1;
+	char path[256], text[32] = "";
+	int errnum = errno;
 
-	for (size_t i = 0; i < sizeof(roots) / sizeof(roots[0]); i++) {
-		char path[256];
-		long id;
-
-		snprintf(path, sizeof(path), "%s/events/%s/%s/id", roots[i], group, name);
-		id = read_number(path, -1);
-		if (id >= 0) {
-			*id_ret = (uint64_t)id;
-			return NULL;
-		}
-		if (access(path, R_OK) && errno != ENOENT)
-			errnum = errno;
+	if (root >= 0) {
+		snprintf(path, sizeof(path), "events/%s/%s/id", group, name);
+		fd = openat(root, path, O_RDONLY | O_CLOEXEC);
+		errnum = errno;
+	}
+	if (fd >= 0 && read(fd, text, sizeof(text) - 1) > 0) {
+		*id_ret = strtoull(text, NULL, 10);
+		return NULL;
 	}
 	if (errnum == EACCES || errnum == EPERM)
 		return error_hint(error_create(ERROR_PERMISSION,
 					       "cannot use tracepoint %s:%s: tracefs is root's",
 					       group, name),
-				  "run as root, or mount tracefs readable for your group: mount -o "
-				  "remount,mode=755 /sys/kernel/tracing");
+				  "run as root, or let others read it: mount -o remount,mode=755 "
+				  "/sys/kernel/tracing");
 	return error_hint(error_create(ERROR_UNSUPPORTED,
 				       "cannot use tracepoint %s:%s: tracefs is not mounted, or "
 				       "this kernel has none of that name",

@@ -20,6 +20,9 @@
 #	json_get FILTER			prints what FILTER gives
 #	as_user COMMAND...		runs it as nobody (needs root: skip_unless_root)
 #
+#	record_begin COMMAND PID ARG...	starts a recording, and waits until it records; $record_pid
+#	record_end			ends it by Ctrl-C, and is like probe then; record_wait: by itself
+#
 # Never wait for a time to pass: wait for what is to happen (wait_until), with a bound.
 
 bats_require_minimum_version 1.5.0
@@ -44,6 +47,33 @@ probe() {
 	run --separate-stderr memprobe "$@"
 	# shellcheck disable=SC2034
 	stdout=$output
+}
+
+# ---- recordings ----
+
+record_begin() {
+	record_out=$BATS_TEST_TMPDIR/record
+	timeout -k 5 120 "$MEMPROBE" "$@" -v >"$record_out" 2>"$record_out.err" 3>&- &
+	record_pid=$!
+	wait_until 60 record_is_on || fail "it does not record" "$(cat "$record_out.err")"
+}
+
+record_is_on() {
+	grep -q ': recording begins' "$record_out.err" || is_gone "$record_pid"
+}
+
+record_wait() {
+	status=0
+	wait "$record_pid" || status=$?
+	output=$(cat "$record_out")
+	stdout=$output
+	stderr=$(cat "$record_out.err")
+}
+
+record_end() {
+	# timeout(1) hands the signal on.
+	kill -INT "$record_pid"
+	record_wait
 }
 
 fail() {
