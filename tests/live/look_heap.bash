@@ -15,9 +15,22 @@ look_heap_at() {
 	status_is 0
 	json '.missing == [] and .bytes > 0 and .stopped_us > 0'
 	rm "$BATS_TEST_TMPDIR/loaded.core"
+	planted_are_found "$pid"
 
 	# A snapshot that stays would be a child, as a zombie or frozen.
 	[ "$children" = "$(children_of "$pid")" ] || fail "a child was left, or taken"
+}
+
+# A stale word may hide one or another.
+planted_are_found() { # PID
+	local n
+	for n in 1 2 3 4; do
+		probe call "$1" 'malloc(54321)'
+		status_is 0 || return
+	done
+	probe leaks "$1" --json --top 0
+	status_is 0 || return
+	json '[.leaks[] | select(.size >= 54321 and .size < 54400) | .count] | add >= 2'
 }
 
 leaks_are_few() {
