@@ -1,7 +1,8 @@
 #include "leak_mark.h"
 
+#include "leak_packed.h"
 #include "memprobe/num.h"
-#include "memprobe/sparse_read.h"
+#include "memprobe/big_array.h"
 
 /*
  * Depth first, with the blocks that come next in a short queue: what they need is fetched while
@@ -12,51 +13,73 @@
 /* So many blocks of a MiB are read faster with all that is between them. */
 #define MANY 128u
 /* What a table of pointers may push at once, 8 bytes each. */
-#define STACK_MAX (1u << 20)
+#define STACK_MAX (1u << 19)
 
 struct marker {
 	struct leak_scan *scan;
 	struct heap_index_vec stack;
 	heap_index queue[QUEUE];
 	unsigned head, size;
-	/* Blocks in stretches whose pointers were not kept, which are read again stretch by
-	 * stretch; and those that the stack has no room for. */
-	uint64_t *pending;
-	uint32_t *part_count;	     /* how many, of each stretch */
-	struct heap_index_vec parts; /* that have some, in the order of their first */
-	size_t first_part;
+	/* Stretches with blocks that were reached, but not @done: their pointers were not kept, and
+	 * they are read again when others of their stretch can be read with them; or the stack had
+	 * no room for them. */
+	uint64_t *done; /* a bitmap */
+	bool *is_waiting;
+	heap_index *waiting; /* a ring, with room for all stretches */
+	size_t first_waiting, waiting_count;
+	/* The stretch that is being read again, and its blocks that are to be worked on. */
+	heap_index at_hand;
+	struct heap_index_vec near;
 	struct reread reread;
+	struct sieve sieve;
 	bool failed;
 };
 
-/* For blocks that wait until others of their stretch can be worked on with them. */
+#define NO_PART HEAP_NONE
+
 static void put_off(struct marker *marker, heap_index index)
 {
 	heap_index part = index >> PART_BITS;
 
-	marker->pending[index / 64] |= 1ull << (index % 64);
-	if (marker->part_count[part]++)
+	if (part == marker->at_hand) {
+		marker->done[index / 64] |= 1ull << (index % 64);
+		if (heap_index_vec_append(&marker->near, &index))
+			marker->failed = true;
 		return;
-	if (heap_index_vec_append(&marker->parts, &part))
-		marker->failed = true;
+	}
+	if (marker->is_waiting[part])
+		return;
+	marker->is_waiting[part] = true;
+	marker->waiting[(marker->first_waiting + marker->waiting_count++) %
+			marker->scan->part_count] = part;
 }
 
-static inline void mark(void *data, heap_index index)
+static heap_index next_waiting(struct marker *marker)
 {
-	struct marker *marker = data;
+	heap_index part = marker->waiting[marker->first_waiting];
+
+	marker->first_waiting = (marker->first_waiting + 1) % marker->scan->part_count;
+	marker->waiting_count--;
+	marker->is_waiting[part] = false;
+	return part;
+}
+
+static inline void mark(struct marker *marker, heap_index index)
+{
 	uint64_t *word = &marker->scan->reached[index / 64], bit = 1ull << (index % 64);
-	struct error *error;
 
 	if (*word & bit)
 		return;
 	*word |= bit;
-	if (marker->stack.size >= STACK_MAX) {
+	if (marker->scan->unstored[index >> PART_BITS] || marker->stack.size >= STACK_MAX)
 		put_off(marker, index);
-		return;
-	}
-	error = heap_index_vec_append(&marker->stack, &index);
-	if (error)
+	else if (heap_index_vec_append(&marker->stack, &index))
 		marker->failed = true;
+}
+
+static void mark_hit(void *data, uint32_t source, heap_index target)
+{
+	mark(data, target);
 }
 
 static void mark_far(struct marker *marker, heap_index index)
@@ -67,44 +90,35 @@ static void mark_far(struct marker *marker, heap_index index)
 		mark(marker, marker->scan->far.data[i].target);
 }
 
-static inline void visit(struct marker *marker, heap_index index)
+/* Of a stretch whose pointers were kept. */
+static void visit(struct marker *marker, heap_index index)
 {
 	const struct leak_scan *scan = marker->scan;
-	const struct edges *edges = scan->parts[index >> PART_BITS];
-	uint32_t card = index >> CARD_BITS & (CARDS - 1);
-	uint8_t source = index & ((1u << CARD_BITS) - 1);
+	const uint8_t *packed = scan->parts[index >> PART_BITS];
+	uint8_t source = packed_source_of(index);
 
-	if (scan->unstored[index >> PART_BITS]) {
-		put_off(marker, index);
-		return;
-	}
 	if (scan->has_far[index >> PART_BITS])
 		mark_far(marker, index);
-	if (!edges)
+	if (!packed)
 		return;
-	for (uint32_t i = edges->cards[card]; i < edges->cards[card + 1]; i++)
-		if (edges->sources[i] == source)
-			mark(marker, edges->targets[i]);
+	packed_for_each(edge, packed, index) if (packed_source(edge) == source)
+		mark(marker, packed_target(edge));
 }
 
 static inline void fetch_card(const struct leak_scan *scan, heap_index index)
 {
-	const struct edges *edges = scan->parts[index >> PART_BITS];
+	const uint8_t *packed = scan->parts[index >> PART_BITS];
 
-	if (edges)
-		__builtin_prefetch(&edges->cards[index >> CARD_BITS & (CARDS - 1)]);
+	if (packed)
+		__builtin_prefetch(packed_card(packed, index));
 }
 
 static inline void fetch_edges(const struct leak_scan *scan, heap_index index)
 {
-	const struct edges *edges = scan->parts[index >> PART_BITS];
-	uint32_t at;
+	const uint8_t *packed = scan->parts[index >> PART_BITS];
 
-	if (!edges)
-		return;
-	at = edges->cards[index >> CARD_BITS & (CARDS - 1)];
-	__builtin_prefetch(&edges->sources[at]);
-	__builtin_prefetch(&edges->targets[at]);
+	if (packed)
+		__builtin_prefetch(packed_first(packed, index, 0));
 }
 
 static void drain(struct marker *marker)
@@ -126,69 +140,84 @@ static void drain(struct marker *marker)
 	}
 }
 
-/* Works on the blocks of a stretch that are pending. Late, so that they are many at once. */
-static struct error *read_part(struct marker *marker, heap_index part)
+/* Calls for the blocks of a stretch that wait. */
+static void take_waiting(struct marker *marker, heap_index part,
+			 void (*take)(struct marker *marker, heap_index index))
 {
-	heap_index first = part << PART_BITS, end = first + (1u << PART_BITS);
-	bool many = marker->part_count[part] >= MANY;
+	uint64_t first = (part << PART_BITS) / 64;
+	uint64_t end = min_u64(first + (1u << PART_BITS) / 64, marker->scan->heap->bits / 64);
 
-	marker->part_count[part] = 0;
-	marker->reread.start = marker->reread.end = 0;
-	for (uint64_t at = first / 64; at < end / 64 && at < marker->scan->heap->bits / 64; at++) {
-		uint64_t word = marker->pending[at];
+	for (uint64_t at = first; at < end; at++) {
+		uint64_t word = marker->scan->reached[at] & ~marker->done[at];
 
-		marker->pending[at] = 0;
-		for (; word; word &= word - 1) {
-			heap_index index = at * 64 + __builtin_ctzll(word);
-			struct error *error = NULL;
-
-			if (marker->scan->unstored[part])
-				error = leak_scan_reread(marker->scan, &marker->reread, index, many,
-							 mark, marker);
-			else
-				visit(marker, index);
-			if (error)
-				return error;
-		}
+		marker->done[at] |= word;
+		for (; word; word &= word - 1)
+			take(marker, at * 64 + __builtin_ctzll(word));
 	}
-	return NULL;
 }
 
-static struct error *read_parts(struct marker *marker)
+/* Late, so that they are many at once; what they point to in the same stretch comes next. */
+static struct error *read_waiting(struct marker *marker, heap_index part)
 {
 	struct error *error = NULL;
+	unsigned count = 0;
 
-	while (!error && !marker->failed && marker->first_part < marker->parts.size) {
-		error = read_part(marker, marker->parts.data[marker->first_part++]);
-		drain(marker);
+	marker->at_hand = part;
+	marker->near.size = 0;
+	marker->reread.start = marker->reread.end = 0;
+	take_waiting(marker, part, put_off);
+	if (marker->near.size > MANY)
+		count = MANY + 1;
+	while (!error && !marker->failed && (marker->near.size || marker->sieve.count)) {
+		if (!marker->near.size) {
+			sieve_flush(&marker->sieve);
+			continue;
+		}
+		error = leak_scan_reread(marker->scan, &marker->reread,
+					 marker->near.data[--marker->near.size], count++ > MANY,
+					 &marker->sieve);
 	}
+	marker->at_hand = NO_PART;
 	return error;
 }
 
 static struct error *mark_all(struct marker *marker)
 {
-	struct error *error;
+	struct error *error = NULL;
 
 	vec_for_each (index, &marker->scan->from_roots)
 		mark(marker, *index);
 	drain(marker);
-	error = read_parts(marker);
+	while (!error && !marker->failed && marker->waiting_count) {
+		heap_index part = next_waiting(marker);
+
+		if (marker->scan->unstored[part])
+			error = read_waiting(marker, part);
+		else
+			take_waiting(marker, part, visit);
+		drain(marker);
+	}
 	return error ? error : marker->failed ? &error_no_memory : NULL;
 }
 
 struct error *leak_mark(struct leak_scan *scan)
 {
-	struct marker marker = { .scan = scan };
+	struct marker marker = { .scan = scan, .at_hand = NO_PART };
 	struct error *error = &error_no_memory;
+	size_t done_size = (scan->heap->bits / 64 + 1) * sizeof(*marker.done);
 
-	marker.pending = calloc(scan->heap->bits / 64 + 1, sizeof(*marker.pending));
-	marker.part_count = calloc(scan->part_count + 1, sizeof(*marker.part_count));
-	if (marker.pending && marker.part_count)
+	sieve_init(&marker.sieve, scan, scan->reached, &marker);
+	marker.sieve.hit = mark_hit;
+	marker.done = big_array_create(done_size);
+	marker.is_waiting = calloc(scan->part_count + 1, sizeof(*marker.is_waiting));
+	marker.waiting = calloc(scan->part_count + 1, sizeof(*marker.waiting));
+	if (marker.done && marker.is_waiting && marker.waiting)
 		error = mark_all(&marker);
-	free(marker.pending);
-	free(marker.part_count);
-	free(marker.reread.bytes);
+	big_array_destroy(marker.done, done_size);
+	free(marker.is_waiting);
+	free(marker.waiting);
+	reread_deinit(&marker.reread);
 	heap_index_vec_deinit(&marker.stack);
-	heap_index_vec_deinit(&marker.parts);
+	heap_index_vec_deinit(&marker.near);
 	return error;
 }

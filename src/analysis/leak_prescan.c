@@ -7,6 +7,7 @@
 
 #include "leak_scan.h"
 #include "memprobe/num.h"
+#include "memprobe/big_array.h"
 
 #define BUDGET_DIVISOR 20u
 #define BUDGET_MIN     (32u << 20)
@@ -61,6 +62,12 @@ void heap_ranges_set(const struct heap *heap, struct heap_ranges *ret)
 	ret->length[1] = regions->data[regions->size - 1].end - ret->low[1];
 }
 
+void raw_window_destroy(struct raw_window *window)
+{
+	if (window)
+		big_array_destroy(window, window->size);
+}
+
 static void forget(struct leak_prescan *prescan)
 {
 	for (size_t i = 0; prescan->windows && i < prescan->part_count; i++) {
@@ -68,7 +75,7 @@ static void forget(struct leak_prescan *prescan)
 			struct raw_window *window = prescan->windows[i];
 
 			prescan->windows[i] = window->next;
-			free(window);
+			raw_window_destroy(window);
 		}
 	}
 	free(prescan->windows);
@@ -160,14 +167,17 @@ static struct error *see_window(void *data, const struct heap *heap, heap_index 
 	bool whole = prescan->budget && gather(prescan, &gathered, bytes, size);
 
 	raw_bytes = sizeof(*window) + gathered.count * sizeof(*gathered.raws);
+	/* Not malloc's: what is given back is to be had for the pointers that are kept. */
 	if (whole && gathered.count)
-		window = malloc(raw_bytes);
+		window = big_array_create(raw_bytes);
+	if (window)
+		window->size = raw_bytes;
 	pthread_mutex_lock(&prescan->lock);
 	/* Without memory, or beyond what is allowed, that stretch is read again. */
 	if (!whole ||
 	    (gathered.count && (!window || prescan->stored + raw_bytes > prescan->budget))) {
 		prescan->incomplete[part] = true;
-		free(window);
+		raw_window_destroy(window);
 	} else if (window) {
 		window->first = first;
 		window->count = gathered.count;

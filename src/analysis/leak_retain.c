@@ -20,6 +20,7 @@ VEC_DEFINE(visit_vec, struct visit)
 struct search {
 	struct leak_scan *scan;
 	struct visit_vec queue;
+	struct reread reread;
 	size_t at; /* the parent at hand */
 	bool failed;
 };
@@ -53,7 +54,7 @@ static struct error *search_breadth(struct search *search, heap_index wanted, si
 			return NULL;
 		}
 		search->at = i;
-		error = leak_scan_edges(search->scan, index, reach, search);
+		error = leak_scan_edges(search->scan, &search->reread, index, false, reach, search);
 		if (error)
 			return error;
 	}
@@ -135,8 +136,8 @@ static void is_wanted(void *data, heap_index target)
 }
 
 /* Roots first, then the blocks. */
-static struct error *find_referrers(const struct leak_scan *scan, heap_index wanted,
-				    struct retain_step_vec *ret)
+static struct error *find_referrers(const struct leak_scan *scan, struct reread *reread,
+				    heap_index wanted, struct retain_step_vec *ret)
 {
 	const struct heap *heap = scan->heap;
 	struct error *error = find_roots_to(scan, wanted, ret, RETAIN_REFERRERS_MAX);
@@ -148,7 +149,7 @@ static struct error *find_referrers(const struct leak_scan *scan, heap_index wan
 
 			if (ret->size >= RETAIN_REFERRERS_MAX)
 				return NULL;
-			error = leak_scan_edges(scan, index, is_wanted, &referrers);
+			error = leak_scan_edges(scan, reread, index, true, is_wanted, &referrers);
 			if (!error && referrers.found)
 				error = find_in_block(scan, index, wanted, ret,
 						      RETAIN_REFERRERS_MAX);
@@ -196,7 +197,8 @@ struct error *leaks_retain(const struct heap *heap, const struct leak_options *o
 	if (!error && found != NO_PARENT)
 		error = build_chain(&search, found, chain_ret);
 	if (!error)
-		error = find_referrers(&scan, index, referrers_ret);
+		error = find_referrers(&scan, &search.reread, index, referrers_ret);
+	reread_deinit(&search.reread);
 	visit_vec_deinit(&search.queue);
 	leak_scan_deinit(&scan);
 	return error;

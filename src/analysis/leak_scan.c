@@ -4,37 +4,26 @@
 #include <string.h>
 
 #include "memprobe/num.h"
+#include "memprobe/big_array.h"
 #include "memprobe/sparse_read.h"
 
 #define WORKERS_MAX   16u
 #define WORKERS_USUAL 4
 #define WINDOW	      (1u << 20)
-/* Candidates that are gathered before they are looked up, so that memory is fetched meanwhile. */
-#define BATCH	  512u
-#define AHEAD	  16u
-#define EDGE	  5u /* bytes */
-#define PART_SPAN (1u << PART_BITS)
-
-/* A word that may be a pointer to a block. */
-struct candidate {
-	uint64_t guess; /* number of the block, if one begins there */
-	uint64_t first; /* of the region */
-	uint32_t source;
-	bool mmapped;
-};
+#define PART_SPAN     (1u << PART_BITS)
 
 struct worker {
 	struct leak_scan *scan;
 	pthread_t thread;
-	uint8_t *buffer;		  /* WINDOW */
-	uint64_t start, end;		  /* what it holds */
-	const struct heap_region *region; /* the last that was hit */
-	struct candidate batch[BATCH];
-	unsigned batched;
-	/* Edges of the stretch at hand, or block numbers that roots point to. */
+	uint8_t *buffer;     /* WINDOW */
+	uint64_t start, end; /* what it holds */
+	struct sieve sieve;
+	/* Edges of the stretch at hand. */
+	uint64_t part_first;
 	uint32_t *targets;
 	uint32_t *sources;
 	size_t size, capacity;
+	bool too_many; /* to be kept */
 	struct far_edge_vec far;
 	uint64_t last_target, last_source;
 	uint64_t count, bytes, missing, root_bytes;
@@ -42,55 +31,11 @@ struct worker {
 	struct error *error;
 };
 
-#define NO_SOURCE UINT32_MAX
-
-/* ---- candidates ---- */
-
-static inline bool in_ranges(const struct leak_scan *scan, uint64_t value)
-{
-	return value - scan->ranges.low[0] < scan->ranges.length[0] ||
-	       value - scan->ranges.low[1] < scan->ranges.length[1];
-}
-
-/* The last start at or before @guess, or HEAP_NONE. @first is a multiple of 64. */
-static inline heap_index settle_start(const struct heap *heap, uint64_t guess, uint64_t first)
-{
-	uint64_t at = guess / 64, word = heap->starts[at] << (63 - guess % 64);
-
-	if (word)
-		return guess - __builtin_clzll(word);
-	while (at-- > first / 64)
-		if (heap->starts[at])
-			return at * 64 + 63 - __builtin_clzll(heap->starts[at]);
-	return HEAP_NONE;
-}
-
-/* The block in use that @guess lies in, or HEAP_NONE. */
-static inline heap_index settle(const struct heap *heap, uint64_t guess, uint64_t first,
-				bool mmapped)
-{
-	heap_index index = mmapped ? first : settle_start(heap, guess, first);
-
-	return index != HEAP_NONE && heap_bit(heap->in_use, index) ? index : HEAP_NONE;
-}
-
-heap_index leak_scan_resolve(const struct leak_scan *scan, uint64_t value)
-{
-	const struct heap *heap = scan->heap;
-	const struct heap_region *region;
-
-	if (!in_ranges(scan, value))
-		return HEAP_NONE;
-	region = heap_region_at(heap, value);
-	if (!region || value < region->base || value >= region->limit)
-		return HEAP_NONE;
-	return settle(heap, region->first + (value - region->base) / heap->alignment, region->first,
-		      region->mmapped);
-}
+/* ---- what was found ---- */
 
 static bool grow(struct worker *worker)
 {
-	size_t capacity = worker->capacity ? worker->capacity * 2 : 1 << 16;
+	size_t capacity = worker->capacity ? worker->capacity * 2 : 1 << 12;
 	uint32_t *targets = reallocarray(worker->targets, capacity, sizeof(*targets));
 	uint32_t *sources;
 
@@ -105,90 +50,42 @@ static bool grow(struct worker *worker)
 	return true;
 }
 
-/* False: out of memory. */
-static bool keep_edge(struct worker *worker, uint32_t source, heap_index target)
+/* Sources come in order; what a block says of itself, or says twice, is left out. */
+static void keep_edge(void *data, uint32_t source, heap_index target)
 {
-	if (source == NO_SOURCE)
-		return heap_index_vec_append(&worker->from_roots, &target) == NULL;
-	if (worker->size == worker->capacity && !grow(worker))
-		return false;
+	struct worker *worker = data;
+
+	if (target == worker->part_first + source ||
+	    (target == worker->last_target && source == worker->last_source))
+		return;
+	worker->last_target = target;
+	worker->last_source = source;
+	if (worker->size == EDGES_MAX) {
+		worker->too_many = true;
+		return;
+	}
+	if (worker->size == worker->capacity && !grow(worker)) {
+		worker->error = &error_no_memory;
+		return;
+	}
 	worker->targets[worker->size] = target;
 	worker->sources[worker->size++] = source;
-	return true;
 }
 
-/* Looks up what was gathered; targets come out in order, those of the block itself left out. */
-static void flush(struct worker *worker, uint64_t part_first)
+static void keep_root(void *data, uint32_t source, heap_index target)
 {
-	const struct heap *heap = worker->scan->heap;
+	struct worker *worker = data;
 
-	for (unsigned i = 0; i < worker->batched; i++) {
-		const struct candidate *candidate = &worker->batch[i];
-		heap_index target;
-
-		if (i + AHEAD < worker->batched) {
-			uint64_t next = worker->batch[i + AHEAD].guess / 64;
-
-			__builtin_prefetch(&heap->starts[next]);
-			__builtin_prefetch(&heap->in_use[next]);
-		}
-		target = settle(heap, candidate->guess, candidate->first, candidate->mmapped);
-		if (target == HEAP_NONE ||
-		    (candidate->source != NO_SOURCE && target == part_first + candidate->source) ||
-		    (target == worker->last_target && candidate->source == worker->last_source))
-			continue;
-		worker->last_target = target;
-		worker->last_source = candidate->source;
-		if (!keep_edge(worker, candidate->source, target)) {
-			worker->error = &error_no_memory;
-			break;
-		}
-	}
-	worker->batched = 0;
-}
-
-static inline void gather(struct worker *worker, uint64_t value, uint32_t source,
-			  uint64_t part_first)
-{
-	const struct heap *heap = worker->scan->heap;
-	const struct heap_region *region = worker->region;
-	struct candidate *candidate;
-
-	if (!region || value < region->start || value >= region->end) {
-		region = heap_region_at(heap, value);
-		if (!region)
-			return;
-		worker->region = region;
-	}
-	if (value < region->base || value >= region->limit)
+	if (target == worker->last_target || worker->error)
 		return;
-	candidate = &worker->batch[worker->batched];
-	*candidate = (struct candidate){
-		.guess = region->mmapped ? region->first
-					 : region->first + (value - region->base) / heap->alignment,
-		.first = region->first,
-		.source = source,
-		.mmapped = region->mmapped,
-	};
-	if (++worker->batched == BATCH)
-		flush(worker, part_first);
-}
-
-static void put_candidate(struct worker *worker, uint64_t guess, uint32_t source,
-			  uint64_t part_first)
-{
-	worker->batch[worker->batched] = (struct candidate){
-		.guess = guess,
-		.source = source,
-	};
-	if (++worker->batched == BATCH)
-		flush(worker, part_first);
+	worker->last_target = target;
+	worker->error = heap_index_vec_append(&worker->from_roots, &target);
 }
 
 /* A pointer in a block that begins in an earlier stretch. */
 static void keep_far(struct worker *worker, heap_index source, uint64_t guess)
 {
-	heap_index target = settle(worker->scan->heap, guess, 0, false);
+	heap_index target = heap_settle(worker->scan->heap, guess);
 	struct far_edge edge = { source, target };
 
 	if (target == HEAP_NONE || target == source || worker->error)
@@ -197,29 +94,6 @@ static void keep_far(struct worker *worker, heap_index source, uint64_t guess)
 		worker->scan->unstored[source >> PART_BITS] = true;
 	else
 		worker->error = far_edge_vec_append(&worker->far, &edge);
-}
-
-static void scan_words(struct worker *worker, const uint8_t *bytes, size_t size, uint32_t source,
-		       uint64_t part_first)
-{
-	const uint64_t low0 = worker->scan->ranges.low[0], length0 = worker->scan->ranges.length[0];
-	const uint64_t low1 = worker->scan->ranges.low[1], length1 = worker->scan->ranges.length[1];
-
-	if (worker->scan->word == 8) {
-		for (size_t i = 0; i + 8 <= size; i += 8) {
-			uint64_t value = load_word(bytes + i, 8);
-
-			if (value - low0 < length0 || value - low1 < length1)
-				gather(worker, value, source, part_first);
-		}
-	} else {
-		for (size_t i = 0; i + 4 <= size; i += 4) {
-			uint64_t value = load_word(bytes + i, 4);
-
-			if (value - low0 < length0 || value - low1 < length1)
-				gather(worker, value, source, part_first);
-		}
-	}
 }
 
 /* ---- blocks ---- */
@@ -242,7 +116,7 @@ static const uint8_t *window(struct worker *worker, const struct heap_region *re
 }
 
 static void scan_block(struct worker *worker, const struct heap_region *region, uint64_t address,
-		       uint64_t size, uint32_t source, uint64_t part_first)
+		       uint64_t size, uint32_t source)
 {
 	while (size && !worker->error) {
 		/* Whole if it fits at all: else it would be read in two windows. */
@@ -251,7 +125,7 @@ static void scan_block(struct worker *worker, const struct heap_region *region, 
 
 		if (!bytes)
 			return;
-		scan_words(worker, bytes, part, source, part_first);
+		sieve_words(&worker->sieve, bytes, part, source);
 		address += part;
 		size -= part;
 	}
@@ -289,7 +163,7 @@ static uint64_t size_of(const struct heap *heap, const struct heap_region *regio
 
 /* The blocks of the region that begin in [from, to). */
 static void scan_blocks(struct worker *worker, const struct heap_region *region, heap_index from,
-			heap_index to, uint64_t part_first)
+			heap_index to)
 {
 	const struct heap *heap = worker->scan->heap;
 	heap_index index = next_set(heap->in_use, from, to);
@@ -303,10 +177,10 @@ static void scan_blocks(struct worker *worker, const struct heap_region *region,
 		worker->count++;
 		worker->bytes += size;
 		scan_block(worker, region, address, min_u64(size, region->end - address),
-			   index - part_first, part_first);
+			   index - worker->part_first);
 		index = next_set(heap->in_use, next, to);
 	}
-	flush(worker, part_first);
+	sieve_flush(&worker->sieve);
 }
 
 /* The blocks of the region that begin in [from, to) are only counted. */
@@ -324,7 +198,7 @@ static void count_blocks(struct worker *worker, const struct heap_region *region
 
 /* The region's part of a window that was seen during the walk. */
 static void use_window(struct worker *worker, const struct heap_region *region,
-		       const struct raw_window *window, heap_index part_first)
+		       const struct raw_window *window)
 {
 	const struct heap *heap = worker->scan->heap;
 	unsigned word = worker->scan->word;
@@ -342,20 +216,19 @@ static void use_window(struct worker *worker, const struct heap_region *region,
 			at--;
 		}
 		if (source == HEAP_NONE || at >= next || ahead < 0) {
-			source = settle_start(heap, at, region->first);
+			source = heap_settle_start(heap, at);
 			if (source == HEAP_NONE)
 				continue;
 			next = ahead < 0 ? 0 : next_set(heap->starts, source + 1, end);
 		}
 		if (!heap_bit(heap->in_use, source))
 			continue;
-		if (source >= part_first) {
-			put_candidate(worker, raw->target, source - part_first, part_first);
-			continue;
-		}
-		keep_far(worker, source, raw->target);
+		if (source >= worker->part_first)
+			sieve_put(&worker->sieve, raw->target, source - worker->part_first);
+		else
+			keep_far(worker, source, raw->target);
 	}
-	flush(worker, part_first);
+	sieve_flush(&worker->sieve);
 }
 
 /*
@@ -365,9 +238,8 @@ static void use_window(struct worker *worker, const struct heap_region *region,
 static void distrust_before(struct worker *worker, const struct heap_region *region,
 			    heap_index from)
 {
-	heap_index source = from > region->first
-				    ? settle_start(worker->scan->heap, from - 1, region->first)
-				    : HEAP_NONE;
+	heap_index source =
+		from > region->first ? heap_settle_start(worker->scan->heap, from - 1) : HEAP_NONE;
 
 	if (source != HEAP_NONE)
 		worker->scan->unstored[source >> PART_BITS] = true;
@@ -375,12 +247,12 @@ static void distrust_before(struct worker *worker, const struct heap_region *reg
 
 /* In the order of the regions: sources ascend. */
 static void use_windows(struct worker *worker, const struct heap_region *region, heap_index from,
-			heap_index to, const struct raw_window *windows, heap_index part_first)
+			heap_index to, const struct raw_window *windows)
 {
 	count_blocks(worker, region, from, to);
 	for (; windows && !worker->error; windows = windows->next)
 		if (windows->first >= from && windows->first < to)
-			use_window(worker, region, windows, part_first);
+			use_window(worker, region, windows);
 }
 
 static void scan_part_blocks(struct worker *worker, size_t part)
@@ -393,7 +265,10 @@ static void scan_part_blocks(struct worker *worker, size_t part)
 	struct raw_window *windows = leak_prescan_take(worker->scan->prescan, heap, part, &whole);
 
 	worker->size = 0;
+	worker->too_many = false;
+	worker->part_first = first;
 	worker->last_target = HEAP_NONE;
+	worker->sieve.hit = keep_edge;
 	for (; !worker->error && region < heap->regions.data + heap->regions.size &&
 	       region->first < end;
 	     region++) {
@@ -403,10 +278,10 @@ static void scan_part_blocks(struct worker *worker, size_t part)
 		if (from >= to)
 			continue;
 		if (whole && !region->mmapped) {
-			use_windows(worker, region, from, to, windows, first);
+			use_windows(worker, region, from, to, windows);
 			continue;
 		}
-		scan_blocks(worker, region, from, to, first);
+		scan_blocks(worker, region, from, to);
 		if (worker->scan->prescan)
 			distrust_before(worker, region, from);
 	}
@@ -414,7 +289,7 @@ static void scan_part_blocks(struct worker *worker, size_t part)
 		struct raw_window *window = windows;
 
 		windows = window->next;
-		free(window);
+		raw_window_destroy(window);
 	}
 }
 
@@ -424,16 +299,16 @@ static void scan_root(struct worker *worker, const struct root *root)
 {
 	uint64_t size = root->end - root->start;
 
-	worker->size = 0;
 	worker->start = worker->end = 0;
 	worker->last_target = HEAP_NONE;
+	worker->sieve.hit = keep_root;
 	worker->error = (root->shared ? target_read_all : target_read_sparse)(
 		worker->scan->heap->target, root->start, worker->buffer, size, NULL);
 	if (worker->error)
 		return;
 	worker->root_bytes += size;
-	scan_words(worker, worker->buffer, size, NO_SOURCE, 0);
-	flush(worker, 0);
+	sieve_words(&worker->sieve, worker->buffer, size, 0);
+	sieve_flush(&worker->sieve);
 }
 
 /* ---- threads ---- */
@@ -454,9 +329,11 @@ static void *work(void *data)
 			continue;
 		}
 		scan_part_blocks(worker, i - roots);
-		if (!worker->error)
-			worker->error = leak_scan_store(scan, i - roots, worker->targets,
-							worker->sources, worker->size);
+		if (worker->error || worker->too_many)
+			scan->unstored[i - roots] = true;
+		else
+			leak_scan_store(scan, i - roots, worker->targets, worker->sources,
+					worker->size);
 	}
 	/* An error of one ends all. */
 	if (worker->error)
@@ -496,6 +373,7 @@ static struct error *run_workers(struct leak_scan *scan, unsigned count)
 		return &error_no_memory;
 	for (unsigned i = 0; i < count; i++) {
 		workers[i].scan = scan;
+		sieve_init(&workers[i].sieve, scan, NULL, &workers[i]);
 		workers[i].buffer = malloc(WINDOW);
 		if (!workers[i].buffer)
 			workers[i].error = &error_no_memory;
@@ -541,8 +419,9 @@ struct error *leak_scan_run(struct leak_scan *scan, const struct heap *heap,
 	scan->parts = calloc(scan->part_count + 1, sizeof(*scan->parts));
 	scan->unstored = calloc(scan->part_count + 1, sizeof(*scan->unstored));
 	scan->has_far = calloc(scan->part_count + 1, sizeof(*scan->has_far));
-	scan->reached = calloc(heap->bits / 64 + 1, sizeof(*scan->reached));
-	if (!scan->parts || !scan->unstored || !scan->has_far || !scan->reached)
+	scan->reached = big_array_create((heap->bits / 64 + 1) * sizeof(*scan->reached));
+	scan->store = big_array_create(scan->budget);
+	if (!scan->parts || !scan->unstored || !scan->has_far || !scan->reached || !scan->store)
 		return &error_no_memory;
 	error = roots_find(heap, options, &scan->roots);
 	if (!error)
@@ -559,18 +438,12 @@ struct error *leak_scan_run(struct leak_scan *scan, const struct heap *heap,
 
 void leak_scan_deinit(struct leak_scan *scan)
 {
-	for (size_t i = 0; scan->parts && i < scan->part_count; i++) {
-		if (!scan->parts[i])
-			continue;
-		free(scan->parts[i]->targets);
-		free(scan->parts[i]->sources);
-		free(scan->parts[i]);
-	}
 	free(scan->parts);
 	free(scan->unstored);
 	free(scan->has_far);
 	far_edge_vec_deinit(&scan->far);
-	free(scan->reached);
+	big_array_destroy(scan->reached, (scan->heap->bits / 64 + 1) * sizeof(*scan->reached));
+	big_array_destroy(scan->store, scan->budget);
 	heap_index_vec_deinit(&scan->from_roots);
 	roots_deinit(&scan->roots);
 }

@@ -50,9 +50,11 @@ struct raw {
 struct raw_window {
 	struct raw_window *next; /* of the same stretch */
 	heap_index first;	 /* of the block that would begin two words into the window */
-	size_t count;
+	size_t count, size;	 /* size: bytes in all */
 	struct raw raws[];
 };
+
+void raw_window_destroy(struct raw_window *window);
 
 /* The windows of stretch @part, to be freed one by one. *whole_ret: none is missing. */
 struct raw_window *leak_prescan_take(struct leak_prescan *prescan, const struct heap *heap,
@@ -71,19 +73,16 @@ uint64_t leak_budget(const struct heap *heap);
 /* ---- leak_scan.c ---- */
 
 /*
- * The pointers in the blocks of one stretch of the bitmaps, as arrays: @targets of u32, block
- * numbers; @sources, the low bits of the number of the block it stands in. Blocks of a card follow
- * each other.
+ * The pointers in the blocks of one stretch of the bitmaps, packed: first the numbers of the first
+ * pointer of each card, u16[CARDS + 1]; then the pointers, EDGE bytes each: the low bits of the
+ * number of the block that it stands in, and as u32 the number of the block that it points to.
+ * Blocks of a card follow each other.
  */
-#define CARD_BITS 8u
+#define CARD_BITS 6u
 #define PART_BITS 16u /* of block numbers, in a stretch: a MiB of heap */
 #define CARDS	  (1u << (PART_BITS - CARD_BITS))
-
-struct edges {
-	uint32_t *targets;
-	uint8_t *sources;
-	uint32_t cards[CARDS + 1];
-};
+#define EDGE	  5u
+#define EDGES_MAX UINT16_MAX /* of a stretch; if there are more, it is read again */
 
 VEC_DEFINE(heap_index_vec, heap_index)
 
@@ -101,17 +100,54 @@ struct leak_scan {
 	struct heap_ranges ranges;
 	struct leak_prescan *prescan; /* NULL: none */
 	size_t part_count;
-	/* Of each stretch; NULL: no pointers, or (see @unstored) too many to be kept. */
-	struct edges **parts;
+	/* Of each stretch, in @store; NULL: no pointers, or (see @unstored) too many to be kept. */
+	const uint8_t **parts;
+	uint8_t *store; /* @budget bytes, of which @stored are used */
 	bool *unstored;
 	struct far_edge_vec far; /* by source */
 	bool *has_far;		 /* of each stretch: some of its blocks have such */
 	uint64_t *reached;	 /* a bitmap */
 	struct heap_index_vec from_roots;
 	uint64_t count, bytes, missing, root_bytes; /* of blocks in use; of roots */
-	_Atomic uint64_t stored, budget;	    /* bytes of edges */
+	_Atomic uint64_t stored;
+	uint64_t budget;
 	atomic_size_t next;
 };
+
+/* ---- leak_sieve.c ---- */
+
+#define SIEVE_SIZE 512u
+
+/* Words that may be pointers, until they are looked up. */
+struct sieve {
+	const struct leak_scan *scan;
+	/* A bitmap that @hit will look into, or NULL. */
+	const uint64_t *also;
+	/* Once for each that points to a block in use, in their order. */
+	void (*hit)(void *data, uint32_t source, heap_index target);
+	void *data;
+	const struct heap_region *region; /* the last that was hit */
+	unsigned count;
+	uint64_t guesses[SIEVE_SIZE]; /* numbers of the blocks, if they begin there */
+	uint32_t sources[SIEVE_SIZE];
+};
+
+/* @hit is to be set before it is used. */
+void sieve_init(struct sieve *sieve, const struct leak_scan *scan, const uint64_t *also,
+		void *data);
+/* All words of memory. */
+void sieve_words(struct sieve *sieve, const uint8_t *bytes, size_t size, uint32_t source);
+/* One word that was a pointer into the block @guess, or behind its beginning. */
+void sieve_put(struct sieve *sieve, uint64_t guess, uint32_t source);
+/* Looks up what is left. */
+void sieve_flush(struct sieve *sieve);
+
+/* The block, or the block in use, that @guess is of or lies in; HEAP_NONE: none. */
+heap_index heap_settle_start(const struct heap *heap, uint64_t guess);
+heap_index heap_settle(const struct heap *heap, uint64_t guess);
+
+/* The block in use that @value points into, or HEAP_NONE. */
+heap_index leak_scan_resolve(const struct leak_scan *scan, uint64_t value);
 
 /* ---- leak_edges.c ---- */
 
@@ -119,8 +155,8 @@ struct leak_scan {
  * Keeps the pointers of stretch @part: @sources are block numbers from its beginning, ascending. If
  * they are too many, the stretch is unstored instead. Several threads may store different ones.
  */
-struct error *leak_scan_store(struct leak_scan *scan, size_t part, const uint32_t *targets,
-			      const uint32_t *sources, size_t size);
+void leak_scan_store(struct leak_scan *scan, size_t part, const uint32_t *targets,
+		     const uint32_t *sources, size_t size);
 
 /* Puts scan->far in order. */
 void leak_scan_sort_far(struct leak_scan *scan);
@@ -130,27 +166,25 @@ struct error *leak_scan_run(struct leak_scan *scan, const struct heap *heap,
 			    const struct leak_options *options);
 void leak_scan_deinit(struct leak_scan *scan);
 
-/* Calls @visit for the pointers of a block to others. Reads it again where they were not kept. */
-struct error *leak_scan_edges(const struct leak_scan *scan, heap_index index,
-			      void (*visit)(void *data, heap_index target), void *data);
-
 /* Memory that blocks are read again through, which lie close together. A zeroed one is empty. */
 struct reread {
 	uint8_t *bytes;
 	uint64_t start, end; /* what it holds */
 };
 
-/* The same as leak_scan_edges() for blocks whose pointers were not kept. @many: others close behind
- * will follow. */
+void reread_deinit(struct reread *reread);
+
+/* Puts the words of a block, whose pointers were not kept, through the sieve, with source 0.
+ * @many: others close behind will follow. */
 struct error *leak_scan_reread(const struct leak_scan *scan, struct reread *reread,
-			       heap_index index, bool many,
-			       void (*visit)(void *data, heap_index target), void *data);
+			       heap_index index, bool many, struct sieve *sieve);
+
+/* Calls @visit for the pointers of a block to others. Reads it again where they were not kept. */
+struct error *leak_scan_edges(const struct leak_scan *scan, struct reread *reread, heap_index index,
+			      bool many, void (*visit)(void *data, heap_index target), void *data);
 
 /* Those of @index in scan->far: [*first_ret, *end_ret). */
 void leak_scan_far(const struct leak_scan *scan, heap_index index, size_t *first_ret,
 		   size_t *end_ret);
-
-/* The block in use that @value points into, or HEAP_NONE. */
-heap_index leak_scan_resolve(const struct leak_scan *scan, uint64_t value);
 
 #endif

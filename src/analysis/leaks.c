@@ -21,6 +21,9 @@ struct graph {
 };
 
 #define NOT_LEAKED SIZE_MAX
+/* So many leaks within so many block numbers are read in one piece. */
+#define CROWD	   64u
+#define CROWD_SPAN 65536u
 
 static size_t leak_number(const struct leak_vec *leaks, heap_index index)
 {
@@ -62,9 +65,17 @@ static void gather_edge(void *data, heap_index target)
 	graph->is_pointed_to[number] = true;
 }
 
+/* Whether others are close behind, so that what lies between may be read with them. */
+static bool is_crowded(const struct leak_vec *leaks, size_t at)
+{
+	return at + CROWD < leaks->size &&
+	       leaks->data[at + CROWD].index - leaks->data[at].index < CROWD_SPAN;
+}
+
 static struct error *build_graph(struct graph *graph)
 {
 	size_t size = graph->leaks->size;
+	struct reread reread = { 0 };
 	struct error *error = NULL;
 
 	graph->offsets = calloc(size + 1, sizeof(*graph->offsets));
@@ -74,12 +85,13 @@ static struct error *build_graph(struct graph *graph)
 		return &error_no_memory;
 	for (graph->at = 0; !error && graph->at < size; graph->at++) {
 		graph->offsets[graph->at] = graph->count;
-		error = leak_scan_edges(graph->scan, graph->leaks->data[graph->at].index,
-					gather_edge, graph);
-		if (graph->failed)
-			return &error_no_memory;
+		error = leak_scan_edges(graph->scan, &reread, graph->leaks->data[graph->at].index,
+					is_crowded(graph->leaks, graph->at), gather_edge, graph);
+		if (!error && graph->failed)
+			error = &error_no_memory;
 	}
 	graph->offsets[size] = graph->count;
+	reread_deinit(&reread);
 	return error;
 }
 

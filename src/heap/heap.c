@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "memprobe/num.h"
+#include "memprobe/big_array.h"
 #include "memprobe/ptmalloc.h"
 #include "memprobe/sparse_read.h"
 
@@ -23,6 +24,11 @@ static int compare_regions(const void *left, const void *right)
 	const struct heap_region *a = left, *b = right;
 
 	return a->start < b->start ? -1 : a->start > b->start;
+}
+
+static size_t bitmap_size(const struct heap *heap)
+{
+	return (heap->bits / 64 + 1) * sizeof(uint64_t);
 }
 
 struct error *heap_lay_out(struct heap *heap)
@@ -56,8 +62,8 @@ struct error *heap_lay_out(struct heap *heap)
 	heap->bits = bits;
 	heap->lowest = regions->size ? regions->data[0].start : 0;
 	heap->highest = end;
-	heap->starts = calloc(bits / 64 + 1, sizeof(uint64_t));
-	heap->in_use = calloc(bits / 64 + 1, sizeof(uint64_t));
+	heap->starts = big_array_create(bitmap_size(heap));
+	heap->in_use = big_array_create(bitmap_size(heap));
 	heap->fast = calloc(bits / 64 + 1, sizeof(uint64_t));
 	heap->tcache = calloc(bits / 64 + 1, sizeof(uint64_t));
 	if (!heap->starts || !heap->in_use || !heap->fast || !heap->tcache)
@@ -393,8 +399,8 @@ void heap_reset(struct heap *heap)
 	heap_arena_vec_deinit(&heap->arenas);
 	heap_issue_vec_deinit(&heap->issues);
 	heap_gap_vec_deinit(&heap->gaps);
-	free(heap->starts);
-	free(heap->in_use);
+	big_array_destroy(heap->starts, bitmap_size(heap));
+	big_array_destroy(heap->in_use, bitmap_size(heap));
 	free(heap->fast);
 	free(heap->tcache);
 	heap->starts = heap->in_use = heap->fast = heap->tcache = NULL;
