@@ -77,7 +77,10 @@ echo "$found"
 echo 'That is the leak: requests of the unknown channel "fax" are never deleted (5000 were sent).'
 [ "$found" -ge 5000 ] || problem "the dump holds $found of 5000 leaked requests"
 
-say '5. Nothing points to them any more. A frozen copy of the server is searched, the server goes on:'
+say '5. The same without knowing what to look for: the C++ class of every block, out of a frozen copy.'
+show heap "$server" --top 4
+
+say '6. And nothing points to them any more:'
 show leaks "$server" --top 3
 
 say 'And the server? It goes on as if nothing had been:'

@@ -69,6 +69,24 @@ static bool has_pointer(const struct heap *heap, const uint8_t *bytes, size_t si
 	return false;
 }
 
+static bool is_blank_or_text(uint8_t c)
+{
+	return c >= '\t' && c < 0x7f;
+}
+
+/* Where a text can begin: not amid another, nor with its next line. */
+static bool may_begin(const struct heap *heap, const uint8_t *bytes, size_t size, size_t offset,
+		      size_t skip)
+{
+	const unsigned word = heap->target->arch->word_size;
+
+	if (bytes[offset] <= ' ' || bytes[offset] == 0x7f)
+		return false;
+	return offset == skip || !is_blank_or_text(bytes[offset - 1]) ||
+	       (offset >= word && has_pointer(heap, bytes, size, offset - word, 1));
+}
+
+/* The first; a short one, which may be left from another block, yields to a much longer. */
 static bool find_text(const struct heap *heap, const uint8_t *bytes, size_t size, size_t skip,
 		      struct content *ret)
 {
@@ -76,18 +94,21 @@ static bool find_text(const struct heap *heap, const uint8_t *bytes, size_t size
 		bool ended, cut;
 		size_t length, enough;
 
-		if (bytes[offset] <= ' ' || bytes[offset] == 0x7f)
+		if (!may_begin(heap, bytes, size, offset, skip))
 			continue;
 		length = text_length(bytes + offset, size - offset, &ended, &cut);
 		enough = offset == 0 ? (ended ? 4 : 8) : (ended ? 6 : SURE_TEXT);
+		if (ret->length)
+			enough = max_u64(SURE_TEXT, 2 * ret->length);
 		if (length < enough || has_pointer(heap, bytes, size, offset, length))
 			continue;
 		ret->offset = offset;
 		ret->length = length;
 		ret->is_cut = cut;
-		return true;
+		if (offset == 0 || length >= SURE_TEXT)
+			break;
 	}
-	return false;
+	return ret->length > 0;
 }
 
 static void describe_text(const uint8_t *bytes, struct content *content)

@@ -4,24 +4,12 @@
 #include <string.h>
 
 #include "memprobe/content.h"
+#include "memprobe/map64.h"
 #include "memprobe/num.h"
 #include "memprobe/sparse_read.h"
 #include "memprobe/table.h"
 
 /* ---- groups ---- */
-
-static int compare_keys(const void *left, const void *right)
-{
-	const struct leak_group *a = left, *b = right;
-	int types = a->type && b->type ? strcmp(a->type, b->type) : !!a->type - !!b->type;
-
-	if (types)
-		return types;
-	if (a->size != b->size)
-		return a->size < b->size ? -1 : 1;
-	/* By address: the first examples are the lowest. */
-	return a->examples[0] < b->examples[0] ? -1 : a->examples[0] > b->examples[0];
-}
 
 static int compare_bytes(const void *left, const void *right)
 {
@@ -31,40 +19,7 @@ static int compare_bytes(const void *left, const void *right)
 
 	if (left_bytes != right_bytes)
 		return left_bytes > right_bytes ? -1 : 1;
-	return compare_keys(left, right);
-}
-
-static bool same_key(const struct leak_group *a, const struct leak_group *b)
-{
-	return a->size == b->size &&
-	       (a->type && b->type ? !strcmp(a->type, b->type) : !a->type && !b->type);
-}
-
-/* Groups of one leak each, sorted by key, to groups. */
-static void merge(struct leak_group_vec *groups)
-{
-	size_t kept = 0;
-
-	if (!groups->size)
-		return;
-	qsort(groups->data, groups->size, sizeof(*groups->data), compare_keys);
-	for (size_t i = 1; i < groups->size; i++) {
-		struct leak_group *group = &groups->data[kept], *one = &groups->data[i];
-
-		if (!same_key(group, one)) {
-			groups->data[++kept] = *one;
-			continue;
-		}
-		group->count++;
-		group->bytes += one->bytes;
-		group->indirect_count += one->indirect_count;
-		group->indirect_bytes += one->indirect_bytes;
-		group->cyclic += one->cyclic;
-		if (group->example_count < LEAK_EXAMPLES)
-			group->examples[group->example_count++] = one->examples[0];
-	}
-	groups->size = kept + 1;
-	qsort(groups->data, groups->size, sizeof(*groups->data), compare_bytes);
+	return a->examples[0] < b->examples[0] ? -1 : a->examples[0] > b->examples[0];
 }
 
 /* ---- how they begin ---- */
@@ -114,21 +69,33 @@ static struct error *look_at(struct looks *looks, size_t i, const uint8_t **ret)
 	return NULL;
 }
 
+/* The group of leaks of that type and size; it is made if there is none. */
+static struct error *group_of(struct leak_report *report, const struct object_type *type,
+			      uint64_t size, struct leak_group **ret)
+{
+	/* No two pairs have the same key: blocks are smaller than 16 TiB. */
+	uint64_t key = size | (type ? type->index + 1ull : 0) << 44, index;
+	struct leak_group group = { .type = type ? type->name : NULL, .size = size };
+	struct error *error = NULL;
+
+	index = map64_get(&report->keys, key);
+	if (index == MAP64_NONE) {
+		index = report->groups.size;
+		error = leak_group_vec_append(&report->groups, &group);
+		if (!error)
+			error = map64_put(&report->keys, key, index);
+	}
+	if (!error)
+		*ret = &report->groups.data[index];
+	return error;
+}
+
 static struct error *add_leak(struct looks *looks, size_t i, struct suppression_vec *known,
 			      struct leak_report *ret, bool *suppressed_ret)
 {
 	const struct leak *leak = &looks->leaks->data[i];
-	struct leak_group group = {
-		.size = leak->size,
-		.count = 1,
-		.bytes = leak->size,
-		.indirect_count = leak->indirect_count,
-		.indirect_bytes = leak->indirect_bytes,
-		.cyclic = leak->cyclic,
-		.examples = { leak->address },
-		.example_count = 1,
-	};
 	const struct object_type *type;
+	struct leak_group *group;
 	const uint8_t *look;
 	struct error *error = look_at(looks, i, &look);
 
@@ -137,9 +104,21 @@ static struct error *add_leak(struct looks *looks, size_t i, struct suppression_
 					      look_size(leak), &type);
 	if (error)
 		return error;
-	group.type = type ? type->name : NULL;
-	*suppressed_ret = suppressions_match(known, group.type, look, look_size(leak), leak->size);
-	return *suppressed_ret ? NULL : leak_group_vec_append(&ret->groups, &group);
+	*suppressed_ret = suppressions_match(known, type ? type->name : NULL, look, look_size(leak),
+					     leak->size);
+	if (*suppressed_ret)
+		return NULL;
+	error = group_of(ret, type, leak->size, &group);
+	if (error)
+		return error;
+	group->count++;
+	group->bytes += leak->size;
+	group->indirect_count += leak->indirect_count;
+	group->indirect_bytes += leak->indirect_bytes;
+	group->cyclic += leak->cyclic;
+	if (group->example_count < LEAK_EXAMPLES)
+		group->examples[group->example_count++] = leak->address;
+	return NULL;
 }
 
 /* ---- a look at the bytes ---- */
@@ -225,7 +204,8 @@ struct error *leak_report_build(const struct heap *heap, const struct leak_resul
 		return error;
 	ret->leaked_count -= ret->suppressed_count;
 	ret->leaked_bytes -= ret->suppressed_bytes;
-	merge(&ret->groups);
+	if (ret->groups.size)
+		qsort(ret->groups.data, ret->groups.size, sizeof(*ret->groups.data), compare_bytes);
 	return read_previews(heap, ret);
 }
 
@@ -234,6 +214,7 @@ void leak_report_deinit(struct leak_report *report)
 	vec_for_each (group, &report->groups)
 		free(group->preview);
 	leak_group_vec_deinit(&report->groups);
+	map64_deinit(&report->keys);
 	object_types_destroy(report->types);
 }
 

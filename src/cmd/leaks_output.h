@@ -6,6 +6,7 @@
 
 #include "memprobe/cmd.h"
 #include "memprobe/leaks.h"
+#include "memprobe/map64.h"
 #include "memprobe/object_type.h"
 
 /* ---- suppressions.c ---- */
@@ -56,6 +57,7 @@ struct leak_report {
 	uint64_t leaked_count, leaked_bytes; /* without what is suppressed */
 	uint64_t suppressed_count, suppressed_bytes;
 	uint64_t live_count, live_bytes;
+	struct map64 keys; /* of types and sizes, to numbers of groups until they are sorted */
 	struct object_types *types; /* owned; have the groups' types */
 };
 

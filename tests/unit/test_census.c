@@ -214,6 +214,11 @@ static void names_of_contents(void **state)
 		{ "a\tb c", 6, "\"a\tb c\"" },
 		{ "gr\xc3\xbc\xc3\x9f dich", 13, "\"gr\xc3\xbc\xc3\x9f dich\"" },
 		{ "abcdefghijk\xc3\x28", 13, "\"abcdefghijk\"" },
+		/* What may be left of another block, and what is not. */
+		{ "\0\0\0\0\0\0\0\0price 30\0\0\0\0\0\0\0\0unrouted request 7", 42,
+		  "+24 \"unrouted request 7\"" },
+		{ "\0\0\0\0\0\0\0\0price 30\0\0\0\0\0\0\0\0another text", 37, "+8 \"price 30\"" },
+		{ "\0\0\0\0\0\0\0\0one line\nand a much longer one", 38, "+8 \"one line\"" },
 		{ "\0\0\0\0text at four\0\0\0\0", 20, "+4 \"text at four\"" },
 		{ "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 16, "(zeros)" },
 		{ "", 0, "(zeros)" },
