@@ -31,9 +31,11 @@ struct census_group {
 VEC_DEFINE(census_group_vec, struct census_group)
 
 struct census {
-	struct census_group_vec groups; /* the most bytes first; at most options->top */
-	uint64_t group_count;		/* with those that are not among them */
-	uint64_t count, bytes;		/* all blocks in use, bytes that the program may use */
+	/* The most bytes first, but by type those that have one before those that have none; at
+	 * most options->top, of each. */
+	struct census_group_vec groups;
+	uint64_t group_count;  /* with those that are not among them */
+	uint64_t count, bytes; /* all blocks in use, bytes that the program may use */
 	/* By content: blocks that no other resembles; no group of their own. */
 	uint64_t single_count, single_bytes;
 	/* Not zero: there were too many contents. Groups are exact, but such as have no more blocks
@@ -45,7 +47,7 @@ struct census {
 
 struct census_options {
 	enum census_by by;
-	uint64_t top;	       /* groups that are wanted; 0: all */
+	uint64_t top;	       /* groups that are wanted, by type with and without; 0: all */
 	uint64_t contents_max; /* how many are counted at once; 0: by the heap's size */
 };
 

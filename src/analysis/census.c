@@ -114,10 +114,13 @@ static struct error *see_bytes(void *data, const struct heap_chunk *chunk, const
 
 /* ---- rows ---- */
 
+/* Types first. */
 static int compare_rows(const void *left, const void *right)
 {
 	const struct row *a = left, *b = right;
 
+	if (!a->type != !b->type)
+		return a->type ? -1 : 1;
 	return tally_compare(&a->tally, &b->tally);
 }
 
@@ -155,14 +158,19 @@ static struct error *make_groups(const struct counting *counting, uint64_t top,
 {
 	struct row_vec rows = { 0 };
 	struct error *error = add_rows(counting, &rows);
+	uint64_t shown[2] = { 0 }; /* without a type, with one */
 
 	if (!error && rows.size)
 		qsort(rows.data, rows.size, sizeof(*rows.data), compare_rows);
 	census->group_count = rows.size;
-	for (size_t i = 0; !error && i < rows.size && (!top || i < top); i++)
-		error = census_add_group(census, &rows.data[i].tally,
-					 key_of(&rows.data[i], counting->types != NULL),
-					 rows.data[i].type);
+	for (size_t i = 0; !error && i < rows.size; i++) {
+		const struct row *row = &rows.data[i];
+
+		if (top && shown[row->type != NULL]++ >= top)
+			continue;
+		error = census_add_group(census, &row->tally, key_of(row, counting->types != NULL),
+					 row->type);
+	}
 	row_vec_deinit(&rows);
 	return error;
 }

@@ -174,8 +174,13 @@ static struct error *print_report(FILE *out, void *data)
 		table_column(table, "TYPE", TABLE_LEFT);
 	if (report->by == CENSUS_BY_CONTENT)
 		table_column(table, "BEGINS WITH", TABLE_LEFT);
-	vec_for_each (group, &census->groups)
+	for (size_t i = 0; i < census->groups.size; i++) {
+		const struct census_group *group = &census->groups.data[i];
+
+		if (report->by == CENSUS_BY_TYPE && i && !group->type && group[-1].type)
+			table_rule(table);
 		add_row(table, report->by, group, census->bytes);
+	}
 	add_rests(table, report);
 	return table_print(table, out, output->context->color);
 }
