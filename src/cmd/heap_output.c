@@ -94,6 +94,9 @@ static void add_share(struct table *table, uint64_t part, uint64_t whole)
 	table_cell(table, "%.1f%%", whole ? 100.0 * part / whole : 0.0);
 }
 
+/* The names of some templates fill screens; the JSON has them whole. */
+#define KEY_WIDTH 100
+
 static void add_row(struct table *table, enum census_by by, const struct census_group *group,
 		    uint64_t whole)
 {
@@ -105,7 +108,9 @@ static void add_row(struct table *table, enum census_by by, const struct census_
 	else
 		table_cell_text(table, "-");
 	table_cell(table, "0x%" PRIx64, group->example);
-	if (by == CENSUS_BY_TYPE)
+	if (by == CENSUS_BY_TYPE && strlen(group->key) > KEY_WIDTH)
+		table_cell(table, "%.*s...", KEY_WIDTH, group->key);
+	else if (by == CENSUS_BY_TYPE)
 		table_cell_text(table, group->type ? group->key : "(untyped)");
 	else if (by == CENSUS_BY_CONTENT)
 		table_cell_text(table, group->key);
@@ -174,13 +179,8 @@ static struct error *print_report(FILE *out, void *data)
 		table_column(table, "TYPE", TABLE_LEFT);
 	if (report->by == CENSUS_BY_CONTENT)
 		table_column(table, "BEGINS WITH", TABLE_LEFT);
-	for (size_t i = 0; i < census->groups.size; i++) {
-		const struct census_group *group = &census->groups.data[i];
-
-		if (report->by == CENSUS_BY_TYPE && i && !group->type && group[-1].type)
-			table_rule(table);
+	vec_for_each (group, &census->groups)
 		add_row(table, report->by, group, census->bytes);
-	}
 	add_rests(table, report);
 	return table_print(table, out, output->context->color);
 }
