@@ -7,10 +7,12 @@
 #include "memprobe/classify.h"
 #include "memprobe/log.h"
 #include "memprobe/num.h"
+#include "memprobe/object_type.h"
 
 #define MAX_DEFAULT   1000
 #define CONTEXT_TEXT  24
 #define CONTEXT_BYTES 8
+#define OBJECT_HEAD   64 /* bytes of a block that may tell its type */
 
 static const struct command_option options[] = {
 	{ "hex", 0, NULL, "PATTERN is bytes in hexadecimal, ? for any digit: 'de ad ?? b?'" },
@@ -33,6 +35,7 @@ struct find {
 	struct search_result result;
 	struct find_report report;
 	struct heap *heap;
+	struct object_types *types;
 	uint64_t max, around;
 };
 
@@ -40,6 +43,7 @@ static void find_deinit(struct find *find)
 {
 	find_report_deinit(&find->report);
 	heap_destroy(find->heap);
+	object_types_destroy(find->types);
 	search_result_deinit(&find->result);
 	search_pattern_destroy(find->pattern);
 	range_vec_deinit(&find->ranges);
@@ -160,6 +164,28 @@ static struct error *open_heap(struct find *find)
 	return NULL;
 }
 
+/* Without its type, a match is as good. */
+static struct error *describe_object(struct find *find, struct find_match *match)
+{
+	uint8_t bytes[OBJECT_HEAD];
+	size_t size = min_u64(match->chunk.size, sizeof(bytes));
+	const struct object_type *type = NULL;
+	struct error *error;
+
+	if (match->chunk.state != HEAP_IN_USE)
+		return NULL;
+	error = target_read(find->context->target, match->chunk.address, bytes, size);
+	if (!error)
+		error = object_types_of_block(find->types, match->chunk.address, match->chunk.size,
+					      bytes, size, &type);
+	if (error && !error_is(error, ERROR_NO_MEMORY)) {
+		error_destroy(error);
+		error = NULL;
+	}
+	match->object = type ? type->name : NULL;
+	return error;
+}
+
 static struct error *describe(struct find *find)
 {
 	struct error *error;
@@ -170,9 +196,13 @@ static struct error *describe(struct find *find)
 	if (error || !find->heap)
 		return error;
 	command_warn_of_heap(find->heap);
-	vec_for_each (match, &find->report.matches)
+	error = object_types_create(find->context->target, &find->types);
+	vec_for_each (match, &find->report.matches) {
 		match->in_chunk = heap_find(find->heap, match->address, &match->chunk);
-	return NULL;
+		if (!error && match->in_chunk)
+			error = describe_object(find, match);
+	}
+	return error;
 }
 
 /* ---- the command ---- */

@@ -152,6 +152,8 @@ static json_t *json_match(const struct find_match *match)
 		json_object_set_new(object, "chunk_size", json_number(match->chunk.size));
 		json_object_set_new(object, "state", json_string(state_name(match)));
 	}
+	if (match->object)
+		json_object_set_new(object, "object", json_text(match->object));
 	json_object_set_new(object, "context", text ? json_string(text) : NULL);
 	json_object_set_new(object, "context_hex", hex ? json_string(hex) : NULL);
 	json_object_set_new(object, "context_start", json_address(match->address - match->before));
@@ -212,12 +214,14 @@ static struct error *print_matches(FILE *out, const struct output *output)
 {
 	const struct find_report *report = output->report;
 	cleanup(table) struct table *table = table_create();
-	bool chunks = false;
+	bool chunks = false, objects = false;
 
 	if (!table)
 		return &error_no_memory;
-	vec_for_each (match, &report->matches)
+	vec_for_each (match, &report->matches) {
 		chunks = chunks || match->in_chunk;
+		objects = objects || match->object;
+	}
 	table_column(table, "ADDRESS", TABLE_LEFT);
 	table_column(table, "TYPE", TABLE_LEFT);
 	table_column(table, "MAPPING", TABLE_LEFT);
@@ -226,6 +230,8 @@ static struct error *print_matches(FILE *out, const struct output *output)
 		table_column(table, "SIZE", TABLE_RIGHT);
 		table_column(table, "STATE", TABLE_LEFT);
 	}
+	if (objects)
+		table_column(table, "OBJECT", TABLE_LEFT);
 	table_column(table, "CONTEXT", TABLE_LEFT);
 	vec_for_each (match, &report->matches) {
 		cleanup(free) char *text = report->as_bytes ? as_hex(match, true) : as_text(match);
@@ -238,6 +244,8 @@ static struct error *print_matches(FILE *out, const struct output *output)
 		table_cell_text(table, mapping_name(match->mapping));
 		if (chunks)
 			chunk_cells(table, match);
+		if (objects)
+			table_cell_text(table, match->object ? match->object : "-");
 		table_cell_text(table, text);
 	}
 	return table_print(table, out, output->context->color);

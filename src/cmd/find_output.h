@@ -16,6 +16,7 @@ struct find_match {
 	const struct mapping *mapping; /* NULL: it is gone by now */
 	bool in_chunk;
 	struct heap_chunk chunk;
+	const char *object; /* C++ type of the chunk; lent; NULL: none is known */
 };
 
 VEC_DEFINE(find_match_vec, struct find_match)

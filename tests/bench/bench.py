@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures memprobe beside its peers, on the same targets, in turns, in the same run.
 
-bench.py BUILD [PART...]	parts: stall maps dump (all)
+bench.py BUILD [PART...]	parts: stall maps dump find (all)
 
 Prints medians and, for every row, its ratio to the row that the part compares with. Nothing here
 passes or fails: how fast a machine is, and how busy, is no property of memprobe.
@@ -208,11 +208,49 @@ def dump():
            cell(statistics.median(row.peaks))] for row in rows])
 
 
+def find():
+    hits = "channelid=4099"
+    with Victim(f"{BUILD}/tests/bench/blob", "512", "322121") as victim:
+        pid = str(victim.pid)
+        start, size = victim.truth["blob"].split()
+        end = hex(int(start, 16) + int(size))
+        for text, what in ((hits, "322,121 hits"), ("channelid=4098", "no hit")):
+            expected = victim.truth["hits"] if text == hits else "0"
+
+            def last_number(output):
+                numbers = output.split()
+                return {"count": int(numbers[-1])} if numbers and numbers[-1].isdigit() else {}
+
+            characters = ",".join(f"(char){ord(c)}" for c in text)
+            floor = Row("process_vm_readv + memmem, 1 MiB",
+                        [FLOOR, "find", pid, start, size, text], after=last_number)
+            rows = [
+                floor,
+                Row("memprobe find --count", [MEMPROBE, "find", pid, text, "--count"],
+                    after=last_number),
+                Row("memprobe find --count --regex",
+                    [MEMPROBE, "find", pid, "--regex", text, "--count"], after=last_number),
+                Row("memprobe find --max 1000", [MEMPROBE, "find", pid, text]),
+                Row("memprobe strings", [MEMPROBE, "strings", pid]),
+                Row("gdb, attach only", GDB + [pid]),
+                Row("gdb, find", GDB + [pid, "-ex", f"find {start},{end},{characters}"]),
+            ]
+            measure(rows, 5)
+            show(f"search of 512 MiB, {what} (medians of 5; ratio to the loop; no thread is held "
+                 "but by gdb)", ["", "median ms", "min", "ratio", "counted", "peak MiB"],
+                 [[status_note(row), cell(row.ms()), cell(1000 * min(row.seconds)),
+                   cell(row.ms() / floor.ms(), "x"),
+                   "-" if row.median("count") is None else
+                   f"{row.median('count'):.0f}" + ("" if str(int(row.median("count"))) == expected
+                                                   else " WRONG"),
+                   cell(statistics.median(row.peaks))] for row in rows])
+
+
 def main():
-    wanted = sys.argv[2:] or ["stall", "maps", "dump"]
+    wanted = sys.argv[2:] or ["stall", "maps", "dump", "find"]
     print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; compare within a table only")
     for name in wanted:
-        {"stall": stall, "maps": maps, "dump": dump}[name]()
+        {"stall": stall, "maps": maps, "dump": dump, "find": find}[name]()
 
 
 main()

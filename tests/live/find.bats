@@ -110,6 +110,19 @@ finds_all_blocks() { # TARGET
 	done
 }
 
+@test "the C++ type of the object that points to a text" {
+	start_victim requests 2000 100
+	probe find "$victim_pid" 'GET /comm HTTP' --in heap --json --max 5
+	status_is 0
+	json '.count == $n and .matches_left_out == $n - 5' --argjson n "$(victim_truth texts)"
+	text=$(json_get '.matches[3].chunk')
+	probe find "$victim_pid" --pointer "$text" --in heap --json
+	json '.count == 1 and .matches[0].object == "CommItopReq" and .matches[0].state == "in use"'
+	probe find "$victim_pid" --pointer "$text" --in heap
+	[[ $output = *CommItopReq* ]]
+	victim_check
+}
+
 @test "across pages, up to the ends of a range, and what cannot be read is exit 6" {
 	start_victim needles
 	read -r start end <<<"$(victim_truth holes)"
