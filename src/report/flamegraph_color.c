@@ -98,7 +98,7 @@ void flame_scheme_write_css(const struct flame_scheme *scheme, FILE *out)
 	put_rule(out, SHADE_KERNEL, scheme->color == FLAME_COLOR_HOT ? 262 : 32, 70, 78);
 	put_rule(out, SHADE_ROOT, 220, 14, 86);
 	if (scheme->color == FLAME_COLOR_REACH)
-		fputs(".u{fill:#e5603f}\n", out);
+		fputs(".u{fill:#f0805f}\n", out);
 }
 
 static bool ends_with(const char *text, const char *end)
