@@ -17,8 +17,9 @@ override CFLAGS += -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-fr
 LDFLAGS += -fsanitize=$(SANITIZE)
 endif
 
-SOURCES := $(sort $(wildcard src/*/*.c))
-ASSEMBLY := $(sort $(wildcard src/*/*.S))
+# What runs inside targets is built by src/agent/agent.mk; the library has it as data.
+SOURCES := $(sort $(filter-out src/agent/%,$(wildcard src/*/*.c)))
+ASSEMBLY := $(sort $(filter-out src/agent/%,$(wildcard src/*/*.S)) src/agent/image.S)
 OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(ASSEMBLY:%.S=$(BUILD)/%.o)
 LIBRARY := $(BUILD)/libmemprobe.a
 MANUALS := $(sort $(wildcard man/*.1))
@@ -55,5 +56,6 @@ $(BUILD)/src/report/flamegraph_files.o: src/report/flamegraph.css src/report/fla
 clean:
 	rm -rf $(BUILD)
 
+include src/agent/agent.mk
 include tests/tests.mk
 include contrib/contrib.mk

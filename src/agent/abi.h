@@ -41,6 +41,8 @@
 #define AGENT_CTL_FILTER  0x1000
 #define AGENT_CTL_THREADS 0x11000
 
+#define AGENT_CTL_SIZE 17780736
+
 #define AGENT_THREAD_KEY       0
 #define AGENT_THREAD_COUNTDOWN 8
 #define AGENT_THREAD_CALLS     16
@@ -210,10 +212,11 @@ struct agent_thread {
 	uint64_t inside_sp;		  /* stack pointer at the call of an original; 0: none */
 	uint64_t recording[AGENT_NESTED]; /* frame address of who uses scratch[i]; 0: nobody */
 	uint64_t random;
-	/* [low, high) of the thread's stack is known to be readable. */
+	/* [low, high) of the thread's stack was readable at that time (agent_ctl.now). */
 	uint64_t stack_low;
 	uint64_t stack_high;
-	uint64_t spare[6];
+	uint32_t stack_time;
+	uint32_t spare[11];
 };
 
 struct agent_scratch {
@@ -278,8 +281,8 @@ enum agent_counter {
 	AGENT_COUNT_LOST,	/* blocks that should have been entered: */
 	AGENT_COUNT_LOST_LIVE,	/* of these: no room in the live table */
 	AGENT_COUNT_LOST_STACK, /* no room for the stack */
-	AGENT_COUNT_LOST_BUSY,	/* in a handler that interrupted the agent twice, or the agent
-				 * was left by longjmp */
+	AGENT_COUNT_LOST_BUSY,	/* in a handler that interrupted a handler that interrupted the
+				 * agent */
 	AGENT_COUNT_LOST_SLOT,	/* no thread slot */
 	AGENT_COUNT_TRUNCATED,	/* stacks deeper than max_frames, or not walked to their end */
 	AGENT_COUNT_FILTERED,	/* outside of [min_size, max_size] */
@@ -287,6 +290,7 @@ enum agent_counter {
 	AGENT_COUNT_REPLACED,	/* entered at an address that was entered already: a free was missed
 				 */
 	AGENT_COUNT_NESTED,	/* the allocator's calls of itself */
+	AGENT_COUNT_ABANDONED,	/* recorded calls that were left by longjmp: lost, too */
 	AGENT_COUNTERS = 16
 };
 
@@ -365,10 +369,13 @@ AGENT_ASSERT(offsetof(struct agent_ctl, active) == AGENT_CTL_ACTIVE);
 AGENT_ASSERT(offsetof(struct agent_ctl, filter) == AGENT_CTL_FILTER);
 AGENT_ASSERT(offsetof(struct agent_ctl, threads) == AGENT_CTL_THREADS);
 AGENT_ASSERT(offsetof(struct agent_ctl, scratch) % 4096 == 0);
-AGENT_ASSERT(sizeof(struct agent_ctl) % 4096 == 0);
+AGENT_ASSERT(sizeof(struct agent_ctl) == AGENT_CTL_SIZE && AGENT_CTL_SIZE % 4096 == 0);
 AGENT_ASSERT(sizeof(struct agent_stack) == 32);
 AGENT_ASSERT(sizeof(struct agent_block) == 16);
 AGENT_ASSERT(sizeof(struct agent_bucket) == 192);
+
+/* The image, as it is part of memprobe; not for the agent. */
+extern const uint8_t agent_image[], agent_image_end[];
 
 #endif /* !__ASSEMBLER__ */
 #endif

@@ -1,0 +1,262 @@
+/*
+ * hooks.c - what is done before and after the original of a hooked call.
+ *
+ * The order makes it exact: a block is taken out before the original frees it, and entered after
+ * the original has returned it, so that at every instant an address is entered for one owner only.
+ */
+#include "agent/agent.h"
+
+/* An allocator that calls itself does so from not farther in than this. */
+#define NESTED_REACH 0x10000
+
+static uint64_t arg(const struct agent_call *call, uint8_t which)
+{
+	return which < 6 ? call->args[which] : 0;
+}
+
+/* The size asked for. False: there is none such, the original will fail. */
+static bool wanted_size(struct agent_call *call)
+{
+	uint64_t size = arg(call, call->slot->arg_size);
+
+	if (call->slot->arg_count < 6 &&
+	    __builtin_mul_overflow(size, arg(call, call->slot->arg_count), &size))
+		return false;
+	call->size = size;
+	return size >> 48 == 0;
+}
+
+static bool is_ours(uint64_t address)
+{
+	const struct agent_header *header = &agent_header;
+	uint64_t image = (uint64_t)header;
+
+	return address >= image + header->text_start && address < image + header->text_end;
+}
+
+/*
+ * Whether the allocator calls itself. When sampling, what calls it may have passed unseen.
+ */
+static bool is_nested(const struct agent_call *call)
+{
+	uint64_t from = call->return_address;
+	struct agent_thread *thread = call->thread;
+	uint64_t inside;
+
+	/* By a tail jump of an original that we called. */
+	if (is_ours(from))
+		return true;
+	if (from < agent_config.allocator_start || from >= agent_config.allocator_end)
+		return false;
+	if (agent_ctl.active == AGENT_SAMPLING || !thread)
+		return true;
+	inside = thread->inside_sp;
+	return inside > (uint64_t)call && inside - (uint64_t)call < NESTED_REACH;
+}
+
+/* Forgets the call that the thread was in, if a longjmp has left it. */
+static void look_inside(const struct agent_call *call)
+{
+	struct agent_thread *thread = call->thread;
+
+	if (!thread->inside_sp || frame_is_alive(thread, thread->inside_sp, call))
+		return;
+	thread->inside_sp = 0;
+	thread_count(thread, AGENT_COUNT_LOST, 1);
+	thread_count(thread, AGENT_COUNT_ABANDONED, 1);
+}
+
+/* Whether the new block is to be entered. */
+static bool is_wanted(struct agent_call *call, unsigned why)
+{
+	struct agent_thread *thread = call->thread;
+
+	if (agent_ctl.active == AGENT_SAMPLING) {
+		if (why != AGENT_WHY_SAMPLED) {
+			if (thread)
+				__asm__ volatile("subq %1, %0"
+						 : "+m"(thread->countdown)
+						 : "r"(call->size));
+			if (thread && thread->countdown > 0)
+				return false;
+		}
+		if (thread)
+			thread->countdown = sample_draw(thread);
+	}
+	if (call->size < agent_ctl.min_size || call->size > agent_ctl.max_size) {
+		thread_count(thread, AGENT_COUNT_FILTERED, 1);
+		return false;
+	}
+	if (!thread) {
+		thread_count(NULL, AGENT_COUNT_LOST, 1);
+		thread_count(NULL, AGENT_COUNT_LOST_SLOT, 1);
+	}
+	return thread != NULL;
+}
+
+static bool take_out(struct agent_thread *thread, uint64_t address, struct agent_block *ret)
+{
+	bool sampling = agent_ctl.active == AGENT_SAMPLING;
+
+	if (!address || (sampling && !filter_has(address)) || !live_remove(address, ret))
+		return false;
+	if (sampling)
+		filter_remove(address);
+	thread_count(thread, AGENT_COUNT_FREES, 1);
+	return true;
+}
+
+static void enter(struct agent_thread *thread, uint64_t address, const struct agent_block *block)
+{
+	if (agent_ctl.active == AGENT_SAMPLING)
+		filter_add(address);
+	if (live_insert(thread, address, block)) {
+		thread_count(thread, AGENT_COUNT_ALLOCS, 1);
+		return;
+	}
+	if (agent_ctl.active == AGENT_SAMPLING)
+		filter_remove(address);
+	thread_count(thread, AGENT_COUNT_LOST, 1);
+	thread_count(thread, AGENT_COUNT_LOST_LIVE, 1);
+}
+
+/* The original is to be called from our frame. */
+static unsigned call_from_here(struct agent_call *call)
+{
+	call->target = call->slot->original;
+	call->cookie = (uint64_t)call ^ AGENT_COOKIE;
+	if (call->slot->kind == AGENT_KIND_NEW) {
+		call->target = call->slot->direct;
+		if (call->slot->flags & AGENT_SLOT_SWAP) {
+			uint64_t first = call->args[0];
+
+			call->args[0] = call->args[1];
+			call->args[1] = first;
+		}
+	}
+	if (call->thread) {
+		call->inside_before = call->thread->inside_sp;
+		*(volatile uint64_t *)&call->thread->inside_sp = (uint64_t)call;
+	}
+	return AGENT_DO_CALL;
+}
+
+static unsigned before_alloc(struct agent_call *call, unsigned why)
+{
+	if (!wanted_size(call))
+		return AGENT_DO_PASS;
+	call->record = is_wanted(call, why);
+	/* In any case: the original may call, or end in a jump to, another hooked function. */
+	return call_from_here(call);
+}
+
+static unsigned before_realloc(struct agent_call *call, unsigned why)
+{
+	uint64_t pointer = arg(call, call->slot->arg_pointer);
+
+	if (!wanted_size(call))
+		return AGENT_DO_PASS; /* the old block stays */
+	/* Size 0 frees in most libraries: no new block unless one comes. */
+	call->record = is_wanted(call, why);
+	call->removed = take_out(call->thread, pointer, &call->old);
+	return call_from_here(call);
+}
+
+unsigned agent_before(struct agent_call *call, unsigned why)
+{
+	struct agent_block gone;
+	struct agent_thread *thread;
+
+	if (!agent_is_on())
+		return AGENT_DO_PASS;
+	call->thread = thread = thread_find();
+	call->record = call->removed = false;
+	if (thread) {
+		look_inside(call);
+		if (agent_ctl.active == AGENT_EXACT)
+			__asm__ volatile("decl %0" : "+m"(thread->calls));
+	}
+	if ((!thread || thread->calls < 0 || why == AGENT_WHY_SAMPLED) && !thread_lease(thread))
+		return AGENT_DO_PASS;
+	if (is_nested(call)) {
+		thread_count(thread, AGENT_COUNT_NESTED, 1);
+		return AGENT_DO_PASS;
+	}
+	switch (call->slot->kind) {
+	case AGENT_KIND_FREE:
+		take_out(thread, arg(call, call->slot->arg_pointer), &gone);
+		return AGENT_DO_PASS;
+	case AGENT_KIND_ALLOC:
+	case AGENT_KIND_ALLOC_AT:
+	case AGENT_KIND_NEW:
+		return before_alloc(call, why);
+	case AGENT_KIND_REALLOC:
+		return before_realloc(call, why);
+	case AGENT_KIND_RESIZE:
+		return call_from_here(call);
+	default:
+		return AGENT_DO_PASS;
+	}
+}
+
+static void record(struct agent_call *call, uint64_t address)
+{
+	struct agent_block block = { .size = call->size, .time = agent_ctl.now };
+
+	block.stack = stack_record(call);
+	if (block.stack != STACK_NONE)
+		enter(call->thread, address, &block);
+}
+
+static uint64_t new_block(const struct agent_call *call)
+{
+	if (call->slot->kind != AGENT_KIND_ALLOC_AT)
+		return call->rax;
+	if (call->rax)
+		return 0;
+	return *(const uint64_t *)arg(call, call->slot->arg_pointer);
+}
+
+/* The calls that recorded nothing, or whose original returned nothing. */
+static void after_failure(struct agent_call *call)
+{
+	if (!call->size)
+		return;
+	thread_count(call->thread, AGENT_COUNT_FAILED, 1);
+	if (call->removed)
+		enter(call->thread, arg(call, call->slot->arg_pointer), &call->old);
+}
+
+unsigned agent_after(struct agent_call *call)
+{
+	unsigned todo = AGENT_DO_RETURN;
+	uint64_t block;
+
+	if (call->slot->kind == AGENT_KIND_NEW && !call->rax) {
+		if (call->slot->flags & AGENT_SLOT_SWAP) {
+			uint64_t first = call->args[0];
+
+			call->args[0] = call->args[1];
+			call->args[1] = first;
+		}
+		todo = AGENT_DO_TAIL;
+	}
+	if (agent_is_on()) {
+		if (call->slot->kind == AGENT_KIND_RESIZE) {
+			uint64_t pointer = arg(call, call->slot->arg_pointer);
+
+			if (agent_ctl.active == AGENT_EXACT || filter_has(pointer))
+				live_resize(pointer, call->rax);
+		} else {
+			block = new_block(call);
+			if (!block)
+				after_failure(call);
+			else if (call->record)
+				record(call, block);
+		}
+	}
+	call->cookie = 0;
+	if (call->thread)
+		*(volatile uint64_t *)&call->thread->inside_sp = call->inside_before;
+	return todo;
+}

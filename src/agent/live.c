@@ -1,0 +1,128 @@
+/*
+ * live.c - the table of live blocks, without locks.
+ *
+ * An address has one owner at a time: who got it from the allocator and has not yet given it back.
+ * Only the owner enters it, takes it out, or looks for it; so two threads never meet at one key,
+ * only at free entries, and those are claimed by one compare-and-swap.
+ */
+#include "agent/agent.h"
+
+/* The two buckets of a level where a block may be. */
+static struct agent_bucket *bucket_of(unsigned level, uint64_t hash, unsigned choice)
+{
+	struct agent_bucket *buckets = (struct agent_bucket *)agent_config.live[level].address;
+
+	return &buckets[(choice ? hash >> 32 : hash) & agent_config.live[level].mask];
+}
+
+static void fill(struct agent_bucket *bucket, unsigned i, uint64_t address,
+		 const struct agent_block *block)
+{
+	bucket->blocks[i] = *block;
+	__atomic_store_n(&bucket->keys[i], address, __ATOMIC_RELEASE);
+}
+
+static unsigned levels(void)
+{
+	unsigned count = __atomic_load_n(&agent_ctl.live_levels, __ATOMIC_ACQUIRE);
+
+	return count < AGENT_LEVELS ? count : AGENT_LEVELS;
+}
+
+static bool bucket_insert(struct agent_bucket *bucket, uint64_t address,
+			  const struct agent_block *block)
+{
+	for (unsigned i = 0; i < AGENT_BUCKET_BLOCKS; i++) {
+		uint64_t key = __atomic_load_n(&bucket->keys[i], __ATOMIC_RELAXED);
+
+		if (key || !agent_is_on())
+			continue;
+		if (__atomic_compare_exchange_n(&bucket->keys[i], &key, AGENT_KEY_RESERVED, false,
+						__ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
+			fill(bucket, i, address, block);
+			return true;
+		}
+	}
+	return false;
+}
+
+static int bucket_find(struct agent_bucket *bucket, uint64_t address)
+{
+	for (unsigned i = 0; i < AGENT_BUCKET_BLOCKS; i++)
+		if (__atomic_load_n(&bucket->keys[i], __ATOMIC_RELAXED) == address)
+			return (int)i;
+	return -1;
+}
+
+/* How far @address got: that many buckets, of those that it tries in turn, have it in `overflow`.
+ */
+static void forget_overflow(uint64_t hash, unsigned tried)
+{
+	for (unsigned i = 0; i < tried; i++)
+		__atomic_fetch_sub(&bucket_of(i / 2, hash, i % 2)->overflow, 1, __ATOMIC_RELAXED);
+}
+
+bool live_insert(struct agent_thread *thread, uint64_t address, const struct agent_block *block)
+{
+	uint64_t hash = agent_hash(address);
+	unsigned count = 2 * levels(), tried;
+
+	/* It is there already if the free did not pass through a hook. */
+	if (count && bucket_find(bucket_of(0, hash, 0), address) >= 0 &&
+	    live_remove(address, &(struct agent_block){ 0 }))
+		thread_count(thread, AGENT_COUNT_REPLACED, 1);
+	for (tried = 0; tried < count; tried++) {
+		struct agent_bucket *bucket = bucket_of(tried / 2, hash, tried % 2);
+
+		if (bucket_insert(bucket, address, block))
+			return true;
+		if (!agent_is_on())
+			break;
+		__atomic_fetch_add(&bucket->overflow, 1, __ATOMIC_RELAXED);
+	}
+	if (agent_is_on())
+		forget_overflow(hash, tried);
+	return false;
+}
+
+static struct agent_bucket *find(uint64_t address, uint64_t hash, int *index, unsigned *tried)
+{
+	unsigned count = 2 * levels();
+
+	for (*tried = 0; *tried < count; ++*tried) {
+		struct agent_bucket *bucket = bucket_of(*tried / 2, hash, *tried % 2);
+
+		*index = bucket_find(bucket, address);
+		if (*index >= 0)
+			return bucket;
+		if (!__atomic_load_n(&bucket->overflow, __ATOMIC_RELAXED))
+			break;
+	}
+	return NULL;
+}
+
+bool live_remove(uint64_t address, struct agent_block *ret)
+{
+	uint64_t hash = agent_hash(address);
+	unsigned tried;
+	int index;
+	struct agent_bucket *bucket = find(address, hash, &index, &tried);
+
+	if (!bucket || !agent_is_on())
+		return false;
+	*ret = bucket->blocks[index];
+	__atomic_store_n(&bucket->keys[index], 0, __ATOMIC_RELEASE);
+	if (tried)
+		forget_overflow(hash, tried);
+	return true;
+}
+
+void live_resize(uint64_t address, uint64_t size)
+{
+	unsigned tried;
+	int index;
+	struct agent_bucket *bucket = find(address, agent_hash(address), &index, &tried);
+
+	if (bucket && agent_is_on())
+		bucket->blocks[index].size = size;
+}

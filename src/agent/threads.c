@@ -1,0 +1,195 @@
+/*
+ * threads.c - what is kept of each thread: its slot, its counters, what it was interrupted in.
+ */
+#include <asm/unistd.h>
+
+#include "agent/agent.h"
+
+/* Frames this far out are not looked for on the same stack. */
+#define STACK_REACH (1u << 20)
+
+#define MINE(key) ((key) | 1) /* a slot being set up: no thread pointer is odd */
+
+struct kernel_stack {
+	uint64_t sp;
+	int32_t flags;
+	uint64_t size;
+};
+
+static int64_t system_call(long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
+{
+	int64_t result;
+	register uint64_t r10 __asm__("r10") = d;
+
+	__asm__ volatile("syscall"
+			 : "=a"(result)
+			 : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10)
+			 : "rcx", "r11", "memory");
+	return result;
+}
+
+static uint64_t thread_pointer(void)
+{
+	uint64_t pointer;
+
+	__asm__("mov %%fs:0, %0" : "=r"(pointer));
+	return pointer;
+}
+
+static uint64_t time_stamp(void)
+{
+	uint32_t low, high;
+
+	__asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
+	return (uint64_t)high << 32 | low;
+}
+
+static void set_up(struct agent_thread *thread, uint64_t key)
+{
+	thread->calls = 0;
+	thread->tid = 0;
+	thread->doubt = 0;
+	thread->last_use = agent_ctl.now;
+	thread->inside_sp = 0;
+	for (int i = 0; i < AGENT_NESTED; i++)
+		thread->recording[i] = 0;
+	thread->random = (agent_ctl.seed ^ key) * 0x9e3779b97f4a7c15 | 1;
+	thread->stack_low = thread->stack_high = 0;
+	thread->stack_time = 0;
+	thread->tid = (uint32_t)system_call(__NR_gettid, 0, 0, 0, 0);
+	thread->countdown = agent_ctl.active == AGENT_SAMPLING ? sample_draw(thread) : 0;
+	__atomic_store_n(&thread->key, key, __ATOMIC_RELEASE);
+}
+
+/* A handler that comes in between does not find the slot and takes another one: no harm. */
+static struct agent_thread *thread_make(uint64_t key)
+{
+	struct agent_thread *thread = &agent_ctl.threads[agent_thread_index(key)];
+
+	for (int i = 0; i < AGENT_THREAD_PROBES; i++, thread++) {
+		uint64_t found = __atomic_load_n(&thread->key, __ATOMIC_RELAXED);
+
+		if (found != AGENT_KEY_EMPTY && found != AGENT_KEY_RECYCLED)
+			continue;
+		if (__atomic_compare_exchange_n(&thread->key, &found, MINE(key), false,
+						__ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
+			set_up(thread, key);
+			return thread;
+		}
+	}
+	return NULL;
+}
+
+struct agent_thread *thread_find(void)
+{
+	uint64_t key = thread_pointer();
+	struct agent_thread *thread = &agent_ctl.threads[agent_thread_index(key)];
+
+	for (int i = 0; i < AGENT_THREAD_PROBES; i++, thread++) {
+		uint64_t found = __atomic_load_n(&thread->key, __ATOMIC_RELAXED);
+
+		if (found == key) {
+			if (__builtin_expect(thread->doubt, 0)) {
+				thread->tid = (uint32_t)system_call(__NR_gettid, 0, 0, 0, 0);
+				thread->last_use = agent_ctl.now;
+				thread->doubt = 0;
+			}
+			return thread;
+		}
+		if (found == AGENT_KEY_EMPTY)
+			break;
+	}
+	return agent_is_on() ? thread_make(key) : NULL;
+}
+
+bool thread_lease(struct agent_thread *thread)
+{
+	if (time_stamp() > *(volatile uint64_t *)&agent_ctl.deadline) {
+		__atomic_store_n(&agent_ctl.active, AGENT_INACTIVE, __ATOMIC_RELAXED);
+		return false;
+	}
+	if (thread && thread->calls <= 0) {
+		int32_t grant = agent_ctl.active == AGENT_SAMPLING ? 1024 : 256;
+
+		thread->last_use = agent_ctl.now;
+		thread_count(thread, AGENT_COUNT_CALLS, (uint64_t)grant);
+		__asm__ volatile("addl %1, %0" : "+m"(thread->calls) : "r"(grant));
+	}
+	return true;
+}
+
+void thread_count(struct agent_thread *thread, enum agent_counter counter, uint64_t value)
+{
+	struct agent_counters *counters = (struct agent_counters *)agent_config.counters;
+
+	if (!agent_is_on())
+		return;
+	if (!thread) {
+		__atomic_fetch_add(&counters[0].count[counter], value, __ATOMIC_RELAXED);
+		return;
+	}
+	/* One instruction: a handler can come before or after it. */
+	__asm__ volatile("addq %1, %0"
+			 : "+m"(counters[thread - agent_ctl.threads + 1].count[counter])
+			 : "r"(value));
+}
+
+/*
+ * The kernel looks at the set before it finds that it does not know what to do with it. Every
+ * seccomp filter that lets a libc run allows this call.
+ */
+bool memory_is_readable(uint64_t address)
+{
+	return system_call(__NR_rt_sigprocmask, ~0u, address, 0, 8) != -14 /* EFAULT */;
+}
+
+static bool on_stack(const struct kernel_stack *stack, uint64_t address)
+{
+	return address - stack->sp < stack->size;
+}
+
+bool frame_is_alive(struct agent_thread *thread, uint64_t frame, const struct agent_call *call)
+{
+	uint64_t sp = (uint64_t)call;
+	const struct agent_call *other = (const struct agent_call *)frame;
+	struct kernel_stack alternate;
+	bool known;
+
+	if (frame == sp)
+		return false; /* we are where it was */
+	known = frame - sp < 4096 ||
+		(frame >= thread->stack_low && frame + sizeof(*call) <= thread->stack_high);
+	if (!known && !memory_is_readable((uint64_t)&other->cookie & ~7ull))
+		return false;
+	if (*(const volatile uint64_t *)&other->cookie != (frame ^ AGENT_COOKIE))
+		return false;
+	if (frame > sp && frame - sp < STACK_REACH)
+		return true;
+	if (system_call(__NR_sigaltstack, 0, (uint64_t)&alternate, 0, 0) < 0)
+		return true;
+	/* A handler's frames may lie anywhere; what it interrupted is still there. */
+	if (on_stack(&alternate, sp) != on_stack(&alternate, frame))
+		return on_stack(&alternate, sp);
+	return frame > sp;
+}
+
+int scratch_take(struct agent_thread *thread, const struct agent_call *call)
+{
+	for (int i = 0; i < AGENT_NESTED; i++) {
+		uint64_t frame = *(volatile uint64_t *)&thread->recording[i];
+
+		if (frame && frame_is_alive(thread, frame, call))
+			continue;
+		*(volatile uint64_t *)&thread->recording[i] = (uint64_t)call;
+		return i;
+	}
+	thread_count(thread, AGENT_COUNT_LOST, 1);
+	thread_count(thread, AGENT_COUNT_LOST_BUSY, 1);
+	return -1;
+}
+
+void scratch_give_back(struct agent_thread *thread, int level)
+{
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	*(volatile uint64_t *)&thread->recording[level] = 0;
+}
