@@ -15,6 +15,7 @@ extern const struct command cmd_leaks;
 extern const struct command cmd_mallinfo;
 extern const struct command cmd_maps;
 extern const struct command cmd_stack;
+extern const struct command cmd_strings;
 extern const struct command cmd_threads;
 extern const struct command cmd_trim;
 
@@ -28,6 +29,7 @@ const struct command *const commands[] = {
 	&cmd_heap,
 	&cmd_leaks,
 	&cmd_find,
+	&cmd_strings,
 	&cmd_faults,
 	&cmd_trim,
 	&cmd_call,
