@@ -44,6 +44,10 @@ struct error *object_types_of_block(struct object_types *types, uint64_t address
 				    const void *bytes, size_t bytes_size,
 				    const struct object_type **ret);
 
+/* Whether memory of modules could not be read when it was asked for, as in a core whose files are
+ * not here: types may have gone unknown. */
+bool object_types_lack_memory(const struct object_types *types);
+
 /* How many there are so far; indices are below it. */
 unsigned object_types_count(const struct object_types *types);
 const struct object_type *object_types_get(const struct object_types *types, unsigned index);

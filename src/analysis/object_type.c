@@ -60,6 +60,7 @@ struct object_types {
 	struct page *pages;
 	struct symbolizer *symbolizer; /* NULL: not asked for yet */
 	unsigned questions;
+	bool lacks_memory;
 };
 
 /* ---- modules ---- */
@@ -225,6 +226,8 @@ static struct error *page_at(struct object_types *types, uint64_t address, const
 			return error;
 		page->address = start;
 		page->readable = !error;
+		if (error && span_at(types, address))
+			types->lacks_memory = true;
 		error_destroy(error);
 	}
 	*ret = page->readable ? page->bytes : NULL;
@@ -551,6 +554,11 @@ struct error *object_types_of_block(struct object_types *types, uint64_t address
 	second = load_word(at + word, word);
 	return in_ranges(types, second) ? type_of_array(types, address, size, first, second, ret)
 					: NULL;
+}
+
+bool object_types_lack_memory(const struct object_types *types)
+{
+	return types->lacks_memory;
 }
 
 unsigned object_types_count(const struct object_types *types)

@@ -54,6 +54,7 @@ static void warn(struct command_context *context, const struct census *census)
 			 census->unread_count, census->unread_bytes);
 		context->status = 6;
 	}
+	frozen_heap_warn_of_types(census->types);
 	if (census->missed_max)
 		log_warn("there are too many contents to count them all: groups of up to %" PRIu64
 			 " blocks may be missing",

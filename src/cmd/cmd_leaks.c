@@ -83,6 +83,7 @@ static struct error *run_find(struct leaks_run *run, uint64_t top, struct suppre
 			 result.missing_bytes);
 		context->status = 6;
 	}
+	frozen_heap_warn_of_types(report.types);
 	if (!error)
 		error = leak_report_write(context, &report, top);
 	if (!error && report.leaked_count && command_option(context, "exit-code"))

@@ -1,5 +1,7 @@
 #include "frozen_heap.h"
 
+#include "memprobe/log.h"
+
 #define SNAPSHOTS 4
 
 static struct error *freeze(struct command_context *context, const struct heap_observer *observer,
@@ -48,4 +50,12 @@ void frozen_heap_close(struct command_context *context, struct frozen_heap *froz
 	if (frozen->snapshot)
 		command_stopped(context, snapshot_stopped_us(frozen->snapshot));
 	snapshot_destroy(take_pointer(frozen->snapshot));
+}
+
+void frozen_heap_warn_of_types(const struct object_types *types)
+{
+	if (types && object_types_lack_memory(types))
+		log_warn(
+			"files that the program had mapped are missing: the classes of objects may "
+			"be unknown");
 }

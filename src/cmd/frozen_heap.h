@@ -6,6 +6,7 @@
 
 #include "memprobe/cmd.h"
 #include "memprobe/heap.h"
+#include "memprobe/object_type.h"
 #include "memprobe/snapshot.h"
 
 struct frozen_heap {
@@ -23,6 +24,10 @@ struct error *frozen_heap_open(struct command_context *context,
 
 /* Notes for how long the target was held. Afterwards it may go on. */
 void frozen_heap_close(struct command_context *context, struct frozen_heap *frozen);
+
+/* Says as a warning that classes may be unknown for want of the program's files. @types may be
+ * NULL. */
+void frozen_heap_warn_of_types(const struct object_types *types);
 
 /* For the options of such a command. */
 #define OPTION_NO_FORK                                                                            \

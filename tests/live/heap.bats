@@ -63,11 +63,20 @@ leaks_are_typed() { # TARGET, TOLERANCE of leaks that a stale word hides
 	victim_check
 }
 
-@test "the classes of a stripped program" {
+@test "the classes of a stripped program, and of its core without the program" {
 	strip -s -o requests "$VICTIMS/requests"
 	start_command ./requests 20000
 	types_are_true "$victim_pid"
 	leaks_are_typed "$victim_pid" 0
+	memprobe core "$victim_pid" -o core -q
+	types_are_true core
+	mv requests elsewhere
+	for command in heap leaks; do
+		probe $command core --json
+		status_is 0
+		json '.warnings | length == 1 and (.[0] | contains("classes of objects"))'
+	done
+	mv elsewhere requests
 	victim_check
 }
 
