@@ -77,6 +77,11 @@ echo "$found"
 echo 'That is the leak: requests of the unknown channel "fax" are never deleted (5000 were sent).'
 [ "$found" -ge 5000 ] || problem "the dump holds $found of 5000 leaked requests"
 
+echo
+echo 'Without a file: the texts that repeat most, and the blocks that they lie in:'
+show strings "$server" --in heap --top 3 --min-length 20
+show find "$server" channel=fax --in heap --max 2
+
 say '5. The same without knowing what to look for: the C++ class of every block, out of a frozen copy.'
 show heap "$server" --top 4
 
