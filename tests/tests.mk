@@ -63,6 +63,7 @@ $(eval $(call victim-rule,,c,gcc,-std=gnu11))
 $(eval $(call victim-rule,,cc,g++,))
 
 include tests/torture.mk
+include tests/unwind.mk
 include tests/bench.mk
 
 # ---- running them ----

@@ -64,7 +64,9 @@ enum unwind_kind {
 	/* CFA = another register + offset, signed. Extra: its number, and in the highest bit that
 	 * rbp is saved as with UNWIND_BP_LOAD. */
 	UNWIND_REGISTER,
-	/* CFA = rsp + offset, and a word more if (pc & 15) >= extra: an entry of a PLT. */
+	/* CFA = rsp + offset, and a word more if (pc & 15) >= extra: an entry of a PLT. With
+	 * UNWIND_EXTRA_FAR the rest of extra is the offset's highest 4 bits instead: a large frame.
+	 */
 	UNWIND_PLT,
 	/* The frame of a signal handler's return: rsp is saved at rsp + offset, the others about it
 	 * as in Linux's struct sigcontext. */
@@ -95,6 +97,7 @@ enum unwind_special {
 #define UNWIND_EXTRA_MAX      30u
 #define UNWIND_EXTRA_UNKNOWN  31u /* rbx was not saved in a way that can be said */
 #define UNWIND_EXTRA_RELATIVE 16u /* of UNWIND_REGISTER */
+#define UNWIND_EXTRA_FAR      16u /* of UNWIND_PLT */
 
 #define UNWIND_RULE_END		UNWIND_RULE(UNWIND_SPECIAL, UNWIND_SPECIAL_END, 0, 0)
 #define UNWIND_RULE_UNSUPPORTED UNWIND_RULE(UNWIND_SPECIAL, UNWIND_SPECIAL_UNSUPPORTED, 0, 0)
@@ -113,8 +116,8 @@ enum unwind_special {
 #define UNWIND_CACHE_BITS 14
 #define UNWIND_CACHE_SIZE (1u << UNWIND_CACHE_BITS)
 
-/* In front of addresses that the walk gives: the frame was interrupted there. Without it the
- * address is one that a call returns to, and the call stands in front of it. */
+/* In addresses that the walk gives: the frame was interrupted there. Without it the address is one
+ * that a call returns to, and the call stands in front of it. */
 #define UNWIND_PC_EXACT (1ull << 63)
 
 #endif

@@ -50,7 +50,7 @@ enum unwind_result {
 	/* The stack goes on, but: */
 	UNWIND_UNSUPPORTED, /* the last frame's rule is none */
 	UNWIND_UNREADABLE,  /* memory could not be read */
-	UNWIND_NONSENSE,    /* the caller's frame would lie below the last one */
+	UNWIND_NONSENSE,    /* the caller would be no address, or its frame below the last one */
 	UNWIND_WANTS_BX,    /* for the walk itself */
 };
 
@@ -176,15 +176,18 @@ static inline bool unwind_register(const struct unwind_frame *frame, struct unwi
 	return number == 3 && frame->bx_known;
 }
 
-/* The caller of code without call frame information. libc's start clears rbp: nobody called it. */
+/*
+ * The caller of code without call frame information, which may well have no frame pointer either. A
+ * thread's first function is called with rbp cleared (System V ABI AMD64, 3.4.1).
+ */
 static inline enum unwind_result unwind_step_bp(struct unwind_frame *frame,
 						struct unwind_memory *memory)
 {
 	uint64_t bp, pc, cfa = frame->bp + 16;
 
-	if (!frame->bp)
+	if (!frame->bp && !frame->is_exact)
 		return UNWIND_COMPLETE;
-	if (cfa <= frame->sp)
+	if (cfa <= frame->sp || frame->bp % 8)
 		return UNWIND_NONSENSE;
 	if (!unwind_read(memory, cfa - 16, &bp) || !unwind_read(memory, cfa - 8, &pc))
 		return UNWIND_UNREADABLE;
@@ -226,7 +229,11 @@ static inline enum unwind_result unwind_rare_cfa(const struct unwind_frame *fram
 		*cfa += 8 * extra;
 		break;
 	case UNWIND_PLT:
-		*cfa = frame->sp + offset + ((frame->pc & 15) >= extra ? 8 : 0);
+		if (extra & UNWIND_EXTRA_FAR)
+			*cfa = frame->sp +
+			       8ull * (UNWIND_RULE_OFFSET(rule) | (uint64_t)(extra & 15) << 16);
+		else
+			*cfa = frame->sp + offset + ((frame->pc & 15) >= extra ? 8 : 0);
 		break;
 	default:
 		if (!unwind_register(frame, memory, extra & 15, cfa))
@@ -276,8 +283,8 @@ static inline __attribute__((always_inline)) enum unwind_result unwind_step(
 	if (follow_bx) {
 		if (kind > UNWIND_BP_LOAD || extra == UNWIND_EXTRA_UNKNOWN)
 			frame->bx_known = false;
-		else if (extra && !unwind_read(memory, base - 8ull * extra, &frame->bx))
-			return UNWIND_UNREADABLE;
+		else if (extra)
+			frame->bx_known = unwind_read(memory, base - 8ull * extra, &frame->bx);
 	}
 	if (slot && !unwind_read(memory, base - 8ull * slot, &frame->bp))
 		return UNWIND_UNREADABLE;
@@ -320,8 +327,14 @@ static inline __attribute__((always_inline)) enum unwind_result unwind_walk_foll
 		result = unwind_step(&view, cache, &frame, memory, follow_bx);
 		if (result != UNWIND_FULL)
 			return result;
+		/* Where a handler returns to has been called by nobody: it is not the instruction
+		 * in front of it that is meant. */
+		if (frame.signal)
+			frames->pcs[frames->count - 1] |= UNWIND_PC_EXACT;
 		if (!frame.pc)
 			return UNWIND_COMPLETE;
+		if (frame.pc >> 48)
+			return UNWIND_NONSENSE;
 	}
 	return UNWIND_FULL;
 }

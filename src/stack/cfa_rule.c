@@ -4,6 +4,9 @@
 
 #define WORD 8
 
+/* In words. */
+#define SP_OFFSET_MAX ((1 << 20) - 1)
+
 /* An offset in words, or false. */
 static bool in_words(int64_t offset, int64_t low, int64_t high, int64_t *ret)
 {
@@ -128,9 +131,11 @@ static uint32_t register_rule(const struct cfa_state *state)
 
 	switch (cfa->reg) {
 	case DWARF_RSP:
-		if (!in_words(cfa->offset, 1, UINT16_MAX, &words) ||
+		if (!in_words(cfa->offset, 1, SP_OFFSET_MAX, &words) ||
 		    !slot_of(&state->bp, false, UNWIND_BP_MAX, &slot))
 			return 0;
+		if (words > UINT16_MAX)
+			return UNWIND_RULE(UNWIND_PLT, words, slot, words >> 16 | UNWIND_EXTRA_FAR);
 		return UNWIND_RULE(UNWIND_SP, words, slot, extra_of(&state->bx, false));
 	case DWARF_RBP:
 		if (!in_words(cfa->offset, INT16_MIN, INT16_MAX, &words) ||

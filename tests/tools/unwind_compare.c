@@ -1,0 +1,257 @@
+/*
+ * unwind_compare PID... COUNT: stops the processes again and again and unwinds what is stopped by
+ * the compiled table and by libdwfl, until COUNT points of each have been compared. A point counts
+ * if the thread has moved since the last one. Prints for each process
+ *	PID NAME: points N identical M frames F cut C distinct D
+ * and the first pairs that differ. Exit status 1: some differed.
+ *
+ * unwind_compare --print PID: the functions of each thread by the table, a line a thread.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "memprobe/stop.h"
+#include "memprobe/unwind_table.h"
+
+#define SHOWN_MAX 5
+
+struct last {
+	pid_t tid;
+	uint64_t pc, sp, word;
+};
+
+VEC_DEFINE(last_vec, struct last)
+VEC_DEFINE(hash_vec, uint64_t)
+
+struct comparison {
+	struct target *target;
+	struct symbolizer *symbolizer;
+	struct unwinder *unwinder;
+	struct unwind_table *table;
+	struct last_vec last;
+	struct hash_vec hashes;
+	uint64_t points, identical, cut, frames, table_ns, libdwfl_ns;
+};
+
+static void must(struct error *error)
+{
+	if (!error)
+		return;
+	fprintf(stderr, "unwind_compare: %s\n", error->message);
+	exit(2);
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000000000ull + now.tv_nsec;
+}
+
+static void open_target(struct comparison *comparison, pid_t pid)
+{
+	struct unwind_table_stats stats;
+
+	must(target_open_live(pid, &comparison->target));
+	must(unwind_table_create(comparison->target, &comparison->table));
+	must(symbolizer_create(comparison->target, &comparison->symbolizer));
+	must(unwinder_create(comparison->symbolizer, &comparison->unwinder));
+	unwind_table_stats(comparison->table, &stats);
+	printf("%d %s: modules %" PRIu64 " without CFI %" PRIu64 " left out %" PRIu64
+	       " FDEs %" PRIu64 " bad %" PRIu64 " rows %" PRIu64 " unsupported %" PRIu64
+	       " bytes %" PRIu64 " built in %" PRIu64 " us\n",
+	       (int)pid, comparison->target->name, stats.modules, stats.without_cfi, stats.left_out,
+	       stats.entries, stats.bad_entries, stats.rows, stats.unsupported, stats.bytes,
+	       stats.build_us);
+}
+
+static void close_target(struct comparison *comparison)
+{
+	unwinder_destroy(comparison->unwinder);
+	symbolizer_destroy(comparison->symbolizer);
+	unwind_table_destroy(comparison->table);
+	target_destroy(comparison->target);
+	last_vec_deinit(&comparison->last);
+	hash_vec_deinit(&comparison->hashes);
+}
+
+static bool has_moved(struct comparison *comparison, const struct thread_state *state)
+{
+	struct last now = { state->tid, arch_x86_64.pc(&state->regs), arch_x86_64.sp(&state->regs),
+			    0 };
+
+	for (size_t i = 0; i < state->stack_size / 8 && i < 256; i++) {
+		uint64_t word;
+
+		memcpy(&word, state->stack + 8 * i, 8);
+		now.word = now.word * 31 + word;
+	}
+	vec_for_each (last, &comparison->last) {
+		bool moved;
+
+		if (last->tid != now.tid)
+			continue;
+		moved = last->pc != now.pc || last->sp != now.sp || last->word != now.word;
+		*last = now;
+		return moved;
+	}
+	must(last_vec_append(&comparison->last, &now));
+	return true;
+}
+
+static bool is_identical(const struct frame_vec *a, const struct frame_vec *b)
+{
+	if (a->size != b->size)
+		return false;
+	for (size_t i = 0; i < a->size; i++)
+		if (a->data[i].pc != b->data[i].pc ||
+		    a->data[i].is_activation != b->data[i].is_activation ||
+		    a->data[i].is_cut != b->data[i].is_cut)
+			return false;
+	return true;
+}
+
+static void show(struct comparison *comparison, const char *who, const struct frame_vec *frames)
+{
+	printf("  %s:\n", who);
+	vec_for_each (frame, frames) {
+		struct symbol_vec symbols = { 0 };
+
+		must(symbolize(comparison->symbolizer, frame->pc, !frame->is_activation, &symbols));
+		printf("    %#" PRIx64 "%s%s cfa %#" PRIx64 " %s (%s)\n", frame->pc,
+		       frame->is_activation ? " exact" : "", frame->is_cut ? " CUT" : "",
+		       frame->cfa, symbols.data[symbols.size - 1].function,
+		       symbols.data[symbols.size - 1].module);
+		symbols_deinit(&symbols);
+	}
+}
+
+static void note_stack(struct comparison *comparison, const struct frame_vec *frames)
+{
+	uint64_t hash = 0;
+
+	vec_for_each (frame, frames)
+		hash = (hash ^ frame->pc) * 0x9e3779b97f4a7c15ull;
+	vec_for_each (known, &comparison->hashes)
+		if (*known == hash)
+			return;
+	must(hash_vec_append(&comparison->hashes, &hash));
+}
+
+static void compare(struct comparison *comparison, const struct thread_state *state)
+{
+	struct frame_vec ours = { 0 }, theirs = { 0 };
+	uint64_t begun = now_ns(), between;
+
+	must(unwind_table_walk(comparison->table, state, &ours));
+	between = now_ns();
+	must(unwind_thread(comparison->unwinder, state, &theirs));
+	comparison->libdwfl_ns += now_ns() - between;
+	comparison->table_ns += between - begun;
+	comparison->points++;
+	comparison->frames += ours.size;
+	comparison->cut += ours.data[ours.size - 1].is_cut;
+	note_stack(comparison, &ours);
+	if (is_identical(&ours, &theirs)) {
+		comparison->identical++;
+	} else if (comparison->points - comparison->identical <= SHOWN_MAX) {
+		printf("thread %d differs:\n", (int)state->tid);
+		show(comparison, "table", &ours);
+		show(comparison, "libdwfl", &theirs);
+	}
+	frame_vec_deinit(&ours);
+	frame_vec_deinit(&theirs);
+}
+
+static void sample(struct comparison *comparison, uint64_t count)
+{
+	struct stop_options options = { .stack_max = 1 << 20 };
+	struct stop *stop;
+
+	must(stop_threads(comparison->target, &options, &stop));
+	vec_for_each (state, &stop->threads)
+		if (comparison->points < count && has_moved(comparison, state))
+			compare(comparison, state);
+	stop_destroy(stop);
+}
+
+static bool finish(struct comparison *comparison)
+{
+	if (!comparison->points) {
+		printf("nothing has moved\n");
+		close_target(comparison);
+		return false;
+	}
+	printf("%d %s: points %" PRIu64 " identical %" PRIu64 " frames %.1f cut %" PRIu64
+	       " distinct %zu; ns a stack: table %" PRIu64 " libdwfl %" PRIu64 "\n",
+	       (int)comparison->target->pid, comparison->target->name, comparison->points,
+	       comparison->identical, (double)comparison->frames / comparison->points,
+	       comparison->cut, comparison->hashes.size, comparison->table_ns / comparison->points,
+	       comparison->libdwfl_ns / comparison->points);
+	close_target(comparison);
+	return comparison->points == comparison->identical;
+}
+
+static void print_functions(struct comparison *comparison, const struct thread_state *state)
+{
+	struct frame_vec frames = { 0 };
+
+	must(unwind_table_walk(comparison->table, state, &frames));
+	printf("thread %d", (int)state->tid);
+	vec_for_each (frame, &frames) {
+		struct symbol_vec symbols = { 0 };
+		const char *name;
+
+		must(symbolize(comparison->symbolizer, frame->pc, !frame->is_activation, &symbols));
+		name = symbols.data[symbols.size - 1].function;
+		printf(" %s", name ? name : "?");
+		symbols_deinit(&symbols);
+	}
+	printf("\n");
+	frame_vec_deinit(&frames);
+}
+
+static int print(pid_t pid)
+{
+	struct comparison comparison = { 0 };
+	struct stop *stop;
+
+	open_target(&comparison, pid);
+	must(stop_threads(comparison.target, NULL, &stop));
+	vec_for_each (state, &stop->threads)
+		print_functions(&comparison, state);
+	stop_destroy(stop);
+	close_target(&comparison);
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	bool good = true;
+
+	if (argc == 3 && !strcmp(argv[1], "--print"))
+		return print(strtol(argv[2], NULL, 10));
+	if (argc < 3) {
+		fprintf(stderr, "usage: unwind_compare PID... COUNT\n");
+		return 2;
+	}
+	for (int i = 1; i + 1 < argc; i++) {
+		struct comparison comparison = { 0 };
+		uint64_t count = strtoull(argv[argc - 1], NULL, 10);
+		uint64_t end = now_ns() + 300000000000ull;
+
+		open_target(&comparison, strtol(argv[i], NULL, 10));
+		while (comparison.points < count && now_ns() < end) {
+			struct timespec pause = { 0, 1000000 + rand() % 4000000 };
+
+			sample(&comparison, count);
+			nanosleep(&pause, NULL);
+		}
+		good &= finish(&comparison);
+	}
+	return !good;
+}

@@ -1,0 +1,17 @@
+# What the tests of the unwind table need: a tool that compares it with libdwfl, and a program that
+# times the walk.
+
+UNWIND_TOOLS := $(BUILD)/tests/tools/unwind_compare
+
+$(BUILD)/tests/tools/%.o: tests/tools/%.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(UNWIND_TOOLS): %: %.o $(LIBRARY)
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS) -lpthread
+
+.PRECIOUS: $(BUILD)/tests/tools/%.o
+
+-include $(UNWIND_TOOLS:%=%.d)
+
+victims: $(UNWIND_TOOLS)
