@@ -1,17 +1,31 @@
 # What the tests of the unwind table need: a tool that compares it with libdwfl, and a program that
 # times the walk.
 
-UNWIND_TOOLS := $(BUILD)/tests/tools/unwind_compare
+UNWIND_TOOLS := $(BUILD)/tests/tools/unwind_compare $(BUILD)/tests/tools/unwind_bench
+
+$(BUILD)/tests/tools/unwind_bench.o: override CFLAGS += -fomit-frame-pointer \
+	-fno-optimize-sibling-calls
 
 $(BUILD)/tests/tools/%.o: tests/tools/%.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 $(UNWIND_TOOLS): %: %.o $(LIBRARY)
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS) -lpthread
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS) -lpthread -ldl
 
 .PRECIOUS: $(BUILD)/tests/tools/%.o
 
 -include $(UNWIND_TOOLS:%=%.d)
 
 victims: $(UNWIND_TOOLS)
+
+# ---- make bench-unwind, also a part of make bench ----
+
+.PHONY: bench-unwind
+bench-unwind: $(BUILD)/tests/tools/unwind_bench
+	$< one
+	$<
+
+ifeq ($(PARTS),)
+bench: bench-unwind
+endif

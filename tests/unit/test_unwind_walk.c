@@ -375,7 +375,7 @@ static uint64_t cache[UNWIND_CACHE_SIZE];
 static volatile unsigned compared;
 
 /* Both walks begin here; the addresses within this function differ. */
-static __attribute__((noinline, optimize("no-omit-frame-pointer"))) void compare_walks(void)
+static __attribute__((noinline)) void compare_walks(void)
 {
 	struct unwind_start start = UNWIND_START_CALLER;
 	struct unwind_memory memory = { start.sp, start.sp + (64 << 10), 0, NULL, NULL };
