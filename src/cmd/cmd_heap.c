@@ -5,6 +5,7 @@
 #include "heap_output.h"
 #include "memprobe/log.h"
 #include "memprobe/num.h"
+#include "profile_output.h"
 
 #define TOP_DEFAULT 20
 
@@ -96,6 +97,8 @@ static struct error *run(struct command_context *context)
 	struct error *error = choose_by(context, &census_options.by);
 
 	heap_stats_init(&report.stats);
+	if (!error)
+		error = profile_output_refuse(context, "`memprobe allocs TARGET` records them");
 	if (!error && top)
 		error = parse_u64(top, &census_options.top);
 	if (!error)

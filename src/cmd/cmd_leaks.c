@@ -8,6 +8,7 @@
 #include "memprobe/leaks.h"
 #include "memprobe/log.h"
 #include "memprobe/num.h"
+#include "profile_output.h"
 
 #define TOP_DEFAULT 20
 
@@ -122,9 +123,10 @@ static struct error *run(struct command_context *context)
 	const char *known_path = command_option(context, "suppressions");
 	struct suppression_vec known = { 0 };
 	uint64_t top = TOP_DEFAULT, address = 0;
-	struct error *error = NULL;
+	struct error *error = profile_output_refuse(
+		context, "`memprobe allocs TARGET --reachable` records them");
 
-	if (top_text)
+	if (!error && top_text)
 		error = parse_u64(top_text, &top);
 	if (!error && retain_text)
 		error = parse_address(retain_text, &address);

@@ -143,73 +143,64 @@ char *function_name_fit(const char *name, size_t columns)
 
 /* ---- what only allocates ---- */
 
-static bool begins_with(const char *text, const char *const *prefixes)
-{
-	for (; *prefixes; prefixes++)
-		if (!strncmp(text, *prefixes, strlen(*prefixes)))
-			return true;
-	return false;
-}
+/* Lists end with NULL. Names come without arguments and template arguments. */
+static const char *const plumbing_names[] = {
+	"mmap",	    "mmap64",	   "munmap",	"mremap",     "brk",
+	"sbrk",	    "madvise",	   "memcpy",	"memmove",    "memset",
+	"mempcpy",  "strdup",	   "strndup",	"sysmalloc",  "sysmmap",
+	"new_heap", "grow_heap",   "arena_get", "arena_get2", "tc_new",
+	"mi_new",   "tc_newarray", "palloc",	"palloc0",    "palloc_extended",
+	"repalloc", "pstrdup",	   NULL,
+};
+
+static const char *const plumbing_prefixes[] = {
+	/* C++'s library, and boost's containers and handlers. */
+	"std::",
+	"__gnu_cxx::",
+	"operator new",
+	"boost::",
+	/* Rust's. */
+	"__rust_",
+	"__rdl_",
+	"__rg_",
+	"<alloc::",
+	"<core::",
+	"alloc::alloc::",
+	"alloc::boxed::",
+	"alloc::raw_vec::",
+	"alloc::string::",
+	"alloc::vec::",
+	"hashbrown::",
+	"core::ops::",
+	"core::ptr::",
+	/* libc's, with its variants for each processor (__memset_avx2_unaligned). */
+	"__libc_",
+	"__GI_",
+	"__mem",
+	"__strdup",
+	"__strndup",
+	"__mmap",
+	"__munmap",
+	"__brk",
+	"__sbrk",
+	"tcache_",
+	/* Allocators' own. */
+	"je_",
+	"_mi_",
+	"tcmalloc::",
+	"AllocSet",
+	"MemoryContextAlloc",
+	NULL,
+};
+
+/* Wherever they stand in a name: xmalloc, g_malloc0, zcalloc, PyObject_Malloc. */
+static const char *const plumbing_parts[] = {
+	"malloc",  "Malloc",   "calloc",	"Calloc", "realloc",
+	"Realloc", "memalign", "aligned_alloc", NULL,
+};
 
 static bool is_plumbing(const struct profile_frame *frame)
 {
-	/* Of the whole name. */
-	static const char *const prefixes[] = {
-		"std::",
-		"__gnu_cxx::",
-		"operator new",
-		"boost::",
-		"alloc::",
-		"<alloc::",
-		"hashbrown::",
-		"core::",
-		"<core::",
-		"__rust_",
-		"__rdl_",
-		"__rg_",
-		"_int_",
-		"__libc_",
-		"__GI_",
-		"__mem",
-		"mem",
-		"mmap",
-		"munmap",
-		"mremap",
-		"brk",
-		"sbrk",
-		"__brk",
-		"__sbrk",
-		"__mmap",
-		"__munmap",
-		"madvise",
-		"sysmalloc",
-		"sysmmap",
-		"new_heap",
-		"grow_heap",
-		"arena_get",
-		"tcache_",
-		"ptmalloc_",
-		"je_",
-		"tc_",
-		"mi_",
-		"_mi_",
-		"tcmalloc::",
-		"strdup",
-		"strndup",
-		"__strdup",
-		"__strndup",
-		"palloc",
-		"repalloc",
-		"AllocSet",
-		"MemoryContextAlloc",
-		"posix_memalign",
-		"aligned_alloc",
-		"reallocarray",
-		NULL,
-	};
-	/* Anywhere in the name without arguments. */
-	static const char *const parts[] = { "malloc",	"Malloc",  "calloc", "Calloc",
-					     "realloc", "Realloc", NULL };
 	cleanup(free) char *name = NULL;
 
 	if (frame->kernel)
@@ -217,9 +208,15 @@ static bool is_plumbing(const struct profile_frame *frame)
 	if (!frame->function)
 		return false;
 	name = function_name_fit(frame->function, 0);
-	if (!name || begins_with(name, prefixes))
-		return true;
-	for (const char *const *part = parts; *part; part++)
+	if (!name)
+		return false;
+	for (const char *const *known = plumbing_names; *known; known++)
+		if (!strcmp(name, *known))
+			return true;
+	for (const char *const *prefix = plumbing_prefixes; *prefix; prefix++)
+		if (!strncmp(name, *prefix, strlen(*prefix)))
+			return true;
+	for (const char *const *part = plumbing_parts; *part; part++)
 		if (strstr(name, *part))
 			return true;
 	return false;

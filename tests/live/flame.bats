@@ -182,6 +182,23 @@ assert_svg() { # FILE
 		"$(awk '{ sum += $NF } END { print sum }' in.large)" ]
 }
 
+@test "commands without stacks say so, before they touch the target" {
+	start_victim idle
+	for ending in svg folded pb.gz; do
+		for command in leaks heap; do
+			probe "$command" "$victim_pid" -o "out.$ending"
+			[ "$status" -eq 2 ]
+			[[ $stderr = "memprobe: $command has no call stacks to write to out.$ending"* ]]
+			[[ $stderr = *"hint: \`memprobe allocs TARGET"* ]]
+			[ ! -e "out.$ending" ]
+		done
+	done
+	run -0 memprobe leaks "$victim_pid" -o out.json
+	run -0 cat out.json
+	json '.command == "leaks" and .totals.live_count > 0'
+	victim_check
+}
+
 # ---- in a browser ----
 
 browser() {

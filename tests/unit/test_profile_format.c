@@ -319,6 +319,32 @@ static void table_names_what_matters(void **state)
 	free(text);
 }
 
+static void assert_matters(const char *stack, size_t expected)
+{
+	cleanup(profile) struct profile *profile = profiles_new();
+	const uint32_t *frames;
+	size_t depth;
+
+	profiles_add(profile, stack, 1, 1);
+	frames = profile_stack_frames(profile, 0, &depth);
+	assert_int_equal(site_frame_of_interest(profile, frames, depth), expected);
+}
+
+static void what_matters_is_no_allocator(void **state)
+{
+	assert_matters("main;run;malloc", 1);
+	assert_matters("main;run;xmalloc;malloc", 1);
+	assert_matters("main;memcached_run;__memset_avx2_unaligned;asm_exc_page_fault_[k]", 1);
+	assert_matters("main;core::Engine::run();std::string::_M_create(unsigned long&);je_arena",
+		       1);
+	assert_matters("main;exec_query;palloc;AllocSetAlloc;malloc", 1);
+	assert_matters(
+		"main;app::f;alloc::vec::Vec<T>::push;alloc::raw_vec::finish_grow;__rust_alloc", 1);
+	/* Nothing but allocators: the leaf. */
+	assert_matters("malloc", 0);
+	assert_matters("calloc;malloc", 1);
+}
+
 static void assert_fit(const char *name, size_t columns, const char *expected)
 {
 	cleanup(free) char *fitting = function_name_fit(name, columns);
@@ -365,6 +391,7 @@ int main(void)
 		cmocka_unit_test(svg_of_nothing_is_one),
 		cmocka_unit_test(svg_takes_deep_stacks),
 		cmocka_unit_test(table_names_what_matters),
+		cmocka_unit_test(what_matters_is_no_allocator),
 		cmocka_unit_test(long_names_are_shortened),
 	};
 
