@@ -10,6 +10,7 @@ set -eu
 
 # group, how to see that it is there, and its package for apt, dnf, zypper, pacman (-: has none).
 #	cmd:NAME  a program;  h:FILE  a header;  m32  gcc -m32 links;  file:PATH
+# Of a group that ends with `?` what cannot be installed is done without: its tests are skipped.
 table() {
 	cat <<'EOF'
 build cmd:gcc gcc gcc gcc gcc
@@ -47,6 +48,8 @@ tests cmd:postgres|file:/usr/lib/postgresql postgresql postgresql-server postgre
 tests cmd:nginx nginx nginx nginx nginx
 tests cmd:memcached memcached memcached memcached memcached
 tests cmd:curl curl curl curl curl
+tests? cmd:chromium|chromium-browser|google-chrome chromium chromium chromium chromium
+tests? cmd:xmllint libxml2-utils libxml2 libxml2-tools libxml2
 demo cmd:g++ g++ gcc-c++ gcc-c++ gcc
 bench cmd:gdb gdb gdb gdb gdb
 bench cmd:g++ g++ gcc-c++ gcc-c++ gcc
@@ -99,9 +102,11 @@ for argument; do
 done
 groups=${groups:- build}
 
-missing() { # COLUMN: the packages, one a line
+missing() { # COLUMN [?]: the packages, one a line; with ? those that can be done without
 	table | while read -r group probe apt dnf zypper pacman; do
-		case "$groups " in *" $group "*) ;; *) continue ;; esac
+		case $group in *'?') kind='?' ;; *) kind= ;; esac
+		[ "$kind" = "${2:-}" ] || continue
+		case "$groups " in *" ${group%'?'} "*) ;; *) continue ;; esac
 		is_there "$probe" && continue
 		case $1 in
 		apt) echo "$apt" ;;
@@ -130,10 +135,12 @@ if [ "$tool" != apt-get ]; then
 fi
 
 packages=$(missing apt | tr '\n' ' ')
-[ -n "$packages" ] || exit 0
+optional=$(missing apt '?' | tr '\n' ' ')
+[ -n "$packages$optional" ] || exit 0
 as_root=
 if [ "$(id -u)" -ne 0 ]; then
 	if ! command -v sudo >/dev/null 2>&1; then
+		[ -n "$packages" ] || exit 0
 		echo "missing; as root: apt-get install $packages" >&2
 		exit 1
 	fi
@@ -161,6 +168,17 @@ install_packages() {
 		apt-get install -y -q --no-install-recommends $packages </dev/null
 }
 
+install_optional() {
+	for packages in $optional; do
+		echo "installing, if there is one: $packages"
+		install_packages >/dev/null 2>&1 || echo "there is none: its tests are skipped"
+	done
+}
+
+if [ -z "$packages" ]; then
+	install_optional
+	exit 0
+fi
 echo "installing: $packages"
 # The lists may be old or absent: fetch them only if it does not work without.
 if ! install_packages >/dev/null 2>&1; then
@@ -172,3 +190,4 @@ if [ -n "$left" ]; then
 	echo "still missing after installation: $left" >&2
 	exit 1
 fi
+install_optional

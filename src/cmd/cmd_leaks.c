@@ -123,8 +123,8 @@ static struct error *run(struct command_context *context)
 	const char *known_path = command_option(context, "suppressions");
 	struct suppression_vec known = { 0 };
 	uint64_t top = TOP_DEFAULT, address = 0;
-	struct error *error = profile_output_refuse(
-		context, "`memprobe allocs TARGET --reachable` records them");
+	struct error *error =
+		profile_output_refuse(context, "`memprobe allocs TARGET --reachable` records them");
 
 	if (!error && top_text)
 		error = parse_u64(top_text, &top);

@@ -183,7 +183,7 @@ assert_svg() { # FILE
 }
 
 @test "commands without stacks say so, before they touch the target" {
-	start_victim idle
+	start_victim leaks
 	for ending in svg folded pb.gz; do
 		for command in leaks heap; do
 			probe "$command" "$victim_pid" -o "out.$ending"
