@@ -36,6 +36,8 @@ enum profile_column {
 	PROFILE_UNREACHABLE_BYTES,
 	/* PROFILE_BYTES of the profile that this one is compared with. */
 	PROFILE_OLD_BYTES,
+	/* Of what PROFILE_BYTES mapped, what is still mapped at the end. */
+	PROFILE_NET_BYTES,
 	PROFILE_COLUMNS
 };
 
@@ -144,6 +146,12 @@ struct error *profile_add_mapping(struct profile *profile, const struct profile_
  * are one site. What is new has 0 there, what is gone has 0 elsewhere.
  */
 struct error *profile_compare(struct profile *profile, const struct profile *old);
+
+/*
+ * A copy whose frames have nothing but a name (profile_frame_name()): stacks that differ in the
+ * places of their calls only are one, as in a table, or in folded stacks. It has no mappings.
+ */
+struct error *profile_by_name(const struct profile *profile, struct profile **ret);
 
 /* By PROFILE_BYTES, then PROFILE_COUNT, descending. */
 void profile_sort(struct profile *profile);

@@ -10,7 +10,8 @@
 #include "memprobe/profile.h"
 
 struct sites_table_options {
-	size_t top; /* rows; 0: all */
+	const char *leaf; /* a column of this name has the leaf of each stack; NULL: none */
+	size_t top;	  /* rows; 0: all */
 	/* Of the terminal: bytes in human units, names shortened to fit. 0: no terminal, everything
 	 * exact and in full. */
 	unsigned width;

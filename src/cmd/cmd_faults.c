@@ -1,7 +1,6 @@
 #include "memprobe/cmd.h"
 
 #include <inttypes.h>
-#include <unistd.h>
 
 #include "memprobe/faults.h"
 #include "memprobe/log.h"
@@ -44,19 +43,11 @@ static void run_deinit(struct faults_run *run)
 static struct error *record(struct faults_run *run)
 {
 	struct faults_options options = { .all = run->all };
-	const char *size = command_option(run->context, "stack-size");
-	struct error *error = NULL;
+	struct error *error = recording_stack_size(run->context, &options.stack_bytes);
 	bool alive = true;
-	uint64_t bytes = 0;
 
-	if (size)
-		error = parse_size(size, &bytes);
-	if (!error && size && (bytes < 512 || bytes > 65536))
-		error = error_create(ERROR_USAGE, "a stack size is 512 to 64K");
-	if (error)
-		return error;
-	options.stack_bytes = bytes > 65528 ? 65528 : (uint32_t)bytes;
-	error = faults_begin(run->context->target, &options, &run->recording);
+	if (!error)
+		error = faults_begin(run->context->target, &options, &run->recording);
 	if (!error)
 		error = recording_start(run->context, &run->clock);
 	while (!error && alive && recording_goes_on(&run->clock)) {
@@ -116,36 +107,27 @@ static struct error *add_sites(struct faults_run *run)
 static struct error *make_profile(struct faults_run *run)
 {
 	const struct faults_result *result = &run->result;
-	const struct target *target = run->context->target;
-	struct profile *profile;
-	struct error *error = profile_create(&run->profile);
+	struct error *error = recording_profile(&run->clock, &run->profile);
+	struct profile *profile = run->profile;
 
-	if (error)
-		return error;
-	profile = run->profile;
-	error = profile_set_column(profile, PROFILE_COUNT, run->all ? "faults" : "pages", "count");
+	if (!error)
+		error = profile_set_column(profile, PROFILE_COUNT, run->all ? "faults" : "pages",
+					   "count");
 	if (!error)
 		error = profile_set_column(profile, PROFILE_BYTES,
 					   run->all ? "faulted" : "resident_growth", "bytes");
-	profile->time_us = run->clock.time_us;
-	profile->duration_us = run->clock.duration_us;
-	profile->period = 1;
-	profile->events = result->events;
-	profile->lost = result->lost;
-	profile->pid = target->pid;
-	if (!error)
-		error = profile_intern(profile, target->name, &profile->name);
-	if (!error)
-		error = profile_intern(profile, target->exe, &profile->exe);
 	if (!error)
 		error = profile_stacks_create(run->context->target, profile, &run->stacks);
 	if (!error)
 		error = add_sites(run);
 	if (!error)
 		error = add_named_site(profile, "[unattributed]", result->unattributed);
-	if (!error)
-		profile_sort(profile);
-	return error;
+	if (error)
+		return error;
+	profile->events = result->events;
+	profile->lost = result->lost;
+	profile_sort(profile);
+	return NULL;
 }
 
 /* ---- saying it ---- */

@@ -16,6 +16,7 @@ extern const struct command cmd_mallinfo;
 extern const struct command cmd_maps;
 extern const struct command cmd_stack;
 extern const struct command cmd_strings;
+extern const struct command cmd_syscalls;
 extern const struct command cmd_threads;
 extern const struct command cmd_trim;
 
@@ -31,6 +32,7 @@ const struct command *const commands[] = {
 	&cmd_find,
 	&cmd_strings,
 	&cmd_faults,
+	&cmd_syscalls,
 	&cmd_trim,
 	&cmd_call,
 	&cmd_dump,

@@ -118,6 +118,7 @@ static struct error *print_profile(FILE *out, void *data)
 {
 	const struct print *print = data;
 	struct sites_table_options table = {
+		.leaf = print->output->leaf,
 		.top = print->output->top,
 		.width = command_terminal_width(print->context),
 		.color = print->context->color && goes_to_stdout(print->context),
@@ -134,15 +135,23 @@ struct error *profile_output_write(struct command_context *context,
 				   const struct profile *profile, json_t *document)
 {
 	struct print print = { context, output, profile };
-	struct error *error;
+	cleanup(profile) struct profile *by_name = NULL;
+	struct error *error = NULL;
 
-	if (!context->json) {
+	/* Tables and JSON show names only. */
+	if (!output->format)
+		error = profile_by_name(profile, &by_name);
+	if (by_name)
+		print.profile = by_name;
+	if (!error && !context->json) {
 		json_decref(document);
 		return command_print(context, print_profile, &print);
 	}
-	if (!document)
+	if (!error && !document)
 		document = command_json(context);
-	error = document ? sites_json_add(document, profile, output->recorded) : &error_no_memory;
+	if (!error)
+		error = document ? sites_json_add(document, print.profile, output->recorded)
+				 : &error_no_memory;
 	if (!error)
 		return command_write_json(context, document);
 	json_decref(document);

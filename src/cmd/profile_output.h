@@ -27,7 +27,8 @@ struct profile_output {
 	const struct profile_format *format; /* NULL: a table, or JSON if context->json */
 	struct profile_options options;	     /* set what the command knows: title, subtitle ... */
 	uint64_t top;
-	bool recorded; /* JSON has duration, events and lost */
+	const char *leaf; /* as in sites_table.h */
+	bool recorded;	  /* JSON has duration, events and lost */
 };
 
 /*

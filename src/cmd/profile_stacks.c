@@ -167,8 +167,9 @@ static struct error *append_name(struct profile_stacks *stacks, const char *name
 	return error ? error : profile_id_vec_append(&stacks->scratch, &id);
 }
 
-struct error *profile_stacks_add(struct profile_stacks *stacks, const uint64_t *pcs, size_t depth,
-				 bool truncated, uint32_t *stack_ret)
+/* Into the scratch vector, root first. */
+static struct error *gather(struct profile_stacks *stacks, const uint64_t *pcs, size_t depth,
+			    bool truncated)
 {
 	struct error *error = NULL;
 
@@ -189,7 +190,29 @@ struct error *profile_stacks_add(struct profile_stacks *stacks, const uint64_t *
 			error = profile_id_vec_append(&stacks->scratch,
 						      &stacks->place_frames.data[place->first + k]);
 	}
+	return error;
+}
+
+static struct error *finish(struct profile_stacks *stacks, struct error *error, uint32_t *stack_ret)
+{
 	return error ? error
 		     : profile_add_stack(stacks->profile, stacks->scratch.data,
 					 stacks->scratch.size, stack_ret);
+}
+
+struct error *profile_stacks_add(struct profile_stacks *stacks, const uint64_t *pcs, size_t depth,
+				 bool truncated, uint32_t *stack_ret)
+{
+	return finish(stacks, gather(stacks, pcs, depth, truncated), stack_ret);
+}
+
+struct error *profile_stacks_add_leaf(struct profile_stacks *stacks, const uint64_t *pcs,
+				      size_t depth, bool truncated, uint32_t leaf,
+				      uint32_t *stack_ret)
+{
+	struct error *error = gather(stacks, pcs, depth, truncated);
+
+	if (!error)
+		error = profile_id_vec_append(&stacks->scratch, &leaf);
+	return finish(stacks, error, stack_ret);
 }

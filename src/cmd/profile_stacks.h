@@ -27,4 +27,9 @@ CLEANUP_DEFINE(profile_stacks, struct profile_stacks *, profile_stacks_destroy)
 struct error *profile_stacks_add(struct profile_stacks *stacks, const uint64_t *pcs, size_t depth,
 				 bool truncated, uint32_t *stack_ret);
 
+/* The same with @leaf, a frame of the profile, called by the stack's leaf. */
+struct error *profile_stacks_add_leaf(struct profile_stacks *stacks, const uint64_t *pcs,
+				      size_t depth, bool truncated, uint32_t leaf,
+				      uint32_t *stack_ret);
+
 #endif

@@ -8,6 +8,9 @@
 #include "memprobe/log.h"
 #include "memprobe/num.h"
 
+#define STACK_LEAST 512u
+#define STACK_MOST  65536u
+
 static uint64_t clock_us(clockid_t clock)
 {
 	struct timespec now;
@@ -83,4 +86,36 @@ void recording_stop(struct recording *recording)
 	recording->duration_us = elapsed_us(recording);
 	if (recording->shown_us)
 		fputs("\r\033[K", stderr);
+}
+
+struct error *recording_profile(const struct recording *recording, struct profile **ret)
+{
+	const struct target *target = recording->context->target;
+	struct error *error = profile_create(ret);
+
+	if (!error)
+		error = profile_intern(*ret, target->name, &(*ret)->name);
+	if (!error)
+		error = profile_intern(*ret, target->exe, &(*ret)->exe);
+	if (error)
+		return error;
+	(*ret)->time_us = recording->time_us;
+	(*ret)->duration_us = recording->duration_us;
+	(*ret)->period = 1;
+	(*ret)->pid = target->pid;
+	return NULL;
+}
+
+struct error *recording_stack_size(const struct command_context *context, uint32_t *ret)
+{
+	const char *text = command_option(context, "stack-size");
+	uint64_t bytes = 0;
+	struct error *error = text ? parse_size(text, &bytes) : NULL;
+
+	if (!error && text && (bytes < STACK_LEAST || bytes > STACK_MOST))
+		error = error_create(ERROR_USAGE, "a stack size is 512 to 64K");
+	/* The kernel takes at most 8 bytes less than 64 KiB. */
+	if (!error)
+		*ret = (uint32_t)(bytes > STACK_MOST - 8 ? STACK_MOST - 8 : bytes) & ~7u;
+	return error;
 }

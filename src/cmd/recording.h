@@ -12,6 +12,7 @@
 #define CMD_RECORDING_H
 
 #include "memprobe/cmd.h"
+#include "memprobe/profile.h"
 
 #define RECORDING_OPTIONS                                                                     \
 	{                                                                                     \
@@ -41,5 +42,11 @@ void recording_progress(struct recording *recording, const char *format, ...)
 
 /* Clears the line of progress. */
 void recording_stop(struct recording *recording);
+
+/* A profile that says what was recorded, and when: empty else. */
+struct error *recording_profile(const struct recording *recording, struct profile **ret);
+
+/* --stack-size, a multiple of 8; 0: not given. */
+struct error *recording_stack_size(const struct command_context *context, uint32_t *ret);
 
 #endif

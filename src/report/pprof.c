@@ -149,8 +149,8 @@ static struct error *put_value_type(struct pprof *pprof, unsigned field,
 
 /* As Go's heap profiles order them; pprof's -inuse_space and -alloc_space go by the names. */
 static const enum profile_column columns[] = {
-	PROFILE_ALL_COUNT, PROFILE_ALL_BYTES,	      PROFILE_COUNT,
-	PROFILE_BYTES,	   PROFILE_UNREACHABLE_COUNT, PROFILE_UNREACHABLE_BYTES,
+	PROFILE_ALL_COUNT,	   PROFILE_ALL_BYTES,	      PROFILE_COUNT,	 PROFILE_BYTES,
+	PROFILE_UNREACHABLE_COUNT, PROFILE_UNREACHABLE_BYTES, PROFILE_NET_BYTES,
 };
 
 #define COLUMN_COUNT (sizeof(columns) / sizeof(columns[0]))

@@ -14,6 +14,7 @@ static const struct {
 	[PROFILE_UNREACHABLE_COUNT] = { "unreachable_count", "unreachable_objects", "count" },
 	[PROFILE_UNREACHABLE_BYTES] = { "unreachable_bytes", "unreachable_space", "bytes" },
 	[PROFILE_OLD_BYTES] = { "old_bytes", "old_space", "bytes" },
+	[PROFILE_NET_BYTES] = { "net_bytes", "mapped_space", "bytes" },
 };
 
 /* ---- writing ---- */

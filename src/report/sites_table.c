@@ -42,7 +42,7 @@ static void put_value(const struct layout *layout, enum profile_column column, i
 static void put_figures(const struct layout *layout, const int64_t values[PROFILE_COLUMNS])
 {
 	static const enum profile_column more[] = { PROFILE_ALL_BYTES, PROFILE_UNREACHABLE_BYTES,
-						    PROFILE_OLD_BYTES };
+						    PROFILE_OLD_BYTES, PROFILE_NET_BYTES };
 	int64_t bytes = values[PROFILE_BYTES];
 
 	put_value(layout, PROFILE_BYTES, bytes);
@@ -68,6 +68,7 @@ static size_t put_headings(const struct layout *layout)
 		{ PROFILE_ALL_BYTES, "ALL" },
 		{ PROFILE_UNREACHABLE_BYTES, "UNREACHABLE" },
 		{ PROFILE_OLD_BYTES, "OLD" },
+		{ PROFILE_NET_BYTES, "NET" },
 	};
 	size_t count = 2;
 
@@ -81,6 +82,8 @@ static size_t put_headings(const struct layout *layout)
 	for (size_t i = 0; i < sizeof(more) / sizeof(more[0]); i++)
 		if (profile_has(profile, more[i].column))
 			table_column(layout->table, more[i].heading, TABLE_RIGHT), count++;
+	if (layout->options->leaf)
+		table_column(layout->table, layout->options->leaf, TABLE_LEFT);
 	table_column(layout->table, "FUNCTION", TABLE_LEFT);
 	table_column(layout->table, "CALLED BY", TABLE_LEFT);
 	return count;
@@ -140,6 +143,12 @@ static struct error *put_site(const struct layout *layout, const struct profile_
 	struct error *error;
 
 	put_figures(layout, site->values);
+	if (layout->options->leaf) {
+		error = depth ? put_function(layout, &layout->profile->frames.data[frames[--depth]])
+			      : NULL;
+		if (error)
+			return error;
+	}
 	if (!depth) {
 		table_cell_text(layout->table, "[no stack]");
 		table_cell_text(layout->table, "");
@@ -159,6 +168,8 @@ static void put_totals(const struct layout *layout)
 	table_rule(layout->table);
 	put_figures(layout, totals);
 	table_cell_text(layout->table, "total");
+	if (layout->options->leaf)
+		table_cell_text(layout->table, "");
 	table_cell_text(layout->table, "");
 }
 

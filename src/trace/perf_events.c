@@ -390,6 +390,8 @@ static int open_tracefs(void)
 		if (fd >= 0)
 			return fd;
 	}
+	if (errno == EPERM)
+		errnum = EPERM;
 	errno = errnum;
 	return -1;
 }
@@ -414,8 +416,8 @@ struct error *perf_tracepoint(const char *group, const char *name, uint64_t *id_
 		return error_hint(error_create(ERROR_PERMISSION,
 					       "cannot use tracepoint %s:%s: tracefs is root's",
 					       group, name),
-				  "run as root, or let others read it: mount -o remount,mode=755 "
-				  "/sys/kernel/tracing");
+				  "run as root, or let others read it: mount -t tracefs -o "
+				  "mode=755 nodev /sys/kernel/tracing");
 	return error_hint(error_create(ERROR_UNSUPPORTED,
 				       "cannot use tracepoint %s:%s: tracefs is not mounted, or "
 				       "this kernel has none of that name",

@@ -73,6 +73,37 @@ static void sites_of_one_stack_add_up(void **state)
 	assert_int_equal(profile->sites.data[1].values[PROFILE_BYTES], 120);
 }
 
+/* Two calls of one function, from two lines, and a function without a name at two addresses. */
+static void stacks_merge_by_name(void **state)
+{
+	cleanup(profile) struct profile *profile = new_profile();
+	cleanup(profile) struct profile *merged = NULL;
+	const int64_t values[PROFILE_COLUMNS] = { 1, 10, 2, 20 };
+	struct profile_frame frames[] = { { .function = "f", .line = 1, .address = 1 },
+					  { .function = "f", .line = 2, .address = 2 },
+					  { .module = "/x", .offset = 16 },
+					  { .module = "/x", .offset = 32 } };
+	uint32_t path[2] = { add_frame(profile, "main") }, stack;
+
+	for (size_t i = 0; i < 4; i++) {
+		assert_null(profile_add_frame(profile, &frames[i], &path[1]));
+		assert_null(profile_add_stack(profile, path, 2, &stack));
+		assert_null(profile_add_site(profile, stack, values));
+	}
+	assert_null(profile_set_column(profile, PROFILE_ALL_BYTES, "alloc_space", "bytes"));
+	profile->lost = 7;
+	assert_null(profile_intern(profile, "x", &profile->name));
+	assert_null(profile_by_name(profile, &merged));
+	assert_int_equal(profile->sites.size, 4);
+	assert_int_equal(merged->sites.size, 3);
+	assert_int_equal(merged->sites.data[0].values[PROFILE_COUNT], 2);
+	assert_int_equal(merged->sites.data[0].values[PROFILE_ALL_BYTES], 40);
+	assert_int_equal(profile_total(merged, PROFILE_BYTES), 40);
+	assert_true(profile_has(merged, PROFILE_ALL_BYTES));
+	assert_int_equal(merged->lost, 7);
+	assert_string_equal(merged->name, "x");
+}
+
 static void sums_stop_at_their_ends(void **state)
 {
 	assert_int_equal(profile_sum(INT64_MAX, 1), INT64_MAX);
@@ -124,11 +155,9 @@ static void columns_come_and_go(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(equal_things_are_one),
-		cmocka_unit_test(sites_of_one_stack_add_up),
-		cmocka_unit_test(sums_stop_at_their_ends),
-		cmocka_unit_test(many_are_found_again),
-		cmocka_unit_test(frames_have_names),
+		cmocka_unit_test(equal_things_are_one), cmocka_unit_test(sites_of_one_stack_add_up),
+		cmocka_unit_test(stacks_merge_by_name), cmocka_unit_test(sums_stop_at_their_ends),
+		cmocka_unit_test(many_are_found_again), cmocka_unit_test(frames_have_names),
 		cmocka_unit_test(columns_come_and_go),
 	};
 

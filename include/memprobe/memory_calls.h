@@ -1,0 +1,94 @@
+/*
+ * memory_calls.h - records the system calls that map memory, with stacks: mmap, munmap, mremap,
+ *brk, madvise, mprotect, libc's own included.
+ *
+ *	memory_calls_begin(target, &options, &recording);
+ *	repeat:	memory_calls_poll(recording, timeout_ms, &alive);
+ *	memory_calls_end(recording, &result);
+ *	memory_calls_destroy(recording);
+ *
+ * By the tracepoints syscalls:sys_exit_*: at the exit the arguments are still in the registers.
+ * Nothing is stopped. Errors: those of perf_events.h. Linux has no such tracepoints for 32-bit
+ * processes on x86-64: ERROR_UNSUPPORTED.
+ */
+#ifndef MEMPROBE_MEMORY_CALLS_H
+#define MEMPROBE_MEMORY_CALLS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "memprobe/stack_set.h"
+#include "memprobe/target.h"
+#include "memprobe/vec.h"
+
+enum memory_call {
+	MEMORY_CALL_MMAP,
+	MEMORY_CALL_MUNMAP,
+	MEMORY_CALL_MREMAP,
+	MEMORY_CALL_BRK,
+	MEMORY_CALL_MADVISE,
+	MEMORY_CALL_MPROTECT,
+	MEMORY_CALLS
+};
+
+/* `mmap` ... */
+const char *memory_call_name(enum memory_call call);
+
+struct memory_calls_options {
+	uint64_t min_size;    /* smaller calls are left out, by what they ask for */
+	uint32_t stack_bytes; /* copied with each call; 0: 8 KiB */
+	size_t ring_bytes;    /* as in perf_options */
+};
+
+/* Calls of one kind, with the same flags, from one stack. */
+struct memory_call_site {
+	uint32_t stack; /* in memory_calls_result.stacks */
+	enum memory_call call;
+	/* mmap, mprotect: prot. madvise: the advice. */
+	uint32_t mode;
+	uint32_t flags;		/* mmap, mremap */
+	uint64_t count, failed; /* failed ones are not in the figures below */
+	uint64_t bytes;		/* that they asked for. brk: by which the break grew or shrank */
+	uint64_t net; /* bytes of what mmap, mremap and brk mapped that are still mapped */
+};
+
+VEC_DEFINE(memory_call_site_vec, struct memory_call_site)
+
+struct memory_calls_result {
+	const struct stack_set *stacks; /* the recording owns it */
+	struct memory_call_site_vec sites;
+	uint64_t events; /* calls of this process; the small ones that were left out included */
+	uint64_t child_events, lost, truncated; /* as in faults.h */
+	uint64_t mapped, unmapped; /* bytes that came into and went out of the address space */
+	bool execed;
+};
+
+void memory_calls_result_deinit(struct memory_calls_result *result);
+
+struct memory_calls_recording;
+
+/* @target must outlive it. */
+struct error *memory_calls_begin(struct target *target, const struct memory_calls_options *options,
+				 struct memory_calls_recording **ret);
+
+/* *alive_ret false: the target has ended, or replaced its program. */
+struct error *memory_calls_poll(struct memory_calls_recording *recording, int timeout_ms,
+				bool *alive_ret);
+
+/* Calls of this process so far. */
+uint64_t memory_calls_events(const struct memory_calls_recording *recording);
+
+/* Ends the recording; *ret has to be zeroed. */
+struct error *memory_calls_end(struct memory_calls_recording *recording,
+			       struct memory_calls_result *ret);
+
+void memory_calls_destroy(struct memory_calls_recording *recording);
+CLEANUP_DEFINE(memory_calls, struct memory_calls_recording *, memory_calls_destroy)
+
+/*
+ * `mmap(PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS)` into @text: the call of a site with its
+ * flags, as C writes them.
+ */
+void memory_call_text(const struct memory_call_site *site, char *text, size_t size);
+
+#endif

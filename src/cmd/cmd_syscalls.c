@@ -1,0 +1,219 @@
+#include "memprobe/cmd.h"
+
+#include <inttypes.h>
+
+#include "memprobe/log.h"
+#include "memprobe/memory_calls.h"
+#include "memprobe/num.h"
+#include "profile_output.h"
+#include "profile_stacks.h"
+#include "recording.h"
+
+#define POLL_MS 50
+
+static const struct command_option options[] = {
+	RECORDING_OPTIONS,
+	{ "min-size", 0, "SIZE", "only calls for at least SIZE" },
+	{ "stack-size", 0, "SIZE", "of each stack, copy SIZE (default 8K, at most 64K)" },
+	PROFILE_OUTPUT_OPTIONS,
+	{ NULL, 0, NULL, NULL },
+};
+
+struct syscalls_run {
+	struct command_context *context;
+	struct profile_output output;
+	struct recording clock;
+	struct memory_calls_recording *recording;
+	struct memory_calls_result result;
+	struct profile *profile;
+	struct profile_stacks *stacks;
+};
+
+static void run_deinit(struct syscalls_run *run)
+{
+	profile_stacks_destroy(run->stacks);
+	profile_destroy(run->profile);
+	memory_calls_result_deinit(&run->result);
+	memory_calls_destroy(run->recording);
+}
+
+static struct error *record(struct syscalls_run *run)
+{
+	const char *least = command_option(run->context, "min-size");
+	struct memory_calls_options options = { 0 };
+	struct error *error = recording_stack_size(run->context, &options.stack_bytes);
+	bool alive = true;
+
+	if (!error && least)
+		error = parse_size(least, &options.min_size);
+	if (!error)
+		error = memory_calls_begin(run->context->target, &options, &run->recording);
+	if (!error)
+		error = recording_start(run->context, &run->clock);
+	while (!error && alive && recording_goes_on(&run->clock)) {
+		error = memory_calls_poll(run->recording, recording_wait_ms(&run->clock, POLL_MS),
+					  &alive);
+		recording_progress(&run->clock, "%" PRIu64 " calls",
+				   memory_calls_events(run->recording));
+	}
+	if (!error) {
+		recording_stop(&run->clock);
+		error = memory_calls_end(run->recording, &run->result);
+	}
+	return error;
+}
+
+/* The call itself, with its flags, is the leaf of its stack. */
+static struct error *add_site(struct syscalls_run *run, const struct memory_call_site *site)
+{
+	const int64_t values[PROFILE_COLUMNS] = { [PROFILE_COUNT] = (int64_t)site->count,
+						  [PROFILE_BYTES] = (int64_t)site->bytes,
+						  [PROFILE_NET_BYTES] = (int64_t)site->net };
+	struct profile_frame frame = { 0 };
+	bool truncated;
+	uint32_t stack, leaf;
+	char text[256];
+	size_t depth;
+	const uint64_t *pcs = stack_set_get(run->result.stacks, site->stack, &depth, &truncated);
+	struct error *error;
+
+	memory_call_text(site, text, sizeof(text));
+	frame.function = text;
+	error = profile_add_frame(run->profile, &frame, &leaf);
+	if (!error)
+		error = profile_stacks_add_leaf(run->stacks, pcs, depth, truncated, leaf, &stack);
+	return error ? error : profile_add_site(run->profile, stack, values);
+}
+
+static struct error *make_profile(struct syscalls_run *run)
+{
+	struct error *error = recording_profile(&run->clock, &run->profile);
+	struct profile *profile = run->profile;
+
+	if (!error)
+		error = profile_set_column(profile, PROFILE_COUNT, "calls", "count");
+	if (!error)
+		error = profile_set_column(profile, PROFILE_BYTES, "asked_space", "bytes");
+	if (!error)
+		error = profile_set_column(profile, PROFILE_NET_BYTES, "mapped_space", "bytes");
+	if (!error)
+		error = profile_stacks_create(run->context->target, profile, &run->stacks);
+	vec_for_each (site, &run->result.sites)
+		if (!error)
+			error = add_site(run, site);
+	if (error)
+		return error;
+	profile->events = run->result.events;
+	profile->lost = run->result.lost;
+	profile_sort(profile);
+	return NULL;
+}
+
+/* ---- saying it ---- */
+
+static void warn(const struct syscalls_run *run)
+{
+	const struct memory_calls_result *result = &run->result;
+	uint64_t failed = 0;
+
+	vec_for_each (site, &result->sites)
+		failed += site->failed;
+	if (failed)
+		log_warn("%" PRIu64 " of the calls failed: they count for no bytes", failed);
+	if (result->lost)
+		log_warn("%" PRIu64 " calls were lost: the rings were full", result->lost);
+	if (result->execed)
+		log_warn(
+			"the process has replaced its program: what was recorded is of the former");
+	if (result->truncated)
+		log_warn("%" PRIu64 " of %" PRIu64
+			 " stacks could not be followed to their end: try --stack-size 64K",
+			 result->truncated, result->events);
+}
+
+static json_t *document(struct syscalls_run *run)
+{
+	const struct memory_calls_result *result = &run->result;
+	json_t *document = command_json(run->context), *calls = json_object();
+	json_t *figures = json_pack("{s:I, s:I, s:I, s:I}", "mapped", (json_int_t)result->mapped,
+				    "unmapped", (json_int_t)result->unmapped, "child_events",
+				    (json_int_t)result->child_events, "truncated",
+				    (json_int_t)result->truncated);
+	bool good = document && calls && figures;
+
+	for (unsigned call = 0; good && call < MEMORY_CALLS; call++) {
+		uint64_t count = 0, failed = 0, bytes = 0;
+
+		vec_for_each (site, &result->sites)
+			if (site->call == call) {
+				count += site->count;
+				failed += site->failed;
+				bytes += site->bytes;
+			}
+		good = !json_object_set_new(calls, memory_call_name(call),
+					    json_pack("{s:I, s:I, s:I}", "count", (json_int_t)count,
+						      "failed", (json_int_t)failed, "bytes",
+						      (json_int_t)bytes));
+	}
+	if (!good || json_object_update(document, figures) ||
+	    json_object_set(document, "calls", calls)) {
+		json_decref(document);
+		document = NULL;
+	}
+	json_decref(figures);
+	json_decref(calls);
+	return document;
+}
+
+static void hint(const struct syscalls_run *run)
+{
+	char mapped[SIZE_TEXT_MAX], unmapped[SIZE_TEXT_MAX];
+
+	format_size(run->result.mapped, mapped);
+	format_size(run->result.unmapped, unmapped);
+	command_hint(run->context,
+		     "%" PRIu64 " calls in %.1f s: %s were mapped, %s unmapped; NET is what of a "
+		     "site's mappings is still there",
+		     run->result.events, (double)run->clock.duration_us / 1e6, mapped, unmapped);
+	if (run->result.child_events)
+		command_hint(run->context, "and %" PRIu64 " calls of processes that it forked",
+			     run->result.child_events);
+}
+
+static struct error *run_syscalls(struct command_context *context)
+{
+	struct syscalls_run run = { .context = context };
+	struct error *error = profile_output_choose(context, &run.output);
+
+	if (!error)
+		error = record(&run);
+	if (!error)
+		error = make_profile(&run);
+	if (!error) {
+		warn(&run);
+		run.output.recorded = true;
+		run.output.leaf = "CALL";
+		run.output.options.subtitle = "memory that system calls asked for";
+		error = profile_output_write(context, &run.output, run.profile,
+					     context->json ? document(&run) : NULL);
+	}
+	if (!error) {
+		hint(&run);
+		if (run.result.lost)
+			context->status = ERROR_PARTIAL;
+	}
+	run_deinit(&run);
+	return error;
+}
+
+const struct command cmd_syscalls = {
+	.name = "syscalls",
+	.arguments = "",
+	.summary = "record mmap, munmap, mremap, brk, madvise and mprotect with stacks",
+	.notes =
+		"Calls of libc itself (arenas, large blocks, thread stacks) included. Nothing in the\n"
+		"target is stopped or changed.\n",
+	.target = TARGET_LIVE,
+	.options = options,
+	.run = run_syscalls,
+};
