@@ -10,3 +10,4 @@ bench:
 	sh contrib/install-deps.sh --build --bench
 	$(MAKE) all $(BENCH_PROGRAMS) $(VICTIM_DIR)/manymaps
 	tests/bench/bench.py $(BUILD) $(PARTS)
+	$(if $(PARTS),,$(MAKE) bench-unwind)

@@ -10,9 +10,9 @@
 #include "memprobe/num.h"
 #include "unwind_compile.h"
 
-/* Address space that the image may grow into; only what is used of it takes memory. Half of it, and
- * so on, where there is not as much. */
-#define RESERVE_MAX (1ull << 30)
+/* Address space that the image may grow into; only what is used of it takes memory, and no target
+ * may make it more. Clang's takes 20 MiB. Half of it, and so on, where there is not as much. */
+#define RESERVE_MAX (1ull << 28)
 #define RESERVE_MIN (1ull << 22)
 
 #define MODULES_MAX ((1u << UNWIND_COUNT_BITS) - 1)

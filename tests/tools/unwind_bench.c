@@ -2,6 +2,9 @@
  * unwind_bench: the time that one walk of a stack of 14 frames takes in the process itself, of code
  * without frame pointers, by the compiled table and by what else there is. The stack is never the
  * same twice running: 4,096 paths in turn, or with `one` always the same.
+ *
+ * unwind_bench table [LIBRARY...]: what it takes to compile the table of a process with these
+ * libraries.
  */
 #include <dlfcn.h>
 #include <execinfo.h>
@@ -9,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 #include <unwind.h>
@@ -142,6 +146,33 @@ static void measure(const char *name, walker *walk, unsigned count, bool one)
 	printf("%-32s %8.1f ns a stack of %.1f frames\n", name, best, frames);
 }
 
+static int show_table(char **libraries)
+{
+	uint64_t begun, cpu;
+	struct unwind_table_stats stats;
+	struct unwind_table *table;
+	struct target *target;
+	struct rusage before, after;
+
+	for (; *libraries; libraries++)
+		if (!dlopen(*libraries, RTLD_LAZY))
+			printf("without %s: %s\n", *libraries, dlerror());
+	getrusage(RUSAGE_SELF, &before);
+	begun = now_ns();
+	if (target_open_live(getpid(), &target) || unwind_table_create(target, &table))
+		return 1;
+	cpu = now_ns() - begun;
+	getrusage(RUSAGE_SELF, &after);
+	unwind_table_stats(table, &stats);
+	printf("table of %" PRIu64 " modules, %" PRIu64 " FDEs, %" PRIu64 " rows: %.1f ms (%.1f of "
+	       "CPU), %.1f MiB, at most %.1f MiB on the way\n",
+	       stats.modules, stats.entries, stats.rows, stats.build_us / 1e3, cpu / 1e6,
+	       stats.bytes / 1048576.0, (after.ru_maxrss - before.ru_maxrss) / 1024.0);
+	unwind_table_destroy(table);
+	target_destroy(target);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	bool one = argc > 1 && !strcmp(argv[1], "one");
@@ -149,6 +180,8 @@ int main(int argc, char **argv)
 	struct target *target;
 	void *library = dlopen("libunwind.so.8", RTLD_NOW);
 
+	if (argc > 1 && !strcmp(argv[1], "table"))
+		return show_table(argv + 2);
 	stack_top = (uint64_t)&one + 4096;
 	if (target_open_live(getpid(), &target) || unwind_table_create(target, &table)) {
 		fprintf(stderr, "unwind_bench: cannot compile the table\n");
