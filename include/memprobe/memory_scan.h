@@ -54,6 +54,9 @@ struct scan_result {
 	uint64_t bytes;		  /* read and looked at */
 	struct range_vec missing; /* not mapped or not readable; the first SCAN_MISSING_MAX */
 	uint64_t missing_bytes;	  /* all of it */
+	/* Of shared memory and files mapped shared, what the process itself has not touched: it was
+	 * not read, since that would make pages of it. */
+	uint64_t left_out;
 	bool interrupted;
 	uint64_t reached; /* all before this address was looked at; of use if it was interrupted */
 };

@@ -1,5 +1,6 @@
 #include "memory_plan.h"
 
+#include "memprobe/core.h"
 #include "memprobe/memory_walk.h"
 #include "memprobe/num.h"
 
@@ -18,6 +19,7 @@ void plan_init(struct plan *plan, struct target *target, const struct mapping_ve
 	plan->window_start = plan->window_end = 0;
 	plan->current = plan->next = plan->last = (struct plan_extent){ 0 };
 	plan->primed = false;
+	plan->left_out = 0;
 }
 
 /* ---- stretches ---- */
@@ -73,6 +75,16 @@ static struct error *load_window(struct plan *plan, uint64_t to, bool *known_ret
 	return error;
 }
 
+/*
+ * Reading a page of shared memory that is not there makes one, and takes memory from the target; of
+ * a file, it reads the file. So only what the process has touched is read.
+ */
+static bool may_have_holes(const struct plan *plan, const struct mapping *mapping)
+{
+	return memory_is_private(mapping) ||
+	       ((mapping->perms & PERM_SHARED) && !target_is_core(plan->target));
+}
+
 /* An empty one: that was all. */
 static struct error *next_extent(struct plan *plan, struct plan_extent *ret)
 {
@@ -84,11 +96,11 @@ static struct error *next_extent(struct plan *plan, struct plan_extent *ret)
 	if (error || !found)
 		return error;
 	to = min_u64(plan->mapping->end, plan->ranges->data[plan->range].end);
-	if (memory_is_private(plan->mapping))
+	if (may_have_holes(plan, plan->mapping))
 		error = load_window(plan, to, &known);
 	if (error)
 		return error;
-	*ret = (struct plan_extent){ plan->at, to, false };
+	*ret = (struct plan_extent){ .start = plan->at, .end = to };
 	if (known) {
 		size_t page = (plan->at - plan->window_start) / PAGE_SIZE;
 		size_t pages = (plan->window_end - plan->window_start) / PAGE_SIZE;
@@ -97,7 +109,10 @@ static struct error *next_extent(struct plan *plan, struct plan_extent *ret)
 		while (page < pages && plan->present[page] == present)
 			page++;
 		ret->end = min_u64(to, plan->window_start + page * PAGE_SIZE);
-		ret->is_zeros = !present;
+		ret->is_untouched = !present;
+		ret->is_zeros = !present && memory_is_private(plan->mapping);
+		if (ret->is_untouched && !ret->is_zeros)
+			plan->left_out += ret->end - ret->start;
 	}
 	plan->at = ret->end;
 	return NULL;
@@ -117,7 +132,7 @@ static struct error *advance(struct plan *plan)
 	plan->last = plan->current;
 	plan->current = plan->next;
 	plan->taken = current->start;
-	if (is_empty(last) || last->is_zeros || last->end != current->start)
+	if (is_empty(last) || last->is_untouched || last->end != current->start)
 		plan->data_start = current->start;
 	return next_extent(plan, &plan->next);
 }
@@ -146,7 +161,7 @@ static void set_after(const struct plan *plan, struct plan_piece *piece)
 		return;
 	if (next->is_zeros)
 		piece->zeros = min_u64(left, next->end - next->start);
-	else
+	else if (!next->is_untouched)
 		piece->after += min_u64(left, next->end - next->start);
 }
 
@@ -185,7 +200,7 @@ struct error *plan_block(struct plan *plan, struct plan_piece pieces[PLAN_PIECES
 			*end_ret = true;
 			break;
 		}
-		if (current->is_zeros || plan->taken == current->end) {
+		if (current->is_untouched || plan->taken == current->end) {
 			error = advance(plan);
 			continue;
 		}

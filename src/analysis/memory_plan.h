@@ -9,10 +9,11 @@
 
 #define PLAN_WINDOW_PAGES 8192u
 
-/* Mapped memory: it holds something (or may), or its pages were never touched. */
+/* Mapped memory: it holds something (or may), or the process has not touched its pages. */
 struct plan_extent {
 	uint64_t start, end;
-	bool is_zeros;
+	bool is_untouched;
+	bool is_zeros; /* and that says what is in them */
 };
 
 /* To be read: [start - (before - untouched), end + after). Zeros lie around it: @untouched bytes
@@ -30,6 +31,7 @@ struct plan {
 	/* Of the ranges, what is not mapped. */
 	struct error *(*missing)(void *data, uint64_t start, uint64_t end);
 	void *data;
+	uint64_t left_out; /* bytes of shared memory that the process has not touched, so far */
 	/* private */
 	size_t range;
 	uint64_t at;

@@ -360,6 +360,7 @@ struct error *memory_scan(const struct scan_request *request, struct scan_result
 			pthread_join(scan->threads[i], NULL);
 		error = scan->error;
 	}
+	ret->left_out = scan->plan.left_out;
 	scan_deinit(scan);
 	ranges_normalise(&ret->missing);
 	return error;

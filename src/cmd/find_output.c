@@ -21,6 +21,9 @@ void command_note_scan(struct command_context *context, const struct scan_result
 	if (scan->missing.size > MISSING_NAMED)
 		log_warn("%zu ranges are missing, %s in all", scan->missing.size,
 			 format_size(scan->missing_bytes, text));
+	if (scan->left_out)
+		log_warn("%s of shared memory that the process has not touched is left out",
+			 format_size(scan->left_out, text));
 	if (scan->interrupted)
 		log_warn("interrupted: what lies behind 0x%" PRIx64 " was not looked at",
 			 scan->reached);

@@ -489,6 +489,28 @@ static void unreadable_pages(void **state)
 	target_destroy(target);
 }
 
+/* Reading it would make pages of it. */
+static void shared_memory(void **state)
+{
+	struct target *target = new_target(&arch_x86_64);
+	char page[PAGE];
+
+	memset(page, 'a', PAGE);
+	add(target, BASE, page, PAGE, 3 * PAGE, RW | PERM_SHARED);
+	add(target, BASE + 3 * PAGE, page, PAGE, PAGE, RW);
+	assert_null(fake_target_write(target, BASE + 2 * PAGE, page, PAGE));
+	search_in(target, text("aaaa"), BASE, BASE + 4 * PAGE);
+	assert_int_equal(result.count, 3 * PAGE / 4);
+	assert_int_equal(result.scan.bytes, 3 * PAGE);
+	assert_int_equal(result.scan.left_out, PAGE);
+	/* What is in the page that was left out is not known. */
+	search_in(target, hex("61 00"), BASE, BASE + 4 * PAGE);
+	assert_found("");
+	search_in(target, hex("00 61"), BASE, BASE + 4 * PAGE);
+	assert_found("");
+	target_destroy(target);
+}
+
 /* Every other page of many: more pieces than a block has at once. */
 static void many_pieces(void **state)
 {
@@ -538,6 +560,7 @@ int main(void)
 		cmocka_unit_test(mappings_that_adjoin),
 		cmocka_unit_test(untouched_pages),
 		cmocka_unit_test(unreadable_pages),
+		cmocka_unit_test(shared_memory),
 		cmocka_unit_test(many_pieces),
 		cmocka_unit_test(contexts),
 	};

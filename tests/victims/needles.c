@@ -5,9 +5,11 @@
  * returned as BLOCK; `wide ADDRESS`: `needle-wide` in UTF-16LE; `pointers COUNT BLOCK`: so many
  * words of the range `words START END` are the address of BLOCK; `holes START END`: eight pages of
  * which the fifth is not mapped, with `needle-border` across the second and third;
- * `many COUNT START END`: `needle-many` stands so often in that range, of 4 MiB.
+ * `many COUNT START END`: `needle-many` stands so often in that range, of 4 MiB; `shared ADDRESS`:
+ * `needle-shared`, in 8 MiB of shared memory that is otherwise untouched.
  *
- * Commands: `churn` begins to map, fill and unmap memory without end.
+ * Commands: `blocks` prints `blocks N`: how much of the shared memory there is, in blocks of 512
+ * bytes; `churn` begins to map, fill and unmap memory without end.
  *
  * variants: 32
  */
@@ -16,10 +18,13 @@
 #include <malloc.h>
 #include <pthread.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
-#define MANY_SIZE (4u << 20)
+#define MANY_SIZE   (4u << 20)
+#define SHARED_SIZE (8u << 20)
 
 static size_t page;
+static int shared;
 
 static char *map(size_t size)
 {
@@ -97,6 +102,20 @@ static void plant_many(void)
 	say("many %zu %p %p", count, (void *)start, (void *)(start + MANY_SIZE));
 }
 
+/* Shared memory of which two pages are there. */
+static void plant_shared(void)
+{
+	shared = memfd_create("needles", MFD_CLOEXEC);
+	check_that(shared >= 0 && ftruncate(shared, SHARED_SIZE) == 0, "memfd");
+	char *start = mmap(NULL, SHARED_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, shared, 0);
+
+	check_that(start != MAP_FAILED, "mmap");
+	/* The first page is looked at to see whether it is that of an ELF file. */
+	start[0] = 'x';
+	put(start + 3 * page, "shared");
+	say("shared %p", (void *)(start + 3 * page));
+}
+
 static void *churn(void *data)
 {
 	for (;;) {
@@ -111,8 +130,14 @@ static void *churn(void *data)
 
 static bool command(const char *line)
 {
+	struct stat status;
 	pthread_t thread;
 
+	if (!strcmp(line, "blocks")) {
+		check_that(fstat(shared, &status) == 0, "fstat");
+		say("blocks %ld", (long)status.st_blocks);
+		return true;
+	}
 	if (strcmp(line, "churn"))
 		return false;
 	pthread_create(&thread, NULL, churn, NULL);
@@ -137,6 +162,7 @@ int main(void)
 	plant_pointers(used);
 	plant_holes();
 	plant_many();
+	plant_shared();
 	pthread_create(&thread, NULL, plant_in_arena, (void *)&planted);
 	while (!planted)
 		usleep(1000);
