@@ -191,6 +191,11 @@ check_gdb() { # VICTIM
 
 # ---- cores of others ----
 
+heap_of() { # of `mallinfo --json`
+	# The kernel's cores have the threads in another order.
+	jq -S '[(.arenas | map(.threads |= ((. // []) | sort))), .totals, .mmapped]' <<<"$output"
+}
+
 kernel_core() { # VICTIM: `core` of a victim that was aborted
 	local pattern
 	pattern=$(cat /proc/sys/kernel/core_pattern)
@@ -201,9 +206,13 @@ kernel_core() { # VICTIM: `core` of a victim that was aborted
 	start_victim "$1"
 	probe stack "$victim_pid" --json
 	live=$(frames)
+	probe mallinfo "$victim_pid" --json
+	live_heap=$(heap_of)
 	kill -ABRT "$victim_pid"
 	wait_until 60 is_gone "$victim_pid"
 	mv core* core.made && mv core.made core || skip "the kernel wrote no core"
+	probe mallinfo core --json
+	status_is 0 && diff <(echo "$live_heap") <(heap_of)
 }
 
 check_kernel_core() { # VICTIM
@@ -230,27 +239,29 @@ check_kernel_core() { # VICTIM
 
 @test "a core of gcore's" {
 	command -v gcore >/dev/null || skip "no gcore"
-	start_victim heapshape
-	probe mallinfo "$victim_pid" --json
-	live=$(jq -S '.arenas' <<<"$output")
-	probe stack "$victim_pid" --json
-	stacks=$(frames | jq 'length')
-	timeout 120 gcore -o made "$victim_pid" >/dev/null 2>&1
-	mv "made.$victim_pid" core
-	probe mallinfo core --json
-	diff <(echo "$live") <(jq -S '.arenas' <<<"$output")
-	probe stack core --json
-	[ "$(frames | jq 'length')" -eq "$stacks" ]
-	json '[.threads[].frames | length | select(. < 2)] == []'
+	for victim in heapshape heapshape-32; do
+		start_victim $victim
+		probe mallinfo "$victim_pid" --json
+		live=$(heap_of)
+		probe stack "$victim_pid" --json
+		stacks=$(frames | jq 'length')
+		timeout 120 gcore -o made "$victim_pid" >/dev/null 2>&1
+		mv "made.$victim_pid" core
+		probe mallinfo core --json
+		diff <(echo "$live") <(heap_of)
+		probe stack core --json
+		[ "$(frames | jq 'length')" -eq "$stacks" ]
+		json '[.threads[].frames | length | select(. < 2)] == []'
+	done
 }
 
 @test "the heap in a core is the heap" {
 	start_victim heapshape
 	probe mallinfo "$victim_pid" --json
-	live=$(jq -S '[.arenas, .totals, .mmapped]' <<<"$output")
+	live=$(heap_of)
 	make_core
 	probe mallinfo core --json
-	diff <(echo "$live") <(jq -S '[.arenas, .totals, .mmapped]' <<<"$output")
+	diff <(echo "$live") <(heap_of)
 	victim_check
 }
 
