@@ -150,6 +150,10 @@ finds_all_blocks() { # TARGET
 	victim_check
 }
 
+said_blocks_twice() {
+	[ "$(grep -c '^blocks' "$victim_out")" -eq 2 ]
+}
+
 @test "shared memory that the process has not touched is not made by reading it" {
 	start_victim needles
 	victim_say blocks
@@ -164,7 +168,7 @@ finds_all_blocks() { # TARGET
 	probe strings "$victim_pid" --in shm
 	status_is 0
 	victim_say blocks
-	wait_until 20 [ "$(grep -c '^blocks' "$victim_out")" -eq 2 ]
+	wait_until 20 said_blocks_twice
 	[ "$(grep -c "^$blocks\$" "$victim_out")" -eq 2 ]
 	victim_check
 }
