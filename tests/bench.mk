@@ -8,6 +8,6 @@ $(BENCH_PROGRAMS): $(BUILD)/tests/bench/%: tests/bench/%.c $(VICTIM_HEADERS)
 
 bench:
 	sh contrib/install-deps.sh --build --bench
-	$(MAKE) all $(BENCH_PROGRAMS) $(VICTIM_DIR)/manymaps
+	$(MAKE) all $(BENCH_PROGRAMS) $(VICTIM_DIR)/manymaps $(VICTIM_DIR)/leaks
 	tests/bench/bench.py $(BUILD) $(PARTS)
 	$(if $(PARTS),,$(MAKE) bench-unwind)
