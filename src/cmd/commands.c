@@ -6,6 +6,7 @@ extern const struct command cmd_call;
 extern const struct command cmd_check;
 extern const struct command cmd_completion;
 extern const struct command cmd_core;
+extern const struct command cmd_diff;
 extern const struct command cmd_dump;
 extern const struct command cmd_faults;
 extern const struct command cmd_find;
@@ -37,6 +38,7 @@ const struct command *const commands[] = {
 	&cmd_call,
 	&cmd_dump,
 	&cmd_core,
+	&cmd_diff,
 	&cmd_flame,
 	&cmd_check,
 	&cmd_completion,

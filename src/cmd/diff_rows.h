@@ -1,0 +1,35 @@
+/*
+ * diff_rows.h - two outputs of memprobe as rows of one value, old and new.
+ *
+ * To add what a command's JSON has: a row in `comparisons` of diff_rows.c.
+ */
+#ifndef CMD_DIFF_ROWS_H
+#define CMD_DIFF_ROWS_H
+
+#include "memprobe/cmd.h"
+#include "memprobe/vec.h"
+
+struct diff_row {
+	char *key; /* owned */
+	int64_t old, fresh, delta;
+};
+
+VEC_DEFINE(diff_row_vec, struct diff_row)
+
+struct diff_rows {
+	struct diff_row_vec rows; /* what has changed; the largest growth first */
+	char what[32];		  /* the command that wrote them, or `stacks` */
+	char value[32];		  /* the key that is compared */
+	bool is_bytes;
+};
+
+/*
+ * @value: the key to compare, NULL: the usual one. ERROR_FAILED: a file is no such output, or the
+ * two are of different commands. *ret has to be zeroed.
+ */
+struct error *diff_rows_read(struct command_context *context, const char *old_path,
+			     const char *new_path, const char *value, struct diff_rows *ret);
+
+void diff_rows_deinit(struct diff_rows *rows);
+
+#endif
