@@ -127,7 +127,6 @@ static struct error *parse(struct find *find)
 		error = parse_pattern(find);
 	if (error)
 		return error;
-	find->report.bits = context->target->arch->bits;
 	find->report.count_only = command_option(context, "count") != NULL;
 	if (!find->max)
 		find->max = UINT64_MAX;

@@ -25,7 +25,6 @@ struct find_report {
 	struct find_match_vec matches;
 	uint64_t count; /* matches may be fewer */
 	const struct scan_result *scan;
-	unsigned bits; /* of an address */
 	bool as_bytes; /* the pattern is no text */
 	bool count_only;
 };
