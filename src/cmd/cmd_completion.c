@@ -33,7 +33,7 @@ static enum value_kind value_kind(const struct command_option *option, char word
 		return VALUE_NONE;
 	if (!strcmp(option->argument, "FILE"))
 		return VALUE_FILE;
-	if (!strcmp(option->name, "color")) {
+	if (!strcmp(option->name, "color") && !strcmp(option->argument, "WHEN")) {
 		snprintf(words, VALUE_WORDS_MAX, "auto always never");
 		return VALUE_WORDS;
 	}
@@ -45,34 +45,41 @@ static enum value_kind value_kind(const struct command_option *option, char word
 	return VALUE_WORDS;
 }
 
+/* What stands in a target's place are files then. */
+static bool takes_files(const struct command *command)
+{
+	return command->target == TARGET_NONE && command->arguments_min &&
+	       !strchr(command->arguments, '|');
+}
+
 /* ---- bash ---- */
 
-/* A `case` arm for every option of that kind of value, of whatever command. */
-static void bash_arms(FILE *out, enum value_kind kind)
+/* `case` arms for the options of that kind of value; @command is the pattern of their command. */
+static void bash_arms(FILE *out, enum value_kind kind, const struct command_option *options,
+		      const char *command)
 {
-	const struct command_option *options = common_options;
+	for (; options && options->name; options++) {
+		char words[VALUE_WORDS_MAX];
 
-	for (size_t i = 0; options; options = commands[i] ? commands[i++]->options : NULL) {
-		for (; options->name; options++) {
-			char words[VALUE_WORDS_MAX];
-
-			if (value_kind(options, words) != kind)
-				continue;
-			fprintf(out, "\t--%s", options->name);
-			if (options->letter)
-				fprintf(out, "|-%c", options->letter);
-			if (kind == VALUE_WORDS)
-				fprintf(out, ") echo '%s' ;;\n", words);
-			else
-				fputs(") return 0 ;;\n", out);
-		}
+		if (value_kind(options, words) != kind)
+			continue;
+		fprintf(out, "\t%s\\ --%s", command, options->name);
+		if (options->letter)
+			fprintf(out, "|%s\\ -%c", command, options->letter);
+		if (kind == VALUE_WORDS)
+			fprintf(out, ") echo '%s' ;;\n", words);
+		else
+			fputs(") return 0 ;;\n", out);
 	}
 }
 
 static void bash_function(FILE *out, const char *name, enum value_kind kind, int otherwise)
 {
-	fprintf(out, "%s() {\n\tcase $1 in\n", name);
-	bash_arms(out, kind);
+	/* $command is that of _memprobe(), which calls it. A command's own option goes before. */
+	fprintf(out, "%s() {\n\tcase \"${command:-} $1\" in\n", name);
+	for (size_t i = 0; commands[i]; i++)
+		bash_arms(out, kind, commands[i]->options, commands[i]->name);
+	bash_arms(out, kind, common_options, "*");
 	fprintf(out, "\tesac\n\treturn %d\n}\n\n", otherwise);
 }
 
@@ -256,9 +263,10 @@ static struct error *print_zsh(FILE *out, void *data)
 		fprintf(out, "\t%s)\n\t\t_arguments $common \\\n", commands[i]->name);
 		zsh_options(out, commands[i]->options);
 		fprintf(out, "\t\t%s\n\t\t;;\n",
-			commands[i]->target == TARGET_NONE ? "'*:argument: '"
-							   : "'1:target:_memprobe_targets' "
-							     "'*:argument:_files'");
+			takes_files(commands[i])	     ? "'*:file:_files'"
+			: commands[i]->target == TARGET_NONE ? "'*:argument: '"
+							     : "'1:target:_memprobe_targets' "
+							       "'*:argument:_files'");
 	}
 	fputs("\tesac\n}\n\n_memprobe \"$@\"\n", out);
 	return NULL;
@@ -317,6 +325,10 @@ static struct error *print_fish(FILE *out, void *data)
 		print_quoted(out, commands[i]->summary);
 		fputc('\n', out);
 		fish_options(out, commands[i]->options, commands[i]->name);
+		if (takes_files(commands[i]))
+			fprintf(out,
+				"complete -c memprobe -n '__fish_seen_subcommand_from %s' -F\n",
+				commands[i]->name);
 		if (commands[i]->target != TARGET_NONE)
 			fprintf(out,
 				"complete -c memprobe -n '__fish_seen_subcommand_from %s' "

@@ -16,7 +16,7 @@ static const struct command_option options[] = {
 	{ "countname", 0, "NAME", "what the numbers count (default samples; bytes for mem, JSON)" },
 	{ "reverse", 0, NULL, "merge from the leaf: who calls this function, in all?" },
 	{ "inverted", 0, NULL, "the root on top" },
-	{ "diff", 0, "OLD", "colour by growth against this older input" },
+	{ "diff", 0, "FILE", "colour by growth against this older input" },
 	{ "width", 0, "PIXELS", "of the graph (default 1200, and the window's in a browser)" },
 	{ "min-width", 0, "PIXELS", "leave out frames narrower than this (default 0.1)" },
 	PROFILE_OUTPUT_OPTIONS,
@@ -121,7 +121,7 @@ static struct error *run(struct command_context *context)
 	if (!error && old_path && !strcmp(path, "-") && !strcmp(old_path, "-"))
 		error = error_create(ERROR_USAGE, "only one input can be standard input");
 	if (!error && output.options.color == FLAME_COLOR_DIFF && !old_path)
-		error = error_create(ERROR_USAGE, "--color=diff needs --diff OLD");
+		error = error_create(ERROR_USAGE, "--color=diff needs --diff FILE");
 	if (!error)
 		error = profile_input_read(context, path, &profile);
 	if (!error)

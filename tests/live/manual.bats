@@ -109,6 +109,10 @@ has_line() {
 	[ "$output" = --by-type ]
 	complete_bash memprobe maps 1 --color = al
 	[ "$output" = always ]
+	complete_bash memprobe flame in --color = h
+	[ "$output" = hot ]
+	complete_bash memprobe flame --format sv
+	[ "$output" = svg ]
 	complete_bash memprobe maps "$victim_pid"
 	has_line "$victim_pid"
 	complete_bash memprobe maps idl

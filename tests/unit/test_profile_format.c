@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 #include <jansson.h>
+#include <zlib.h>
 
 #include "memprobe/sites_json.h"
 #include "memprobe/sites_table.h"
@@ -156,6 +157,88 @@ static void pprof_is_gzip(void **state)
 	bytes = profiles_written(empty, "pprof", NULL, &size);
 	assert_memory_equal(bytes, "\x1f\x8b\x08", 3);
 	free(bytes);
+}
+
+static size_t unzip(const char *bytes, size_t size, char *out, size_t room)
+{
+	z_stream stream = {
+		.next_in = (Bytef *)bytes,
+		.avail_in = size,
+		.next_out = (Bytef *)out,
+		.avail_out = room,
+	};
+
+	assert_int_equal(inflateInit2(&stream, 15 + 16), Z_OK);
+	assert_int_equal(inflate(&stream, Z_FINISH), Z_STREAM_END);
+	inflateEnd(&stream);
+	return room - stream.avail_out;
+}
+
+static void assert_has_bytes(const char *bytes, size_t size, const char *part, size_t part_size)
+{
+	assert_non_null(memmem(bytes, size, part, part_size));
+}
+
+#define ASSERT_HAS_BYTES(part) assert_has_bytes(message, size, part, sizeof(part) - 1)
+
+/* main at 0x401010 calls outer at 0x7f0000001020, into which inner is inlined; then [?] in no
+ * module.
+ */
+static void pprof_has_addresses_and_mappings(void **state)
+{
+	const struct profile_frame frames[] = {
+		{ .function = "main", .module = "/bin/a", .address = 0x401010, .line = 3 },
+		{ .function = "outer",
+		  .module = "/l.so",
+		  .address = 0x7f0000001020,
+		  .file = "o.c" },
+		{ .function = "inner",
+		  .module = "/l.so",
+		  .address = 0x7f0000001020,
+		  .inlined = true },
+		{ .module = "/gone.so", .address = 0x99, .build_id = "ee" },
+	};
+	const struct profile_mapping mappings[] = {
+		{ 0x7f0000000000, 0x7f0000002000, 0x1000, "/l.so", "beef" },
+		{ 0x400000, 0x402000, 0, "/bin/a", NULL },
+		{ 0x500000, 0x502000, 0, "/unused", NULL },
+	};
+	const int64_t values[PROFILE_COLUMNS] = { -1, 300 };
+	cleanup(profile) struct profile *profile = profiles_new();
+	char message[4096], *zipped;
+	uint32_t ids[4], stack;
+	size_t size;
+
+	for (size_t i = 0; i < 4; i++)
+		assert_null(profile_add_frame(profile, &frames[i], &ids[i]));
+	for (size_t i = 0; i < 3; i++)
+		assert_null(profile_add_mapping(profile, &mappings[i]));
+	assert_null(profile_add_stack(profile, ids, 4, &stack));
+	assert_null(profile_add_site(profile, stack, values));
+	assert_null(profile_intern(profile, "/bin/a", &profile->exe));
+	profile->period = 512;
+	zipped = profiles_written(profile, "pprof", NULL, &size);
+	size = unzip(zipped, size, message, sizeof(message));
+	free(zipped);
+	/* sample: locations 1, 2, 3; values -1, 300 */
+	ASSERT_HAS_BYTES("\x12\x13\x0a\x03\x01\x02\x03\x12\x0c"
+			 "\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\xac\x02");
+	/* location 1: the module without a range, 0x99, no line */
+	ASSERT_HAS_BYTES("\x22\x07\x08\x01\x10\x04\x18\x99\x01");
+	/* location 2: the third range by address; inner, then outer */
+	ASSERT_HAS_BYTES("\x22\x14\x08\x02\x10\x03\x18\xa0\xa0\x80\x80\x80\xe0\x1f"
+			 "\x22\x02\x08\x01\x22\x02\x08\x02");
+	/* location 3: line 3 of function 3 */
+	ASSERT_HAS_BYTES("\x22\x0f\x08\x03\x10\x01\x18\x90\xa0\x80\x02\x22\x04\x08\x03\x10\x03");
+	ASSERT_HAS_BYTES("\x32\x04"
+			 "beef");
+	ASSERT_HAS_BYTES("\x32\x05"
+			 "/l.so");
+	ASSERT_HAS_BYTES("\x60\x80\x04"); /* the period */
+	assert_null(memmem(message, size, "/unused", 7));
+	/* The program's own mapping stands before the others: 0x400000-0x402000, 0x7f... */
+	assert_true(memmem(message, size, "\x10\x80\x80\x80\x02\x18\x80\xc0\x80\x02", 10) <
+		    memmem(message, size, "\x10\x80\x80\x80\x80\x80\xe0\x1f", 8));
 }
 
 /* ---- SVG ---- */
@@ -382,6 +465,7 @@ int main(void)
 		cmocka_unit_test(json_is_read_as_it_was_written),
 		cmocka_unit_test(json_that_is_no_site_is_left_out),
 		cmocka_unit_test(pprof_is_gzip),
+		cmocka_unit_test(pprof_has_addresses_and_mappings),
 		cmocka_unit_test(svg_has_the_tree),
 		cmocka_unit_test(svg_escapes_names),
 		cmocka_unit_test(svg_merges_from_the_leaf),
