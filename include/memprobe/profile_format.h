@@ -3,7 +3,7 @@
  *
  * To add an output format: 1. write src/report/NAME.c with its `const struct profile_format`;
  * 2. add it to the table in src/report/profile_format.c; 3. name its ending in memprobe(1),
- * "Formats", and test it in tests/unit/test_profile_format.c. Commands need no change.
+ * FORMATS, and test it in tests/unit/test_profile_format.c. Commands need no change.
  *
  * All formats share one loop, profile_write(): begin, site by site, end. (JSON is the document of
  * a command, of which sites_json.h makes a part, and the table for people is sites_table.h.)

@@ -2,8 +2,8 @@
  * Flame graphs: one SVG file that shows itself anywhere and, opened in a browser, is searched,
  * zoomed and walked through by flamegraph.js. It refers to nothing outside.
  *
- * A frame is `<g class="f" data-f="LEVEL,X,VALUE">` with X and VALUE in units of the profile; the
- * script lays frames out from these, with the same rules as here.
+ * A frame is `<g class="f" data-f="LEVEL,X,VALUE" data-s="SHORT NAME">` with X and VALUE in units
+ * of the profile; the script lays frames out from these, with the same rules as here.
  */
 #include <inttypes.h>
 #include <math.h>
@@ -14,6 +14,7 @@
 #include "memprobe/log.h"
 #include "memprobe/num.h"
 #include "memprobe/profile_format.h"
+#include "memprobe/sites_table.h"
 #include "xml.h"
 
 /* Pixels; flamegraph.js gets them from the root element. */
@@ -126,33 +127,55 @@ static unsigned columns_of(const unsigned char *at)
 	return *at < 0xe1 ? 1 : 2;
 }
 
-/* As much of @name as fits into @columns, with an ellipsis if that is not all. */
-static struct error *put_fitting(FILE *out, const char *name, unsigned columns)
+/* How many bytes of @name fit into @columns; *whole_ret: all of it. Otherwise one column is left
+ * for an ellipsis. */
+static size_t fitting_length(const char *name, unsigned columns, bool *whole_ret)
 {
-	cleanup(free) char *part = NULL;
 	size_t length = 0, cut = 0;
-	struct error *error;
 	unsigned used = 0;
 
 	while (name[length]) {
-		unsigned more = columns_of((const unsigned char *)name + length);
-
-		if (used + more > columns)
+		used += columns_of((const unsigned char *)name + length);
+		if (used > columns)
 			break;
-		used += more;
 		do
 			length++;
 		while ((name[length] & 0xc0) == 0x80);
 		if (used < columns)
 			cut = length;
 	}
-	if (!name[length])
+	*whole_ret = !name[length];
+	return *whole_ret ? length : cut;
+}
+
+/* The name if it fits; or else as much as fits of the one without arguments. */
+static struct error *put_label(FILE *out, const char *name, const char *brief, unsigned columns)
+{
+	cleanup(free) char *part = NULL;
+	struct error *error;
+	bool whole;
+
+	fitting_length(name, columns, &whole);
+	if (whole)
 		return xml_put(out, name);
-	part = strndup(name, cut);
+	part = strndup(brief, fitting_length(brief, columns, &whole));
 	if (!part)
 		return &error_no_memory;
 	error = xml_put(out, part);
-	fputs("\xe2\x80\xa6", out);
+	fputs(whole ? "" : "\xe2\x80\xa6", out);
+	return error;
+}
+
+/* For the script, which has the name from the title. */
+static struct error *put_brief(FILE *out, const char *name, const char *brief)
+{
+	struct error *error;
+
+	if (!strcmp(name, brief))
+		return NULL;
+	fputs(" data-s=\"", out);
+	error = xml_put(out, brief);
+	fputc('"', out);
 	return error;
 }
 
@@ -194,11 +217,18 @@ static struct error *put_frame(const struct flamegraph *graph, FILE *out,
 	unsigned row = inverted ? node->level : graph->tree.levels - 1 - node->level;
 	unsigned y = TOP + row * ROW;
 	double shown = width > 2 ? width - 0.5 : width;
+	const char *name = string_pool_text(&graph->tree.names, node->name);
+	cleanup(free) char *brief = function_name_fit(name, 0);
 	struct error *error;
 
-	fprintf(out, "<g class=\"f\" data-f=\"%u,%" PRId64 ",%" PRId64 "\">", node->level, node->x,
+	if (!brief)
+		return &error_no_memory;
+	fprintf(out, "<g class=\"f\" data-f=\"%u,%" PRId64 ",%" PRId64 "\"", node->level, node->x,
 		value);
-	error = put_title(graph, out, node);
+	error = put_brief(out, name, brief);
+	fputc('>', out);
+	if (!error)
+		error = put_title(graph, out, node);
 	fprintf(out,
 		"<rect class=\"c%u\" x=\"%.1f\" y=\"%u\" width=\"%.1f\" height=\"%d\" rx=\"2\"/>",
 		flame_scheme_shade(&graph->scheme, &graph->tree, node), x, y, shown, ROW - 1);
@@ -212,8 +242,7 @@ static struct error *put_frame(const struct flamegraph *graph, FILE *out,
 	}
 	if (!error && width >= TEXT_LEAST * CHARACTER + 6) {
 		fprintf(out, "<text x=\"%.1f\" y=\"%u\">", x + 3, y + 13);
-		error = put_fitting(out, string_pool_text(&graph->tree.names, node->name),
-				    (unsigned)((width - 6) / CHARACTER));
+		error = put_label(out, name, brief, (unsigned)((width - 6) / CHARACTER));
 		fputs("</text>", out);
 	}
 	fputs("</g>\n", out);

@@ -16,6 +16,7 @@ const frames = Array.from(svg.querySelectorAll(".f"), (g, index) => {
 	const [level, x, value] = g.dataset.f.split(",").map(Number);
 	const [name, figures] = g.querySelector("title").textContent.split(/\n(?=[^\n]*$)/);
 	return { g, index, level, x, value, end: x + value, name, figures,
+		brief: g.dataset.s || name,
 		rects: g.querySelectorAll("rect"), text: g.querySelector("text"), shown: true };
 });
 const frameOf = new Map(frames.map(frame => [frame.g, frame]));
@@ -29,12 +30,13 @@ function columns(letter) {
 	return letter.codePointAt(0) < 0x1000 ? 1 : 2;
 }
 
-function fitting(name, room) {
+// As much of the name as fits; what has to be cut is the one without arguments.
+function fitting(name, brief, room) {
 	let used = 0, cut = "", text = "";
 	for (const letter of name) {
 		used += columns(letter);
 		if (used > room)
-			return cut + "\u2026";
+			return name === brief ? cut + "\u2026" : fitting(brief, brief, room);
 		text += letter;
 		if (used < room)
 			cut = text;
@@ -63,7 +65,7 @@ function drawText(frame, x, y, wide) {
 		frame.text = frame.g.appendChild(document.createElementNS(SVG, "text"));
 	frame.text.setAttribute("x", (x + 3).toFixed(1));
 	frame.text.setAttribute("y", y + 13);
-	frame.text.textContent = fitting(frame.name, room);
+	frame.text.textContent = fitting(frame.name, frame.brief, room);
 }
 
 function draw(frame, x, wide) {

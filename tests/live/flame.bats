@@ -9,7 +9,7 @@ setup() {
 		main;event_loop;serve;MapInsert;malloc 400
 		main;event_loop;serve;inflate;malloc 300
 		main;event_loop;serve 100
-		main;event_loop;idle_with_a_name_that_is_long_enough_to_be_cut 150
+		main;event_loop;idle(std::set<a_name_that_is_long, enough_to_be_cut>) 150
 		main;shutdown 50
 	END
 	sort in.folded >in.sorted
@@ -229,6 +229,7 @@ print(html.unescape(re.search("<desc class=\"result\">RESULT(.*?)END<", sys.stdi
 	json '.begin | .count == 10 and .reset == "hidden" and .matched == "" and .hash == ""'
 	# As wide as the window, not as the file.
 	json '.begin.main > 960 and .begin.main < 980 and (.begin.serve / .begin.main | . > 0.79 and . < 0.81)'
+	json '.begin.idle == "idle"'
 	json '.hover.details == "serve: 800 bytes, 80.00 %"'
 	json '.zoom | .count == 8 and .reset == "visible" and .serve == .main and .hash == "#zoom=4"'
 	json '.zoom.shown | contains(["shutdown"]) | not'

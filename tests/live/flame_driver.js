@@ -7,6 +7,8 @@ const result = { errors: [] };
 const one = name => svg.querySelector("." + name);
 const frame = name => Array.from(svg.querySelectorAll(".f")).find(g =>
 	g.querySelector("title").textContent.startsWith(name + "\n"));
+const label = name => Array.from(svg.querySelectorAll(".f text"), text => text.textContent).find(text =>
+	text.startsWith(name));
 const shown = () => Array.from(svg.querySelectorAll(".f:not(.gone)"), g =>
 	g.querySelector("title").textContent.split("\n")[0]);
 const wide = name => +frame(name).querySelector("rect").getAttribute("width");
@@ -29,6 +31,7 @@ const look = () => ({
 	details: one("details").textContent,
 	hash: location.hash,
 	main: wide("main"), serve: wide("serve"),
+	idle: label("idle"),
 	text: (frame("serve").querySelector("text") || {}).textContent,
 });
 const steps = {

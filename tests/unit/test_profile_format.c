@@ -269,6 +269,23 @@ static void svg_escapes_names(void **state)
 	free(text);
 }
 
+static void svg_has_short_names(void **state)
+{
+	cleanup(profile) struct profile *profile = profiles_new();
+	struct profile_options options = { .width = 400, .min_width = -1 };
+	char *text;
+
+	profiles_add(profile, "f(int)", 1, 9);
+	profiles_add(profile, "std::vector<int, std::allocator<int> >::push_back(int const&)", 1,
+		     8);
+	text = profiles_written(profile, "svg", &options, NULL);
+	assert_has(text,
+		   "data-s=\"std::vector&lt;&gt;::push_back\"><title>std::vector&lt;int, std");
+	assert_has(text, ">std::vector&lt;&gt;::push_ba\xe2\x80\xa6</text>");
+	assert_has(text, ">f(int)</text>");
+	free(text);
+}
+
 static void svg_merges_from_the_leaf(void **state)
 {
 	cleanup(profile) struct profile *profile = profiles_new();
@@ -468,6 +485,7 @@ int main(void)
 		cmocka_unit_test(pprof_has_addresses_and_mappings),
 		cmocka_unit_test(svg_has_the_tree),
 		cmocka_unit_test(svg_escapes_names),
+		cmocka_unit_test(svg_has_short_names),
 		cmocka_unit_test(svg_merges_from_the_leaf),
 		cmocka_unit_test(svg_leaves_out_what_is_too_narrow),
 		cmocka_unit_test(svg_shows_growth),
