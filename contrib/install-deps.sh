@@ -53,6 +53,7 @@ tests? cmd:xmllint libxml2-utils libxml2 libxml2-tools libxml2
 demo cmd:g++ g++ gcc-c++ gcc-c++ gcc
 bench cmd:gdb gdb gdb gdb gdb
 bench cmd:g++ g++ gcc-c++ gcc-c++ gcc
+bench h:sanitizer/lsan_interface.h gcc liblsan gcc gcc
 bench cmd:python3 python3 python3 python3 python
 bench cmd:strace strace strace strace strace
 bench cmd:pmap procps procps-ng procps procps-ng

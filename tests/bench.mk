@@ -1,10 +1,18 @@
-# `make bench`: memprobe beside gdb, pmap and what the kernel alone takes (tests/bench/bench.py).
+# `make bench`: memprobe beside gdb, pmap, LeakSanitizer and what the kernel alone takes
+# (tests/bench/bench.py).
 
-BENCH_PROGRAMS := $(BUILD)/tests/bench/heartbeat $(BUILD)/tests/bench/floor $(BUILD)/tests/bench/blob
+BENCH_PROGRAMS := $(addprefix $(BUILD)/tests/bench/,heartbeat floor blob leaky)
 
-$(BENCH_PROGRAMS): $(BUILD)/tests/bench/%: tests/bench/%.c $(VICTIM_HEADERS)
+$(BENCH_PROGRAMS): $(BUILD)/tests/bench/%: tests/bench/%.c tests/bench/beat.h $(VICTIM_HEADERS)
 	@mkdir -p $(@D)
 	gcc -std=gnu11 $(VICTIM_FLAGS) -o $@ $<
+
+# The same program in the hands of LeakSanitizer.
+$(BUILD)/tests/bench/leaky-lsan: tests/bench/leaky.c tests/bench/beat.h $(VICTIM_HEADERS)
+	@mkdir -p $(@D)
+	gcc -std=gnu11 $(VICTIM_FLAGS) -DWITH_LSAN -fsanitize=leak -o $@ $<
+
+BENCH_PROGRAMS += $(BUILD)/tests/bench/leaky-lsan
 
 bench:
 	sh contrib/install-deps.sh --build --bench

@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """Measures memprobe beside its peers, on the same targets, in turns, in the same run.
 
-bench.py BUILD [PART...]	parts: stall maps dump find heap (all)
+bench.py BUILD [PART...]	parts: stall maps dump find heap leaks core pause (all)
+ROUNDS=N in the environment: how often leaks, core and pause are measured (5).
 
 Prints medians and, for every row, its ratio to the row that the part compares with. Nothing here
 passes or fails: how fast a machine is, and how busy, is no property of memprobe.
 """
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -17,15 +19,18 @@ import tempfile
 BUILD = os.path.abspath(sys.argv[1] if len(sys.argv) > 1 else "build")
 MEMPROBE = f"{BUILD}/memprobe"
 FLOOR = f"{BUILD}/tests/bench/floor"
+# Of the parts on a whole heap, which take minutes on a busy machine.
+ROUNDS = int(os.environ.get("ROUNDS", "5"))
 GDB = ["gdb", "--batch", "-nx", "-p"]
 
 
 class Victim:
     """A victim that speaks victim.h's language."""
 
-    def __init__(self, *command):
+    def __init__(self, *command, **options):
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
+            **options)
         self.pid = self.process.pid
         self.truth = {}
         while True:
@@ -43,6 +48,14 @@ class Victim:
     def ask(self, command):
         self.process.stdin.write(command + "\n")
         return self.line()
+
+    def resident(self, kind="Rss"):
+        """MiB, by a field of smaps_rollup."""
+        with open(f"/proc/{self.pid}/smaps_rollup", encoding="ascii") as rollup:
+            for line in rollup:
+                if line.startswith(kind + ":"):
+                    return int(line.split()[1]) / 1024
+        return 0
 
     def gap(self):
         return int(self.ask("gap").split()[1])
@@ -261,11 +274,146 @@ def heap():
            cell(statistics.median(row.peaks))] for row in rows])
 
 
+def lsan_check(victim, report):
+    """Seconds of the check that the victim makes of itself, and how many leaks it found."""
+    report.seek(0)
+    report.truncate()
+    seconds = int(victim.ask("check").split()[1]) / 1e6
+    report.seek(0)
+    found = re.findall(r"leaked in (\d+) allocation", report.read())
+    return seconds, int(found[-1]) if found else 0
+
+
+def leaks_of(shape, folder):
+    """One shape of heap: the lines of its table."""
+    with Victim(f"{BUILD}/tests/bench/leaky", shape) as victim, \
+            open(f"{folder}/lsan", "w+", encoding="utf-8") as report, \
+            Victim(f"{BUILD}/tests/bench/leaky-lsan", shape, stderr=report) as sanitized:
+        pid = str(victim.pid)
+        heap = victim.resident()
+        planted = int(victim.truth["leaked"].split()[0])
+
+        def count(output):
+            try:
+                return {"found": json.loads(output)["totals"]["leaked_count"]}
+            except (ValueError, KeyError):
+                return {}
+
+        def forget():
+            if os.path.exists(f"{folder}/core.{pid}"):
+                os.unlink(f"{folder}/core.{pid}")
+
+        rows = [Row("memprobe leaks", [MEMPROBE, "leaks", pid, "--json"], None, count),
+                Row("gcore alone", ["gcore", "-o", f"{folder}/core", pid], forget)]
+        checks = []
+        for _ in range(ROUNDS):
+            measure(rows, 1)
+            checks.append(lsan_check(sanitized, report))
+        forget()
+    base = statistics.median(seconds for seconds, _ in checks)
+    lines = [[f"{shape}: {status_note(row)}", cell(row.ms()), cell(1000 * min(row.seconds)),
+              cell(row.ms() / 1000 / base, "x"),
+              f"{row.median('found'):.0f}" if row.extra else "-",
+              cell(100 * statistics.median(row.peaks) / heap, " %")] for row in rows]
+    lines.append([f"{shape}: LeakSanitizer, its check alone", cell(1000 * base),
+                  cell(1000 * min(seconds for seconds, _ in checks)), cell(1.0, "x"),
+                  f"{checks[0][1]}", "-"])
+    return lines, planted
+
+
+def leaks():
+    lines, planted = [], 0
+    with tempfile.TemporaryDirectory() as folder:
+        for shape in ("flat", "list", "tree", "wide"):
+            more, planted = leaks_of(shape, folder)
+            lines += more
+    show(f"{planted} leaks in a heap of 1.1 GiB and 4 million blocks that hang together in several "
+         f"ways\n(medians of {ROUNDS}; ratio to LeakSanitizer's check of the same program, inside of it, "
+         "once all is linked\nagainst it; memory to the target's; chap, which reads gcore's "
+         "files, is in no distribution)",
+         ["", "median ms", "min", "ratio", "found", "memory"], lines)
+
+
+def core():
+    folder = tempfile.mkdtemp()
+    path = f"{folder}/core"
+    with Victim(f"{BUILD}/tests/bench/heartbeat", "1024") as victim:
+        pid = str(victim.pid)
+
+        def before():
+            for name in os.listdir(folder):
+                os.unlink(f"{folder}/{name}")
+            victim.ask("beat")
+
+        def after(_):
+            gap = victim.gap() / 1000
+            size = sum(os.stat(f"{folder}/{name}").st_blocks for name in os.listdir(folder))
+            return {"gap": gap, "size": 100 * size / 2048 / victim.resident()}
+
+        rows = [Row("gcore", ["gcore", "-o", path, pid], before, after),
+                Row("memprobe core", [MEMPROBE, "core", pid, "-o", path], before, after),
+                Row("memprobe core --compress",
+                    [MEMPROBE, "core", pid, "--compress", "-o", path], before, after)]
+        measure(rows, ROUNDS)
+    shutil.rmtree(folder)
+    show(f"core of a process of 1 GiB and 9 threads (medians of {ROUNDS}; blocks of the file to what is "
+         "resident)",
+         ["", "median ms", "ratio", "gap ms", "file", "peak MiB"],
+         [[status_note(row), cell(row.ms()), cell(row.ms() / rows[0].ms(), "x"),
+           cell(row.median("gap")), cell(row.median("size"), " %"),
+           cell(statistics.median(row.peaks))] for row in rows])
+
+
+def pause_of(name, environment):
+    """With one kind of pages: the lines of its table."""
+    folder = tempfile.mkdtemp()
+    with Victim(f"{BUILD}/tests/bench/leaky", "flat", env={**os.environ, **environment}) as victim:
+        pid = str(victim.pid)
+        gib = victim.resident() / 1024
+        huge = 100 * victim.resident("AnonHugePages") / victim.resident()
+        victim.ask("pulse")
+
+        def before():
+            for file in os.listdir(folder):
+                os.unlink(f"{folder}/{file}")
+            victim.ask("beat")
+
+        def after(output):
+            found = {"gap": victim.gap() / 1000}
+            try:
+                found["held"] = json.loads(output)["stopped_us"] / 1000
+            except (ValueError, KeyError):
+                pass
+            return found
+
+        rows = [Row(what, command, before, after) for what, command in (
+            ("nothing (sleep 1)", ["sleep", "1"]),
+            ("memprobe leaks", [MEMPROBE, "leaks", pid, "--json"]),
+            ("memprobe heap", [MEMPROBE, "heap", pid, "--json"]),
+            ("memprobe core", [MEMPROBE, "core", pid, "-o", f"{folder}/core"]),
+            ("gcore", ["gcore", "-o", f"{folder}/core", pid]),
+        )]
+        measure(rows, ROUNDS)
+    shutil.rmtree(folder)
+    return [[f"{name} ({huge:.0f} % huge): {status_note(row)}", cell(row.median("gap")),
+             cell(row.median("gap") / gib), cell(row.median("held")), cell(row.ms())]
+            for row in rows]
+
+
+def pause():
+    lines = pause_of("small pages", {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"})
+    lines += pause_of("huge pages", {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"})
+    show(f"pause of a process of 1.1 GiB: a running thread's longest gap, and the time that "
+         f"memprobe says it\nheld the process (medians of {ROUNDS}, ms)",
+         ["", "gap", "gap per GiB", "held", "wall"], lines)
+
+
 def main():
-    wanted = sys.argv[2:] or ["stall", "maps", "dump", "find", "heap"]
+    wanted = sys.argv[2:] or ["stall", "maps", "dump", "find", "heap", "leaks", "core", "pause"]
     print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; compare within a table only")
     for name in wanted:
-        {"stall": stall, "maps": maps, "dump": dump, "find": find, "heap": heap}[name]()
+        {"stall": stall, "maps": maps, "dump": dump, "find": find, "heap": heap,
+         "leaks": leaks, "core": core, "pause": pause}[name]()
 
 
 main()

@@ -2,47 +2,14 @@
  * heartbeat [MIB [BLOB_MIB]]: a process with 8 threads and a heap of MIB (default 1024) in blocks
  * of 256 bytes, a tenth of them free; one more thread does nothing but look at the clock.
  *
- * Commands: `beat` begins a measurement, `gap` prints `gap MICROSECONDS`, the longest time between
- * two looks since. `blob START SIZE` says where BLOB_MIB (default 0) of other memory lie.
+ * Commands: those of beat.h. `blob START SIZE` says where BLOB_MIB (default 0) of other memory lie.
  */
-#include "../victims/victim.h"
+#include "beat.h"
 
-#include <pthread.h>
 #include <sys/mman.h>
-#include <time.h>
 
 #define THREADS	   8
 #define BLOCK_SIZE 256
-
-static _Atomic uint64_t longest_gap;
-static atomic_uint measurement;
-
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
-
-static void *beat(void *data)
-{
-	unsigned seen = measurement;
-	uint64_t last = now_ns();
-
-	for (;;) {
-		uint64_t now = now_ns();
-
-		if (seen != measurement) {
-			seen = measurement;
-			longest_gap = 0;
-		} else if (now - last > longest_gap) {
-			longest_gap = now - last;
-		}
-		last = now;
-	}
-	return NULL;
-}
 
 /* Fills its part of the heap, then sleeps. */
 static void *fill(void *data)
@@ -62,20 +29,6 @@ static void *fill(void *data)
 	for (;;)
 		nanosleep(&time, NULL);
 	return NULL;
-}
-
-static bool command(const char *line)
-{
-	if (!strcmp(line, "beat")) {
-		longest_gap = 0;
-		measurement++;
-		say("beating");
-	} else if (!strcmp(line, "gap")) {
-		say("gap %llu", (unsigned long long)longest_gap / 1000);
-	} else {
-		return false;
-	}
-	return true;
 }
 
 int main(int argc, char **argv)
@@ -101,6 +54,6 @@ int main(int argc, char **argv)
 		usleep(1000);
 	pthread_create(&thread, NULL, beat, NULL);
 	victim_ready();
-	victim_serve(command);
+	victim_serve(beat_command);
 	return 0;
 }
