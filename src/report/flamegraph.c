@@ -265,6 +265,8 @@ static struct error *put_heading(const struct profile_writer *writer,
 	error = xml_put(out, options->title  ? options->title
 			     : profile->name ? profile->name
 					     : "Flame graph");
+	if (!options->title && profile->name && profile->pid)
+		fprintf(out, " (%d)", profile->pid);
 	fprintf(out, "</text>\n<text class=\"subtitle\" x=\"%u\" y=\"45\" text-anchor=\"middle\">",
 		graph->width / 2);
 	if (!error && options->subtitle) {

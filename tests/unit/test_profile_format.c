@@ -269,6 +269,20 @@ static void svg_escapes_names(void **state)
 	free(text);
 }
 
+static void svg_has_a_title_by_itself(void **state)
+{
+	cleanup(profile) struct profile *profile = small_profile();
+	char *text = profiles_written(profile, "svg", NULL, NULL);
+
+	assert_has(text, ">Flame graph</text>");
+	free(text);
+	assert_null(profile_intern(profile, "a&b", &profile->name));
+	profile->pid = 314;
+	text = profiles_written(profile, "svg", NULL, NULL);
+	assert_has(text, ">a&amp;b (314)</text>");
+	free(text);
+}
+
 static void svg_has_short_names(void **state)
 {
 	cleanup(profile) struct profile *profile = profiles_new();
@@ -485,6 +499,7 @@ int main(void)
 		cmocka_unit_test(pprof_has_addresses_and_mappings),
 		cmocka_unit_test(svg_has_the_tree),
 		cmocka_unit_test(svg_escapes_names),
+		cmocka_unit_test(svg_has_a_title_by_itself),
 		cmocka_unit_test(svg_has_short_names),
 		cmocka_unit_test(svg_merges_from_the_leaf),
 		cmocka_unit_test(svg_leaves_out_what_is_too_narrow),
