@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures memprobe beside its peers, on the same targets, in turns, in the same run.
 
-bench.py BUILD [PART...]	parts: stall maps dump find heap leaks core pause (all)
+bench.py BUILD [PART...]	parts: stall maps dump find heap leaks core pause faults syscalls (all)
 ROUNDS=N in the environment: how often leaks, core and pause are measured (5).
 
 Prints medians and, for every row, its ratio to the row that the part compares with. Nothing here
@@ -11,10 +11,12 @@ import json
 import os
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 
 BUILD = os.path.abspath(sys.argv[1] if len(sys.argv) > 1 else "build")
 MEMPROBE = f"{BUILD}/memprobe"
@@ -408,12 +410,94 @@ def pause():
          ["", "gap", "gap per GiB", "held", "wall"], lines)
 
 
+def while_recording(recorder, victim, request, folder):
+    """Nanoseconds that the victim took for its request while the recorder ran, and its output."""
+    output = f"{folder}/record"
+    if recorder:
+        with open(output, "wb") as stdout, open(f"{output}.err", "wb") as stderr:
+            process = subprocess.Popen(recorder, stdout=stdout, stderr=stderr)
+        wait = time.monotonic() + 20
+        ready = b"recording begins" if recorder[0] == MEMPROBE else None
+        while time.monotonic() < wait:
+            time.sleep(0.2)
+            with open(f"{output}.err", "rb") as stderr:
+                if ready is None or ready in stderr.read():
+                    break
+        if ready is None:
+            time.sleep(1)
+    taken = int(victim.ask(request).split()[1])
+    if recorder:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+        with open(output, "rb") as stdout:
+            return taken, stdout.read()
+    return taken, b""
+
+
+def recording(title, victim, request, count, rows):
+    """rows: name, command (None: untraced), what counts the lost events of its output."""
+    folder = tempfile.mkdtemp()
+    taken = {name: [] for name, _, _ in rows}
+    lost = {}
+    for _ in range(ROUNDS):
+        for name, command, lost_of in rows:
+            nanoseconds, output = while_recording(command, victim, request, folder)
+            taken[name].append(nanoseconds / count / 1000)
+            if lost_of:
+                lost.setdefault(name, []).append(lost_of(output))
+    shutil.rmtree(folder)
+    base = statistics.median(taken[rows[0][0]])
+    show(title, ["", "us each", "min", "added us", "ratio", "lost"],
+         [[name, cell(statistics.median(values)), cell(min(values)),
+           cell(statistics.median(values) - base), cell(statistics.median(values) / base, "x"),
+           str(max(lost[name])) if name in lost else "-"] for name, values in taken.items()])
+
+
+def lost_of_json(output):
+    return json.loads(output)["lost"]
+
+
+def faults():
+    with Victim(f"{BUILD}/victims/faultshape") as victim, \
+            tempfile.TemporaryDirectory() as folder:
+        pid = str(victim.pid)
+        perf = ["perf", "record", "-q", "-e", "page-faults", "-c", "1", "-p", pid, "-o",
+                f"{folder}/perf.data"]
+        rows = [("untraced", None, None),
+                ("memprobe faults", [MEMPROBE, "faults", pid, "--json", "-v"], lost_of_json),
+                ("memprobe faults --all", [MEMPROBE, "faults", pid, "--all", "--json", "-v"],
+                 lost_of_json)]
+        if shutil.which("perf"):
+            rows += [("perf record -g (frame pointers)", perf + ["-g"], None),
+                     ("perf record --call-graph dwarf", perf + ["--call-graph", "dwarf"], None)]
+        recording(f"100,000 page faults (medians of {ROUNDS})", victim, "faults 100000", 100000,
+                  rows)
+
+
+def syscalls():
+    with Victim(f"{BUILD}/victims/mapcalls") as victim, tempfile.TemporaryDirectory() as folder:
+        pid = str(victim.pid)
+        rows = [("untraced", None, None),
+                ("memprobe syscalls", [MEMPROBE, "syscalls", pid, "--json", "-v"], lost_of_json)]
+        if shutil.which("perf"):
+            rows.append(("perf record -g on sys_enter_mmap only",
+                         ["perf", "record", "-q", "-g", "-e", "syscalls:sys_enter_mmap", "-p", pid,
+                          "-o", f"{folder}/perf.data"], None))
+        if shutil.which("strace"):
+            rows.append(("strace -e trace=%memory", ["strace", "-q", "-e", "trace=%memory", "-o",
+                                                     f"{folder}/strace", "-p", pid], None))
+        recording(f"20,000 pairs of mmap and munmap (medians of {ROUNDS})", victim, "pairs 20000",
+                  20000, rows)
+
+
 def main():
-    wanted = sys.argv[2:] or ["stall", "maps", "dump", "find", "heap", "leaks", "core", "pause"]
+    wanted = sys.argv[2:] or ["stall", "maps", "dump", "find", "heap", "leaks", "core", "pause",
+                              "faults", "syscalls"]
     print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; compare within a table only")
     for name in wanted:
         {"stall": stall, "maps": maps, "dump": dump, "find": find, "heap": heap,
-         "leaks": leaks, "core": core, "pause": pause}[name]()
+         "leaks": leaks, "core": core, "pause": pause,
+         "faults": faults, "syscalls": syscalls}[name]()
 
 
 main()

@@ -58,7 +58,7 @@ record_calls() { # [OPTION...]
 	start_victim mapcalls
 	record_begin syscalls "$victim_pid" --json
 	victim_say pairs 20000
-	victim_wait '^paired$'
+	victim_wait '^paired'
 	record_end
 	status_is 0
 	victim_check
@@ -77,7 +77,7 @@ record_calls() { # [OPTION...]
 	[[ $output == *'madvise(MADV_DONTNEED)'*advise* ]]
 	record_begin syscalls "$victim_pid" -f
 	victim_say pairs 10
-	victim_wait '^paired$'
+	victim_wait '^paired'
 	record_end
 	grep -qE '^.*;munmap\(\) 10485760$' <<<"$output" || fail "$output"
 	victim_check

@@ -2,6 +2,8 @@
  * Touches known amounts of memory in functions of known names, at `go`, and says how much of each
  * is in memory afterwards: lines `stays FUNCTION BYTES`, then `done`.
  *
+ * `faults N`: N faults on fresh pages, which are given back, then `faulted NS`, the time they took.
+ *
  * Built without frame pointers: stacks have to come from call frame information.
  * cflags: -fomit-frame-pointer -Wno-format-truncation
  * variants: 32
@@ -12,6 +14,7 @@
 #include <pthread.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #define MIB	  ((size_t)1 << 20)
 #define HUGE_SIZE (2 * MIB)
@@ -194,10 +197,33 @@ CASE(fork_pages)
 	say("stays fork_pages 0");
 }
 
+static void fault_many(unsigned long count)
+{
+	struct timespec begin, end;
+
+	clock_gettime(CLOCK_MONOTONIC, &begin);
+	for (unsigned long left = count; left;) {
+		size_t size = (left < 2048 ? left : 2048) * PAGE;
+		char *area = map(size, MAP_PRIVATE);
+
+		touch(area, size);
+		munmap(area, size);
+		left -= size / PAGE;
+	}
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	say("faulted %lld",
+	    (long long)(end.tv_sec - begin.tv_sec) * 1000000000 + (end.tv_nsec - begin.tv_nsec));
+}
+
 __attribute__((noinline, noclone)) static bool command(const char *line)
 {
+	unsigned long faults;
 	pthread_t thread;
 
+	if (sscanf(line, "faults %lu", &faults) == 1) {
+		fault_many(faults);
+		return true;
+	}
 	if (strcmp(line, "go"))
 		return false;
 	keep_pages();

@@ -2,7 +2,7 @@
  * Maps and unmaps known amounts in functions of known names, at `go`: says `call FUNCTION SYSCALL
  * COUNT BYTES NET` for each, NET being what is still mapped, then `done`.
  *
- * `pairs N`: N pairs of mmap and munmap, then `paired`.
+ * `pairs N`: N pairs of mmap and munmap, then `paired NS`, the time they took.
  *
  * cflags: -fomit-frame-pointer
  * variants: 32
@@ -11,10 +11,19 @@
 
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #define MIB ((size_t)1 << 20)
 
 #define CASE(name) __attribute__((noinline, noclone)) static void name(void)
+
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
 
 static char *map(size_t size)
 {
@@ -105,9 +114,11 @@ __attribute__((noinline, noclone)) static bool command(const char *line)
 	pid_t child;
 
 	if (sscanf(line, "pairs %lu", &pairs) == 1) {
+		uint64_t begin = now_ns();
+
 		for (unsigned long i = 0; i < pairs; i++)
 			munmap(map(MIB), MIB);
-		say("paired");
+		say("paired %llu", (unsigned long long)(now_ns() - begin));
 		return true;
 	}
 	if (strcmp(line, "go"))
