@@ -62,7 +62,8 @@ static bool is_equal(const void *context, uint32_t id)
 
 	return stack->depth == search->wanted.depth &&
 	       stack->truncated == search->wanted.truncated &&
-	       !memcmp(stack->pcs, search->wanted.pcs, stack->depth * sizeof(*stack->pcs));
+	       (!stack->depth ||
+		!memcmp(stack->pcs, search->wanted.pcs, stack->depth * sizeof(*stack->pcs)));
 }
 
 static struct error *keep(struct stack_set *set, const uint64_t *pcs, size_t depth,
