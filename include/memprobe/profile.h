@@ -6,7 +6,7 @@
  *	profile_add_frame(profile, &frame, &id);	equal frames have one id
  *	profile_add_stack(profile, ids, depth, &stack);	ids root first; equal stacks have one id
  *	profile_add_site(profile, stack, values);	values of one stack add up
- *	profile_sort(profile);				by bytes, largest first
+ *	profile_sort(profile);				by weight, largest first
  *
  * Adders copy all that they are given; strings are interned, so that equal ones are one pointer,
  * valid until profile_destroy(). Addresses are those of the target; ranges are half-open. Sums
@@ -27,7 +27,8 @@
 /* What is known of a site, beside its stack. */
 enum profile_column {
 	PROFILE_COUNT, /* blocks, faults, calls ...; of what PROFILE_BYTES weighs */
-	PROFILE_BYTES, /* what sites are sorted by and drawn with */
+	PROFILE_BYTES, /* what sites are sorted by and drawn with, unless profile.weight says else
+			*/
 	/* All of the recording, if the two above are only what was left of it at the end. */
 	PROFILE_ALL_COUNT,
 	PROFILE_ALL_BYTES,
@@ -96,6 +97,10 @@ struct profile {
 	struct profile_site_vec sites;
 	struct profile_mapping_vec mappings; /* in the order of profile_add_mapping() */
 
+	/* The column that sites are sorted by and drawn with: PROFILE_BYTES, or PROFILE_ALL_BYTES;
+	 * the caller's to set. */
+	enum profile_column weight;
+
 	/* What follows is the caller's to set; 0 and NULL: unknown, or does not apply. */
 	uint64_t time_us;     /* of its begin, since the epoch */
 	uint64_t duration_us; /* of the recording */
@@ -153,8 +158,11 @@ struct error *profile_compare(struct profile *profile, const struct profile *old
  */
 struct error *profile_by_name(const struct profile *profile, struct profile **ret);
 
-/* By PROFILE_BYTES, then PROFILE_COUNT, descending. */
+/* By weight, then by its count, descending. */
 void profile_sort(struct profile *profile);
+
+/* The column with the number of what profile->weight has the bytes of. */
+enum profile_column profile_weight_count(const struct profile *profile);
 
 int64_t profile_total(const struct profile *profile, enum profile_column column);
 

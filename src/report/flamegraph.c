@@ -354,7 +354,7 @@ static struct error *put_document(const struct profile_writer *writer,
 static void measure(struct profile_writer *writer, struct flamegraph *graph)
 {
 	const struct profile_options *options = writer->options;
-	const char *unit = writer->profile->columns[PROFILE_BYTES].unit;
+	const char *unit = writer->profile->columns[writer->profile->weight].unit;
 
 	graph->count_name = options->count_name ? options->count_name : unit ? unit : "samples";
 	graph->human = !strcmp(graph->count_name, "bytes");

@@ -27,7 +27,7 @@ static int64_t change_of(const struct flame_node *node)
 struct flame_scheme flame_scheme_choose(const struct flame_tree *tree, enum flame_color color)
 {
 	const struct profile *profile = tree->profile;
-	const char *unit = profile->columns[PROFILE_BYTES].unit;
+	const char *unit = profile->columns[profile->weight].unit;
 	struct flame_scheme scheme = { .color = color };
 
 	if (color == FLAME_COLOR_AUTO) {

@@ -87,9 +87,10 @@ static int64_t at_least_0(int64_t value)
 
 struct error *flame_tree_add(struct flame_tree *tree, const struct profile_site *site)
 {
+	int64_t weight = site->values[tree->profile->weight];
 	const int64_t sums[FLAME_SUMS] = {
-		[FLAME_VALUE] = at_least_0(site->values[PROFILE_BYTES]),
-		[FLAME_COUNT] = at_least_0(site->values[PROFILE_COUNT]),
+		[FLAME_VALUE] = at_least_0(weight),
+		[FLAME_COUNT] = at_least_0(site->values[profile_weight_count(tree->profile)]),
 		[FLAME_OLD] = at_least_0(site->values[PROFILE_OLD_BYTES]),
 		[FLAME_UNREACHABLE] = at_least_0(site->values[PROFILE_UNREACHABLE_BYTES]),
 	};
@@ -97,7 +98,7 @@ struct error *flame_tree_add(struct flame_tree *tree, const struct profile_site 
 	const uint32_t *frames = profile_stack_frames(tree->profile, site->stack, &depth);
 	uint32_t at = 0;
 
-	tree->negative += site->values[PROFILE_BYTES] < 0;
+	tree->negative += weight < 0;
 	if (!sums[FLAME_VALUE] && !sums[FLAME_OLD])
 		return NULL;
 	add_sums(&tree->nodes.data[0], sums);

@@ -33,8 +33,8 @@ static struct error *folded_site(struct profile_writer *writer, const struct pro
 	size_t depth;
 	const uint32_t *frames = profile_stack_frames(profile, site->stack, &depth);
 
-	if (site->values[PROFILE_BYTES] <= 0) {
-		folded->left_out += site->values[PROFILE_BYTES] < 0;
+	if (site->values[profile->weight] <= 0) {
+		folded->left_out += site->values[profile->weight] < 0;
 		return NULL;
 	}
 	if (!depth)
@@ -48,7 +48,7 @@ static struct error *folded_site(struct profile_writer *writer, const struct pro
 		if (frame->kernel)
 			fputs("_[k]", writer->out);
 	}
-	fprintf(writer->out, " %" PRId64 "\n", site->values[PROFILE_BYTES]);
+	fprintf(writer->out, " %" PRId64 "\n", site->values[profile->weight]);
 	return NULL;
 }
 

@@ -464,7 +464,7 @@ static struct error *put_mappings(struct pprof *pprof, const struct profile *pro
 
 static struct error *put_header(struct pprof *pprof, const struct profile *profile)
 {
-	const struct profile_value *weight = &profile->columns[PROFILE_BYTES];
+	const struct profile_value *weight = &profile->columns[profile->weight];
 	const struct profile_value period = { "space", weight->unit };
 	uint32_t preferred;
 	struct error *error = string_id(pprof, weight->name, &preferred);

@@ -31,6 +31,7 @@ struct error *profile_create(struct profile **ret)
 	profile->tables = calloc(1, sizeof(*profile->tables));
 	if (!profile->tables)
 		return &error_no_memory;
+	profile->weight = PROFILE_BYTES;
 	error = profile_set_column(profile, PROFILE_COUNT, "inuse_objects", "count");
 	if (!error)
 		error = profile_set_column(profile, PROFILE_BYTES, "inuse_space", "bytes");
@@ -308,14 +309,20 @@ struct error *profile_compare(struct profile *profile, const struct profile *old
 	return error;
 }
 
-static int compare_sites(const void *left, const void *right)
+enum profile_column profile_weight_count(const struct profile *profile)
 {
-	const struct profile_site *a = left, *b = right;
+	return profile->weight == PROFILE_ALL_BYTES ? PROFILE_ALL_COUNT : PROFILE_COUNT;
+}
 
-	if (a->values[PROFILE_BYTES] != b->values[PROFILE_BYTES])
-		return a->values[PROFILE_BYTES] > b->values[PROFILE_BYTES] ? -1 : 1;
-	if (a->values[PROFILE_COUNT] != b->values[PROFILE_COUNT])
-		return a->values[PROFILE_COUNT] > b->values[PROFILE_COUNT] ? -1 : 1;
+static int compare_sites(const void *left, const void *right, void *data)
+{
+	const struct profile *profile = data;
+	const struct profile_site *a = left, *b = right;
+	const enum profile_column order[] = { profile->weight, profile_weight_count(profile) };
+
+	for (size_t i = 0; i < sizeof(order) / sizeof(order[0]); i++)
+		if (a->values[order[i]] != b->values[order[i]])
+			return a->values[order[i]] > b->values[order[i]] ? -1 : 1;
 	return a->stack < b->stack ? -1 : a->stack > b->stack;
 }
 
@@ -325,8 +332,8 @@ void profile_sort(struct profile *profile)
 
 	if (profile->sites.size < 2)
 		return;
-	qsort(profile->sites.data, profile->sites.size, sizeof(*profile->sites.data),
-	      compare_sites);
+	qsort_r(profile->sites.data, profile->sites.size, sizeof(*profile->sites.data),
+		compare_sites, profile);
 	/* The table is as large as before: nothing is allocated, nothing fails. */
 	memset(index->slots, 0xff, index->capacity * sizeof(*index->slots));
 	index->used = 0;

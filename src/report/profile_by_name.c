@@ -19,6 +19,7 @@ static struct error *copy_head(const struct profile *from, struct profile *to)
 	to->events = from->events;
 	to->lost = from->lost;
 	to->pid = from->pid;
+	to->weight = from->weight;
 	return error;
 }
 

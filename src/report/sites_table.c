@@ -38,49 +38,59 @@ static void put_value(const struct layout *layout, enum profile_column column, i
 		table_cell(layout->table, "%" PRId64, value);
 }
 
+/* Behind the weight, its count and its rate. */
+static const struct {
+	enum profile_column column;
+	const char *heading;
+} more[] = {
+	{ PROFILE_BYTES, "LIVE" },
+	{ PROFILE_ALL_BYTES, "ALL" },
+	{ PROFILE_UNREACHABLE_BYTES, "UNREACHABLE" },
+	{ PROFILE_OLD_BYTES, "OLD" },
+	{ PROFILE_NET_BYTES, "NET" },
+};
+
+#define MORE (sizeof(more) / sizeof(more[0]))
+
+static bool is_shown(const struct profile *profile, enum profile_column column)
+{
+	return column != profile->weight && profile_has(profile, column);
+}
+
 /* The figures of a row, of a site or of all. */
 static void put_figures(const struct layout *layout, const int64_t values[PROFILE_COLUMNS])
 {
-	static const enum profile_column more[] = { PROFILE_ALL_BYTES, PROFILE_UNREACHABLE_BYTES,
-						    PROFILE_OLD_BYTES, PROFILE_NET_BYTES };
-	int64_t bytes = values[PROFILE_BYTES];
+	enum profile_column weight = layout->profile->weight;
+	enum profile_column count = profile_weight_count(layout->profile);
+	int64_t bytes = values[weight];
 
-	put_value(layout, PROFILE_BYTES, bytes);
+	put_value(layout, weight, bytes);
 	table_cell(layout->table, "%.1f%%",
 		   layout->total ? 100.0 * (double)bytes / (double)layout->total : 0);
-	if (profile_has(layout->profile, PROFILE_COUNT))
-		put_value(layout, PROFILE_COUNT, values[PROFILE_COUNT]);
+	if (profile_has(layout->profile, count))
+		put_value(layout, count, values[count]);
 	if (layout->rate)
-		put_value(layout, PROFILE_BYTES,
+		put_value(layout, weight,
 			  (int64_t)((double)bytes / ((double)layout->profile->duration_us / 1e6)));
-	for (size_t i = 0; i < sizeof(more) / sizeof(more[0]); i++)
-		if (profile_has(layout->profile, more[i]))
-			put_value(layout, more[i], values[more[i]]);
+	for (size_t i = 0; i < MORE; i++)
+		if (is_shown(layout->profile, more[i].column))
+			put_value(layout, more[i].column, values[more[i].column]);
 }
 
 static size_t put_headings(const struct layout *layout)
 {
 	const struct profile *profile = layout->profile;
-	static const struct {
-		enum profile_column column;
-		const char *heading;
-	} more[] = {
-		{ PROFILE_ALL_BYTES, "ALL" },
-		{ PROFILE_UNREACHABLE_BYTES, "UNREACHABLE" },
-		{ PROFILE_OLD_BYTES, "OLD" },
-		{ PROFILE_NET_BYTES, "NET" },
-	};
+	enum profile_column weight = profile->weight;
 	size_t count = 2;
 
-	table_column(layout->table, is_bytes(profile, PROFILE_BYTES) ? "BYTES" : "VALUE",
-		     TABLE_RIGHT);
+	table_column(layout->table, is_bytes(profile, weight) ? "BYTES" : "VALUE", TABLE_RIGHT);
 	table_column(layout->table, "%", TABLE_RIGHT);
-	if (profile_has(profile, PROFILE_COUNT))
+	if (profile_has(profile, profile_weight_count(profile)))
 		table_column(layout->table, "COUNT", TABLE_RIGHT), count++;
 	if (layout->rate)
 		table_column(layout->table, "PER S", TABLE_RIGHT), count++;
-	for (size_t i = 0; i < sizeof(more) / sizeof(more[0]); i++)
-		if (profile_has(profile, more[i].column))
+	for (size_t i = 0; i < MORE; i++)
+		if (is_shown(profile, more[i].column))
 			table_column(layout->table, more[i].heading, TABLE_RIGHT), count++;
 	if (layout->options->leaf)
 		table_column(layout->table, layout->options->leaf, TABLE_LEFT);
@@ -181,7 +191,7 @@ struct error *sites_table_print(const struct profile *profile,
 		.profile = profile,
 		.options = options,
 		.table = table,
-		.total = profile_total(profile, PROFILE_BYTES),
+		.total = profile_total(profile, profile->weight),
 		.rate = profile->duration_us != 0,
 	};
 	size_t figures, names, shown = profile->sites.size;

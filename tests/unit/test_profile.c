@@ -152,13 +152,38 @@ static void columns_come_and_go(void **state)
 	assert_false(profile_has(profile, PROFILE_COUNT));
 }
 
+/* Sorted by all that was allocated, where that is the weight; also its copy by name. */
+static void sites_go_by_weight(void **state)
+{
+	cleanup(profile) struct profile *profile = new_profile();
+	cleanup(profile) struct profile *merged = NULL;
+	const int64_t kept[PROFILE_COLUMNS] = { [PROFILE_BYTES] = 50, [PROFILE_ALL_BYTES] = 60 };
+	const int64_t churn[PROFILE_COLUMNS] = { [PROFILE_BYTES] = 1, [PROFILE_ALL_BYTES] = 900 };
+	uint32_t frame = add_frame(profile, "kept"), stack;
+
+	assert_null(profile_set_column(profile, PROFILE_ALL_BYTES, "alloc_space", "bytes"));
+	assert_null(profile_add_stack(profile, &frame, 1, &stack));
+	assert_null(profile_add_site(profile, stack, kept));
+	frame = add_frame(profile, "churn");
+	assert_null(profile_add_stack(profile, &frame, 1, &stack));
+	assert_null(profile_add_site(profile, stack, churn));
+	profile_sort(profile);
+	assert_int_equal(profile->sites.data[0].values[PROFILE_BYTES], 50);
+	assert_int_equal(profile_weight_count(profile), PROFILE_COUNT);
+	profile->weight = PROFILE_ALL_BYTES;
+	assert_int_equal(profile_weight_count(profile), PROFILE_ALL_COUNT);
+	assert_null(profile_by_name(profile, &merged));
+	assert_int_equal(merged->weight, PROFILE_ALL_BYTES);
+	assert_int_equal(merged->sites.data[0].values[PROFILE_ALL_BYTES], 900);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(equal_things_are_one), cmocka_unit_test(sites_of_one_stack_add_up),
 		cmocka_unit_test(stacks_merge_by_name), cmocka_unit_test(sums_stop_at_their_ends),
 		cmocka_unit_test(many_are_found_again), cmocka_unit_test(frames_have_names),
-		cmocka_unit_test(columns_come_and_go),
+		cmocka_unit_test(columns_come_and_go),	cmocka_unit_test(sites_go_by_weight),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
