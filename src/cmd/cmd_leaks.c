@@ -3,10 +3,8 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "frozen_heap.h"
+#include "frozen_leaks.h"
 #include "leaks_output.h"
-#include "memprobe/leaks.h"
-#include "memprobe/log.h"
 #include "memprobe/num.h"
 #include "profile_output.h"
 
@@ -24,46 +22,8 @@ static const struct command_option options[] = {
 /* What a run works on. */
 struct leaks_run {
 	struct command_context *context;
-	struct frozen_heap frozen;
-	struct thread_vec threads;
-	struct leak_prescan *prescan;
-	struct leak_options options;
+	struct frozen_leaks leaks;
 };
-
-static void run_deinit(struct leaks_run *run)
-{
-	leak_prescan_destroy(run->prescan);
-	frozen_heap_close(run->context, &run->frozen);
-	thread_vec_deinit(&run->threads);
-}
-
-static struct error *prepare(struct leaks_run *run)
-{
-	struct error *error = leak_prescan_create(&run->prescan);
-	const struct snapshot *snapshot;
-
-	if (!error)
-		error = frozen_heap_open(run->context, leak_prescan_observer(run->prescan),
-					 &run->frozen);
-	if (error)
-		return error;
-	snapshot = run->frozen.snapshot;
-	error = target_read_threads(snapshot->target, &run->threads);
-	if (error_is(error, ERROR_UNSUPPORTED)) {
-		error_destroy(error);
-		error = NULL;
-	}
-	if (error)
-		return error;
-	run->options.threads = &run->threads;
-	run->options.prescan = run->prescan;
-	if (snapshot->threads.size)
-		run->options.states = &snapshot->threads;
-	vec_for_each (tid, &snapshot->missed)
-		log_warn("thread %d did not stop: what only its registers hold counts as leaked",
-			 (int)*tid);
-	return NULL;
-}
 
 /* ---- leaks ---- */
 
@@ -72,18 +32,15 @@ static struct error *run_find(struct leaks_run *run, uint64_t top, struct suppre
 	struct command_context *context = run->context;
 	struct leak_result result = { 0 };
 	struct leak_report report = { 0 };
-	struct error *error = leaks_find(run->frozen.heap, &run->options, &result);
+	const struct heap *heap = run->leaks.frozen.heap;
+	struct error *error = leaks_find(heap, &run->leaks.options, &result);
 
 	if (!error)
-		error = leak_report_build(run->frozen.heap, &result, known, &report);
+		error = leak_report_build(heap, &result, known, &report);
 	/* From here on the target may go on, should it have been held. */
-	command_stopped(context, snapshot_stopped_us(run->frozen.snapshot));
-	if (!error && result.missing_bytes) {
-		log_warn("%" PRIu64 " bytes of blocks could not be read: what only they point to "
-			 "counts as leaked",
-			 result.missing_bytes);
-		context->status = 6;
-	}
+	command_stopped(context, snapshot_stopped_us(run->leaks.frozen.snapshot));
+	if (!error)
+		frozen_leaks_warn(context, &result);
 	frozen_heap_warn_of_types(report.types);
 	if (!error)
 		error = leak_report_write(context, &report, top);
@@ -99,17 +56,18 @@ static struct error *run_find(struct leaks_run *run, uint64_t top, struct suppre
 static struct error *run_retain(struct leaks_run *run, uint64_t address)
 {
 	struct retain_step_vec chain = { 0 }, referrers = { 0 };
+	const struct heap *heap = run->leaks.frozen.heap;
 	struct heap_chunk chunk;
 	struct error *error;
 
-	if (!heap_find(run->frozen.heap, address, &chunk) || chunk.state != HEAP_IN_USE)
+	if (!heap_find(heap, address, &chunk) || chunk.state != HEAP_IN_USE)
 		return error_hint(
 			error_create(ERROR_FAILED, "no block in use at 0x%" PRIx64, address),
 			"`memprobe leaks` and `memprobe heap` print addresses of blocks");
-	error = leaks_retain(run->frozen.heap, &run->options, chunk.index, &chain, &referrers);
-	command_stopped(run->context, snapshot_stopped_us(run->frozen.snapshot));
+	error = leaks_retain(heap, &run->leaks.options, chunk.index, &chain, &referrers);
+	command_stopped(run->context, snapshot_stopped_us(run->leaks.frozen.snapshot));
 	if (!error)
-		error = retain_write(run->context, run->frozen.heap, &chunk, &chain, &referrers);
+		error = retain_write(run->context, heap, &chunk, &chain, &referrers);
 	retain_step_vec_deinit(&chain);
 	retain_step_vec_deinit(&referrers);
 	return error;
@@ -133,10 +91,10 @@ static struct error *run(struct command_context *context)
 	if (!error && known_path)
 		error = suppressions_read(known_path, &known);
 	if (!error)
-		error = prepare(&run);
+		error = frozen_leaks_open(context, &run.leaks);
 	if (!error)
 		error = retain_text ? run_retain(&run, address) : run_find(&run, top, &known);
-	run_deinit(&run);
+	frozen_leaks_close(context, &run.leaks);
 	suppressions_deinit(&known);
 	return error;
 }
