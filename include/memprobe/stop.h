@@ -46,6 +46,9 @@ struct stop_options {
 	void (*held)(void *data, struct stop *stop, struct error *error);
 	void (*after)(void *data, struct stop *stop, struct error *error);
 	void *data;
+	/* With @held: raised to the longest time that a thread was held, @held included. May be
+	 * NULL. */
+	uint64_t *stopped_us_ret;
 };
 
 /* What one stop found. */
@@ -54,6 +57,8 @@ struct stop {
 	/* Threads that did not stop in time (in an uninterruptible wait), in no order. */
 	struct pid_vec missed;
 	uint64_t stopped_us; /* the longest time that a thread was held */
+	/* Threads were born faster than they could be stopped: some were left running. */
+	bool incomplete;
 };
 
 /*

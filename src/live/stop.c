@@ -384,6 +384,7 @@ static void stop_all(struct stopper *stopper)
 		if (stopper->error)
 			return;
 	}
+	stopper->overflow |= count && !stopper->cancelled;
 }
 
 /* With everything else running again. What is in an uninterruptible wait does not come to its stop,
@@ -444,6 +445,7 @@ static struct error *make_result(struct stopper *stopper, struct stop **ret)
 	if (!stop)
 		return &error_no_memory;
 	stop->stopped_us = stopper->stopped_us;
+	stop->incomplete = stopper->overflow;
 	read_names(stopper); /* of threads born while the others were being stopped */
 	vec_for_each (held, &stopper->held) {
 		if (held->copied)
@@ -583,6 +585,9 @@ struct error *stop_threads(struct target *target, const struct stop_options *opt
 	error = start_stopper(&stopper);
 	if (!error && !stopper.options.after && !stopper.options.held)
 		error = outcome(&stopper, ret);
+	if (stopper.options.stopped_us_ret)
+		*stopper.options.stopped_us_ret =
+			max_u64(*stopper.options.stopped_us_ret, stopper.stopped_us);
 	if (stopper.arena)
 		munmap(stopper.arena, stopper.arena_size);
 	vec_for_each (held, &stopper.held)
