@@ -3,7 +3,7 @@
 # and `make torture` in large.
 
 TORTURE_TARGETS := $(VICTIM_DIR)/torture $(VICTIM_DIR)/torture-32 $(VICTIM_DIR)/torture-static
-TORTURE_TOOLS := $(BUILD)/tests/torture/killer $(BUILD)/tests/torture/call_loop
+TORTURE_TOOLS := $(BUILD)/tests/torture/killer $(BUILD)/tests/torture/call_loop $(BUILD)/tests/torture/trace_loop
 TORTURE_SOURCES := $(sort $(wildcard tests/torture/target*.c))
 TORTURE_FLAGS = -std=gnu11 -Wall -Wextra -Wno-unused-parameter -D_GNU_SOURCE -pthread $(VICTIM_CFLAGS)
 

@@ -80,16 +80,20 @@ struct trace_report {
 
 /* Since the recording began; exact. */
 struct trace_counters {
-	uint64_t allocs, frees;		  /* calls that were looked at: all of them with rate 1 */
-	uint64_t alloc_bytes;		  /* asked for by these, with rate 1; else the estimate */
+	uint64_t calls;			  /* of hooked functions, within a few hundred a thread */
 	uint64_t recorded;		  /* blocks that got an entry */
+	uint64_t freed;			  /* of these */
 	uint64_t lost_allocs, lost_frees; /* of which there is no trace: a table was full */
+	uint64_t filtered;		  /* outside of [min_size, max_size] */
 	uint64_t truncated;		  /* stacks that could not be followed to their end */
 	uint64_t threads;		  /* that have recorded something so far */
-	uint64_t lost_threads;		  /* calls of threads for which there was no slot */
-	double bytes_per_second;	  /* allocated, over the last second of ticks */
-	uint64_t table_memory;		  /* bytes that the tables take now */
-	uint64_t time_us;		  /* since the recording began */
+	uint64_t lost_threads;		  /* of lost_allocs: there was no slot for the thread */
+	/* How often memprobe did not come round to renew the lease: what was allocated or freed
+	 * until it did is missing. */
+	uint64_t lapses;
+	double bytes_per_second; /* allocated, over the last second of ticks */
+	uint64_t table_memory;	 /* bytes that the tables take now */
+	uint64_t time_us;	 /* since the recording began */
 };
 
 /* A block that has not been freed yet. */
@@ -178,7 +182,8 @@ CLEANUP_DEFINE(trace, struct trace_session *, trace_destroy)
 struct trace_leftover {
 	uint64_t address, size; /* of the agent and all its mappings together */
 	unsigned hooks;		/* functions that still lead into it */
-	bool recording;		/* its lease runs: a memprobe is at work with it */
+	bool recording;		/* a memprobe is at work with it */
+	bool active;		/* its hooks record: they stop when the lease is over */
 	/* False: it is of another version of memprobe, which alone can remove it. */
 	bool known;
 };

@@ -1,13 +1,699 @@
 #include "memprobe/trace.h"
 
+#include <errno.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+#include <x86intrin.h>
 
-void trace_data_destroy(struct trace_data *data)
+#include "memprobe/log.h"
+#include "memprobe/num.h"
+#include "memprobe/ptrace.h"
+#include "session.h"
+
+#define TIMEOUT_US 10000000
+
+/* Address space that the tables may reserve, if there is no limit. */
+#define SPACE_MAX (UINT64_C(64) << 30)
+#define SPACE_MIN (UINT64_C(256) << 20)
+
+/* To choose a rate: for how long is looked, with which one, and how many samples a second are to
+ * be taken. One takes about 2 us. */
+#define PROBE_US	   100000
+#define PROBE_RATE	   (64u << 10)
+#define SAMPLES_PER_SECOND 2000
+#define RATE_MIN	   (64u << 10)
+#define RATE_MAX	   (UINT64_C(64) << 20)
+
+#define RATE_LARGEST (UINT64_C(1) << 40)
+
+uint32_t trace_now(const struct trace_session *session)
 {
-	if (!data)
+	return (uint32_t)((clock_us() - session->clock_us_0) / 1000);
+}
+
+/* ---- the control words ---- */
+
+#define CTL(member) offsetof(struct agent_ctl, member)
+
+static bool put(const struct trace_session *session, uint64_t offset, const void *bytes,
+		size_t size)
+{
+	return pwrite(session->memory, bytes, size,
+		      (off_t)(session->image + AGENT_IMAGE_SPACE + offset)) == (ssize_t)size;
+}
+
+static bool put_32(const struct trace_session *session, uint64_t offset, uint32_t value)
+{
+	return put(session, offset, &value, sizeof(value));
+}
+
+static bool put_64(const struct trace_session *session, uint64_t offset, uint64_t value)
+{
+	return put(session, offset, &value, sizeof(value));
+}
+
+static bool get(const struct trace_session *session, uint64_t offset, void *bytes, size_t size)
+{
+	return pread(session->memory, bytes, size,
+		     (off_t)(session->image + AGENT_IMAGE_SPACE + offset)) == (ssize_t)size;
+}
+
+static bool renew_lease(const struct trace_session *session)
+{
+	uint64_t elapsed = max_u64(clock_us() - session->clock_us_0, 1);
+	uint64_t tsc = __rdtsc();
+	double per_us = (double)(tsc - session->tsc_0) / (double)elapsed;
+
+	return put_64(session, CTL(deadline), tsc + (uint64_t)(per_us * TRACE_LEASE_US)) &&
+	       put_32(session, CTL(now), trace_now(session));
+}
+
+static bool put_limits(const struct trace_session *session)
+{
+	return put_64(session, CTL(frames_limit), session->tables.frames_ready) &&
+	       put_32(session, CTL(live_levels), session->tables.live_ready) &&
+	       put_32(session, CTL(stack_levels), session->tables.stack_ready);
+}
+
+static bool put_range(const struct trace_session *session, uint64_t min_size, uint64_t max_size)
+{
+	return put_64(session, CTL(min_size), min_size) && put_64(session, CTL(max_size), max_size);
+}
+
+static uint32_t mode_of(const struct trace_session *session)
+{
+	return session->report.rate <= 1 ? AGENT_EXACT : AGENT_SAMPLING;
+}
+
+static struct error *cannot_write(const struct trace_session *session)
+{
+	return error_errno(ERROR_FAILED, errno, "cannot write the memory of %d",
+			   (int)session->target->pid);
+}
+
+static struct error *set_up(struct trace_session *session)
+{
+	const struct trace_options *options = &session->options;
+	uint64_t seed = __rdtsc();
+
+	if (getrandom(&seed, sizeof(seed), GRND_NONBLOCK) < 0)
+		seed ^= (uint64_t)getpid() << 32;
+	if (!put_32(session, CTL(flags), options->all ? AGENT_FLAG_TOTALS : 0) ||
+	    !put_32(session, CTL(max_frames), options->depth_max) ||
+	    !put_64(session, CTL(rate), session->report.rate) ||
+	    !put_range(session, options->min_size,
+		       options->max_size ? options->max_size : UINT64_MAX) ||
+	    !put_64(session, CTL(seed), seed) || !put_limits(session))
+		return cannot_write(session);
+	return NULL;
+}
+
+static struct error *activate(struct trace_session *session)
+{
+	if (!renew_lease(session) || !put_32(session, CTL(active), mode_of(session)))
+		return cannot_write(session);
+	return NULL;
+}
+
+/* ---- attaching ---- */
+
+/* What of the address space is free under its limit; half of it, for the tables. */
+static uint64_t space_of(struct target *target)
+{
+	uint64_t limit = process_limit(target->process, "Max address space"), used = 0;
+	struct mapping_vec maps = { 0 };
+	struct error *error;
+
+	if (limit == UINT64_MAX)
+		return SPACE_MAX;
+	error = target_read_maps(target, MAPS_PLAIN, &maps);
+	vec_for_each (mapping, &maps)
+		used += mapping->end - mapping->start;
+	error_destroy(error);
+	mappings_deinit(&maps);
+	return max_u64(SPACE_MIN, min_u64(SPACE_MAX, (limit - min_u64(limit, used)) / 2));
+}
+
+static struct error *tell_hooks(struct trace_session *session)
+{
+	struct error *error = NULL;
+
+	vec_for_each (function, &session->hooks.functions) {
+		struct trace_hook hook = {
+			.name = strdup(function->name),
+			.module = strdup(function->module->path),
+			.address = function->address,
+			.hooked = !function->refused,
+			.reason = function->refused ? strdup(function->refused) : NULL,
+		};
+
+		if (!hook.name || !hook.module || (function->refused && !hook.reason))
+			error = &error_no_memory;
+		if (!error)
+			error = trace_hook_vec_append(&session->report.hooks, &hook);
+		if (error) {
+			free(hook.name);
+			free(hook.module);
+			free(hook.reason);
+			return error;
+		}
+	}
+	return NULL;
+}
+
+/* Without both of them the record would be nonsense. */
+static struct error *check_hooks(const struct trace_session *session)
+{
+	vec_for_each (function, &session->hooks.functions) {
+		if (!function->refused)
+			continue;
+		log_warn("%s cannot be hooked: %s", function->name, function->refused);
+		if (function->spec->kind == AGENT_KIND_FREE ||
+		    function->spec->kind == AGENT_KIND_REALLOC ||
+		    !strcmp(function->spec->name, "malloc"))
+			return error_create(ERROR_UNSUPPORTED,
+					    "cannot record the allocations of %d: %s at 0x%llx "
+					    "cannot be hooked: %s",
+					    (int)session->target->pid, function->name,
+					    (unsigned long long)function->address,
+					    function->refused);
+	}
+	return NULL;
+}
+
+/* All that can be known before the target is touched. */
+static struct error *plan(struct trace_session *session, struct call_session *call,
+			  struct install *install)
+{
+	struct target *target = session->target;
+	struct hooks *hooks = &session->hooks;
+	uint64_t shm = AGENT_IMAGE_SPACE + sizeof(struct agent_ctl);
+	struct allocator allocator;
+	struct text_range text;
+	struct error *error = allocator_detect(target, &allocator);
+
+	if (error)
+		return error;
+	session->report.allocator = allocator.name;
+	error = functions_find(call, &allocator, &hooks->functions, &hooks->text_start,
+			       &hooks->text_end);
+	if (error)
+		return error;
+	text = (struct text_range){ hooks->text_start, hooks->text_end };
+	hooks->near_size = round_up(AGENT_SLOTS * NEAR_SLOT, PAGE_SIZE);
+	hooks->near_bytes = calloc(1, hooks->near_size);
+	if (!hooks->near_bytes)
+		return &error_no_memory;
+	tables_plan(&session->tables, session->report.rate <= 1, space_of(target),
+		    session->options.memory_max);
+	install->image_space = shm + session->tables.size;
+	error = install_find_near(target, &text, hooks->near_size, &hooks->near);
+	if (!error)
+		error = call_find_gap(target, install->image_space, (unsigned)(clock_us() % 64),
+				      &install->image);
+	if (error)
+		return error;
+	tables_describe(&session->tables, install->image + shm, &session->config);
+	session->config.allocator_start = hooks->text_start;
+	session->config.allocator_end = hooks->text_end;
+	session->config.areas[0] = (struct agent_area){ hooks->near, hooks->near_size };
+	session->config.areas[1] =
+		(struct agent_area){ install->image + shm, session->tables.size };
+	trace_sign(&session->config);
+	error = hooks_plan(hooks, target, install->image, &session->config);
+	if (!error)
+		error = tell_hooks(session);
+	return error ? error : check_hooks(session);
+}
+
+static struct error *install(struct trace_session *session, struct call_session *call,
+			     struct install *install)
+{
+	struct error *error;
+
+	install->session = call;
+	install->memory = session->memory;
+	install->near = session->hooks.near;
+	install->near_size = session->hooks.near_size;
+	install->near_bytes = session->hooks.near_bytes;
+	install->config = session->config;
+	install->tables = &session->tables;
+	error = install_run(install);
+	log_debug("mapping the agent held a thread for %llu us",
+		  (unsigned long long)call_stopped_us(call));
+	session->report.attach_stopped_us =
+		max_u64(session->report.attach_stopped_us, call_stopped_us(call));
+	if (install->committed)
+		session->image = install->image;
+	return error;
+}
+
+static struct error *hook(struct trace_session *session)
+{
+	struct text_range ranges[AGENT_SLOTS];
+	struct hooks_change change = {
+		.memory = session->memory,
+		.image = session->image,
+		.config = &session->config,
+	};
+	struct hold hold = {
+		.target = session->target,
+		.unwind = session->unwind,
+		.ranges = ranges,
+		.range_count = session->hooks.count,
+		.work = hooks_set,
+		.data = &change,
+		.interrupted = session->options.interrupted,
+		.deadline = clock_us() + session->options.timeout_us,
+	};
+	struct error *error;
+
+	/* Of the five bytes the first is where the function begins as before. */
+	for (unsigned i = 0; i < session->hooks.count; i++)
+		ranges[i] = (struct text_range){ session->config.slots[i].function + 1,
+						 session->config.slots[i].function + 5 };
+	error = hold_run(&hold);
+	log_debug("setting the hooks held the threads for %llu us, in %u stops",
+		  (unsigned long long)hold.stopped_us, hold.stops);
+	session->report.attach_stopped_us =
+		max_u64(session->report.attach_stopped_us, hold.stopped_us);
+	session->report.attach_stops += hold.stops;
+	hold_deinit(&hold);
+	if (!error && change.foreign)
+		error = error_create(ERROR_BUSY, "another tool is changing the code of %d",
+				     (int)session->target->pid);
+	return error;
+}
+
+static struct error *build_unwind(struct trace_session *session)
+{
+	struct unwind_table_stats stats;
+	uint64_t since = clock_us();
+	struct error *error = unwind_table_create(session->target, &session->unwind);
+
+	if (error)
+		return error;
+	unwind_table_stats(session->unwind, &stats);
+	session->report.tables_us = clock_us() - since;
+	session->report.table_bytes = stats.bytes;
+	return NULL;
+}
+
+/* With the per-target lock held. */
+static struct error *attach_locked(struct trace_session *session, struct call_session *call)
+{
+	cleanup(free) struct install *mappings = calloc(1, sizeof(*mappings));
+	uint64_t remaining = 0;
+	struct error *error;
+
+	if (!mappings)
+		return &error_no_memory;
+	error = leftovers_remove(call, session->options.timeout_us, &remaining,
+				 &session->report.leftovers_removed);
+	if (!error && remaining)
+		error = error_create(
+			ERROR_BUSY, "the agent of a memprobe that was killed is still in use in %d",
+			(int)session->target->pid);
+	if (!error)
+		error = plan(session, call, mappings);
+	if (!error)
+		error = build_unwind(session);
+	if (!error)
+		error = history_create(session->target, &session->history);
+	if (!error)
+		error = install(session, call, mappings);
+	if (!error)
+		error = tables_publish_unwind(&session->tables, session->unwind);
+	if (!error)
+		error = set_up(session);
+	if (!error)
+		error = hook(session);
+	return error;
+}
+
+/* Nothing is recorded yet, but what would be is counted. */
+static struct error *choose_rate(struct trace_session *session)
+{
+	struct trace_counters counters = { 0 };
+	uint64_t since, rate = RATE_MIN;
+	double bytes, elapsed;
+	struct error *error = NULL;
+
+	if (!put_range(session, UINT64_MAX, UINT64_MAX))
+		return cannot_write(session);
+	error = activate(session);
+	since = clock_us();
+	if (error)
+		return error;
+	usleep(PROBE_US);
+	put_32(session, CTL(active), AGENT_INACTIVE);
+	elapsed = (double)(clock_us() - since) / 1e6;
+	error = trace_count(session, &counters);
+	if (error)
+		return error;
+	bytes = (double)counters.filtered * PROBE_RATE / elapsed;
+	while (rate < RATE_MAX && bytes / (double)rate > SAMPLES_PER_SECOND)
+		rate *= 2;
+	session->report.rate = rate;
+	return set_up(session);
+}
+
+static struct error *begin(struct trace_session *session)
+{
+	struct error *error = NULL;
+
+	if (!session->options.rate)
+		error = choose_rate(session);
+	if (error)
+		return error;
+	session->begin_us = session->rate_us = clock_us();
+	return activate(session);
+}
+
+static struct error *check_options(const struct trace_options *options)
+{
+	if (options->rate > RATE_LARGEST)
+		return error_create(ERROR_USAGE, "a rate of %llu bytes is too large",
+				    (unsigned long long)options->rate);
+	if (options->max_size && options->max_size < options->min_size)
+		return error_create(ERROR_USAGE, "the largest size is below the smallest one");
+	return NULL;
+}
+
+static struct error *create(struct target *target, const struct trace_options *options,
+			    struct trace_session **ret)
+{
+	struct trace_session *session = calloc(1, sizeof(*session));
+
+	if (!session)
+		return &error_no_memory;
+	session->target = target;
+	session->memory = session->tables.fd = -1;
+	if (options)
+		session->options = *options;
+	if (!session->options.timeout_us)
+		session->options.timeout_us = TIMEOUT_US;
+	if (!session->options.depth_max || session->options.depth_max > TRACE_DEPTH_MAX)
+		session->options.depth_max = TRACE_DEPTH_MAX;
+	session->report.rate = session->options.rate ? session->options.rate : PROBE_RATE;
+	session->clock_us_0 = clock_us();
+	session->tsc_0 = __rdtsc();
+	session->doubt_since = calloc(AGENT_THREADS, sizeof(*session->doubt_since));
+	if (!session->doubt_since) {
+		trace_destroy(session);
+		return &error_no_memory;
+	}
+	*ret = session;
+	return NULL;
+}
+
+struct error *trace_attach(struct target *target, const struct trace_options *options,
+			   struct trace_session **ret)
+{
+	struct trace_session *session = NULL;
+	struct call_session *call = NULL;
+	struct error *error = options ? check_options(options) : NULL;
+
+	if (!error && !target->process)
+		error = error_create(ERROR_UNSUPPORTED, "only a live process can be recorded");
+	if (!error && target->arch != &arch_x86_64)
+		error = error_create(ERROR_UNSUPPORTED,
+				     "allocations of %s processes cannot be recorded",
+				     target->arch->name);
+	if (!error)
+		error = create(target, options, &session);
+	if (!error)
+		error = call_open(target, session->options.timeout_us, &call);
+	if (!error)
+		error = trace_open_memory(target, &session->memory);
+	if (!error)
+		error = attach_locked(session, call);
+	call_close(call);
+	if (session)
+		session->attached = session->image != 0;
+	if (!error)
+		error = begin(session);
+	if (error)
+		trace_destroy(session);
+	else
+		*ret = session;
+	return error;
+}
+
+/* ---- while it records ---- */
+
+static bool is_there(const struct trace_session *session)
+{
+	char magic[sizeof(AGENT_MAGIC)];
+
+	return pread(session->memory, magic, sizeof(magic), (off_t)session->image) ==
+		       (ssize_t)sizeof(magic) &&
+	       !memcmp(magic, AGENT_MAGIC, sizeof(magic)) &&
+	       process_is_alive(session->target->process);
+}
+
+static uint64_t hash_code(const struct mapping_vec *maps)
+{
+	uint64_t hash = UINT64_C(0xcbf29ce484222325);
+
+	vec_for_each (mapping, maps) {
+		if (!(mapping->perms & PERM_EXEC) || !mapping->inode)
+			continue;
+		hash = (hash ^ mapping->start) * UINT64_C(0x100000001b3);
+		hash = (hash ^ mapping->end) * UINT64_C(0x100000001b3);
+		hash = (hash ^ mapping->inode) * UINT64_C(0x100000001b3);
+	}
+	return hash;
+}
+
+static struct error *take_modules(struct trace_session *session)
+{
+	cleanup(target) struct target *now = NULL;
+	bool changed = false, removed = false;
+	struct error *error = target_open_live(session->target->pid, &now);
+
+	if (!error)
+		error = history_add(session->history, now);
+	if (!error)
+		error = unwind_table_update(session->unwind, now, &changed, &removed);
+	if (!error && changed)
+		error = tables_publish_unwind(&session->tables, session->unwind);
+	if (!error && removed) {
+		cleanup(free) void *zeros = calloc(AGENT_UNWIND_CACHE, 8);
+
+		if (!zeros)
+			return &error_no_memory;
+		put(session, CTL(unwind_cache), zeros, AGENT_UNWIND_CACHE * 8);
+	}
+	return error;
+}
+
+/* Libraries come and go; what cannot be learnt now is tried again. */
+static void look_for_modules(struct trace_session *session)
+{
+	struct mapping_vec maps = { 0 };
+	struct error *error = target_read_maps(session->target, MAPS_PLAIN, &maps);
+	uint64_t hash = error ? session->maps_hash : hash_code(&maps);
+
+	mappings_deinit(&maps);
+	if (!error && hash != session->maps_hash) {
+		error = take_modules(session);
+		if (!error)
+			session->maps_hash = hash;
+	}
+	if (error)
+		log_debug("new modules: %s", error->message);
+	error_destroy(error);
+}
+
+/* ---- threads that have gone ---- */
+
+/* The ids by which the target knows its threads. */
+static struct error *list_threads(struct trace_session *session, struct pid_vec *ret)
+{
+	struct pid_vec tids = { 0 };
+	struct error *error = process_list_threads(session->target->process, &tids);
+
+	for (size_t i = 0; !error && i < tids.size; i++) {
+		struct process_status status;
+		pid_t tid = tids.data[i];
+
+		if (!process_read_status(session->target->process, tid, &status) && status.ns_tid)
+			tid = status.ns_tid;
+		error = pid_vec_append(ret, &tid);
+	}
+	pid_vec_deinit(&tids);
+	return error;
+}
+
+static bool has_thread(const struct pid_vec *tids, uint32_t tid)
+{
+	vec_for_each (known, tids)
+		if ((uint32_t)*known == tid)
+			return true;
+	return false;
+}
+
+static void look_at_slot(struct trace_session *session, unsigned i,
+			 const struct agent_thread *thread, const struct pid_vec *tids)
+{
+	uint64_t offset = CTL(threads) + i * sizeof(*thread), now = clock_us();
+
+	if (thread->key <= AGENT_KEY_RECYCLED || !thread->tid || has_thread(tids, thread->tid)) {
+		session->doubt_since[i] = 0;
+	} else if (!thread->doubt || !session->doubt_since[i]) {
+		put_32(session, offset + offsetof(struct agent_thread, doubt), 1);
+		session->doubt_since[i] = now;
+	} else if (now - session->doubt_since[i] >= TRACE_LEASE_US) {
+		put_64(session, offset + AGENT_THREAD_KEY, AGENT_KEY_RECYCLED);
+		session->doubt_since[i] = 0;
+	}
+}
+
+static void recycle_slots(struct trace_session *session)
+{
+	cleanup(free) struct agent_thread *threads = calloc(AGENT_THREADS, sizeof(*threads));
+	struct pid_vec tids = { 0 };
+	struct process_status status;
+	struct error *error;
+
+	if (!threads || !get(session, CTL(threads), threads, AGENT_THREADS * sizeof(*threads)))
 		return;
-	trace_site_vec_deinit(&data->sites);
-	trace_block_vec_deinit(&data->blocks);
-	free(data->pcs);
-	free(data);
+	error = process_read_status(session->target->process, 0, &status);
+	/* A thread that is stopped cannot object. */
+	if (!error && status.state != 'T' && status.state != 't')
+		error = list_threads(session, &tids);
+	for (unsigned i = 0; !error && tids.size && i < AGENT_THREADS; i++)
+		look_at_slot(session, i, &threads[i], &tids);
+	error_destroy(error);
+	pid_vec_deinit(&tids);
+}
+
+static void end(struct trace_session *session)
+{
+	if (!session->end_us)
+		session->end_us = clock_us();
+}
+
+static void notice_lapse(struct trace_session *session)
+{
+	uint32_t active = AGENT_INACTIVE;
+
+	if (!get(session, CTL(active), &active, sizeof(active)) || active != AGENT_INACTIVE)
+		return;
+	if (!session->lapses++)
+		log_warn("memprobe was kept from its work for more than %d s: what the target "
+			 "allocated or freed in that time is missing",
+			 TRACE_LEASE_US / 1000000);
+	put_32(session, CTL(active), mode_of(session));
+}
+
+#define MODULES_EVERY 5
+#define THREADS_EVERY 20
+
+struct error *trace_tick(struct trace_session *session, bool *alive_ret)
+{
+	struct trace_counters counters;
+	struct error *error;
+
+	*alive_ret = false;
+	if (session->gone || !session->attached)
+		return NULL;
+	if (!is_there(session) || !renew_lease(session)) {
+		session->gone = true;
+		end(session);
+		return NULL;
+	}
+	*alive_ret = true;
+	if (session->paused)
+		return NULL;
+	notice_lapse(session);
+	error = trace_count(session, &counters);
+	if (error)
+		return error;
+	if (tables_grow(&session->tables,
+			counters.recorded - min_u64(counters.recorded, counters.freed)))
+		put_limits(session);
+	if (session->ticks % MODULES_EVERY == 0)
+		look_for_modules(session);
+	if (session->ticks % THREADS_EVERY == THREADS_EVERY - 1)
+		recycle_slots(session);
+	session->ticks++;
+	return NULL;
+}
+
+void trace_pause(struct trace_session *session)
+{
+	if (session->attached && !session->gone && !session->paused)
+		put_32(session, CTL(active), AGENT_INACTIVE);
+	session->paused = true;
+	end(session);
+}
+
+/* ---- the end ---- */
+
+struct error *trace_detach(struct trace_session *session)
+{
+	cleanup(free) struct leave *leave = NULL;
+	struct error *error;
+
+	if (!session->attached)
+		return NULL;
+	trace_pause(session);
+	leave = calloc(1, sizeof(*leave));
+	if (!leave)
+		return &error_no_memory;
+	leave->target = session->target;
+	leave->unwind = session->unwind;
+	leave->memory = session->memory;
+	leave->image = session->image;
+	leave->config = session->config;
+	leave->timeout_us = session->options.timeout_us;
+	error = leave_run(leave);
+	session->report.detach_stopped_us = leave->stopped_us;
+	session->report.detach_stops = leave->stops;
+	session->report.remaining = leave->remaining;
+	if (leave->remaining)
+		session->report.remaining_reason = strdup(leave->reason);
+	session->attached = false;
+	return error;
+}
+
+const struct trace_report *trace_report(const struct trace_session *session)
+{
+	return &session->report;
+}
+
+struct target *trace_modules(struct trace_session *session)
+{
+	return history_target(session->history);
+}
+
+void trace_destroy(struct trace_session *session)
+{
+	struct error *error;
+
+	if (!session)
+		return;
+	error = trace_detach(session);
+	if (error)
+		log_warn("%s", error->message);
+	error_destroy(error);
+	vec_for_each (hook, &session->report.hooks) {
+		free(hook->name);
+		free(hook->module);
+		free(hook->reason);
+	}
+	trace_hook_vec_deinit(&session->report.hooks);
+	free(session->report.remaining_reason);
+	tables_close(&session->tables);
+	hooks_deinit(&session->hooks);
+	unwind_table_destroy(session->unwind);
+	history_destroy(session->history);
+	if (session->memory >= 0)
+		close(session->memory);
+	free(session->doubt_since);
+	free(session);
 }

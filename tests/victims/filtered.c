@@ -1,7 +1,8 @@
 /*
  * A process under seccomp. `filtered strict`: mode 1. `filtered mmap`, `filtered sigprocmask`,
  * `filtered madvise`, `filtered brk`: a filter kills it on that call. `filtered container`: a list
- * of allowed calls, EPERM for the rest. `filtered two`: the first two filters.
+ * of allowed calls, EPERM for the rest. `filtered two`: the first two filters. `filtered memfd`:
+ * EPERM for memfd_create.
  *
  * variants: 32
  */
@@ -50,6 +51,9 @@ int main(int argc, char **argv)
 		kill_on(SYS_madvise);
 	if (!strcmp(mode, "brk"))
 		kill_on(SYS_brk);
+	if (!strcmp(mode, "memfd"))
+		filter_install((int[]){ SYS_memfd_create }, 1, SECCOMP_RET_ERRNO | EPERM,
+			       SECCOMP_RET_ALLOW);
 	if (!strcmp(mode, "container"))
 		allow_as_containers_do();
 	if (!strcmp(mode, "strict"))

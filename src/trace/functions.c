@@ -1,0 +1,283 @@
+#include "functions.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "memprobe/elf_file.h"
+#include "memprobe/num.h"
+
+#define NONE AGENT_NO_ARG
+#define ALLOC_FIRST(name, family)                                                            \
+	{                                                                                    \
+		name, AGENT_KIND_ALLOC, AGENT_ENTRY_SIZE_FIRST, NONE, 0, NONE, false, family \
+	}
+#define ALLOC_SECOND(name, family)                                                            \
+	{                                                                                     \
+		name, AGENT_KIND_ALLOC, AGENT_ENTRY_SIZE_SECOND, NONE, 1, NONE, false, family \
+	}
+#define PRODUCT(name, family)                                                          \
+	{                                                                              \
+		name, AGENT_KIND_ALLOC, AGENT_ENTRY_PRODUCT, NONE, 1, 0, false, family \
+	}
+#define REALLOC(name, family)                                                            \
+	{                                                                                \
+		name, AGENT_KIND_REALLOC, AGENT_ENTRY_REALLOC, 0, 1, NONE, false, family \
+	}
+#define FREE(name, family)                                                            \
+	{                                                                             \
+		name, AGENT_KIND_FREE, AGENT_ENTRY_FREE, 0, NONE, NONE, false, family \
+	}
+#define NEW(name, swap)                                                                       \
+	{                                                                                     \
+		name, AGENT_KIND_NEW, AGENT_ENTRY_SIZE_FIRST, NONE, 0, NONE, swap, FAMILY_CXX \
+	}
+
+/* Of two names for one address the first counts. */
+static const struct function_spec specs[] = {
+	ALLOC_FIRST("malloc", FAMILY_C),
+	PRODUCT("calloc", FAMILY_C),
+	REALLOC("realloc", FAMILY_C),
+	{ "reallocarray", AGENT_KIND_REALLOC, AGENT_ENTRY_ANY, 0, 2, 1, false, FAMILY_C },
+	FREE("free", FAMILY_C),
+	FREE("cfree", FAMILY_C),
+	FREE("free_sized", FAMILY_C),
+	FREE("free_aligned_sized", FAMILY_C),
+	ALLOC_SECOND("memalign", FAMILY_C),
+	ALLOC_SECOND("aligned_alloc", FAMILY_C),
+	{ "posix_memalign", AGENT_KIND_ALLOC_AT, AGENT_ENTRY_ANY, 0, 2, NONE, false, FAMILY_C },
+	ALLOC_FIRST("valloc", FAMILY_C),
+	ALLOC_FIRST("pvalloc", FAMILY_C),
+	/* jemalloc */
+	ALLOC_FIRST("mallocx", FAMILY_C),
+	REALLOC("rallocx", FAMILY_C),
+	{ "xallocx", AGENT_KIND_RESIZE, AGENT_ENTRY_ANY, 0, 1, NONE, false, FAMILY_C },
+	FREE("dallocx", FAMILY_C),
+	FREE("sdallocx", FAMILY_C),
+	/* mimalloc's own, where they are not the same as the C names */
+	ALLOC_FIRST("mi_malloc", FAMILY_OWN),
+	ALLOC_FIRST("mi_zalloc", FAMILY_OWN),
+	PRODUCT("mi_calloc", FAMILY_OWN),
+	PRODUCT("mi_mallocn", FAMILY_OWN),
+	REALLOC("mi_realloc", FAMILY_OWN),
+	FREE("mi_free", FAMILY_OWN),
+	/* C++ (Itanium ABI): new, new[], with std::nothrow_t, with std::align_val_t */
+	NEW("_Znwm", false),
+	NEW("_Znam", false),
+	NEW("_ZnwmSt11align_val_t", true),
+	NEW("_ZnamSt11align_val_t", true),
+	ALLOC_FIRST("_ZnwmRKSt9nothrow_t", FAMILY_CXX),
+	ALLOC_FIRST("_ZnamRKSt9nothrow_t", FAMILY_CXX),
+	ALLOC_FIRST("_ZnwmSt11align_val_tRKSt9nothrow_t", FAMILY_CXX),
+	ALLOC_FIRST("_ZnamSt11align_val_tRKSt9nothrow_t", FAMILY_CXX),
+	FREE("_ZdlPv", FAMILY_CXX),
+	FREE("_ZdaPv", FAMILY_CXX),
+	FREE("_ZdlPvm", FAMILY_CXX),
+	FREE("_ZdaPvm", FAMILY_CXX),
+	FREE("_ZdlPvRKSt9nothrow_t", FAMILY_CXX),
+	FREE("_ZdaPvRKSt9nothrow_t", FAMILY_CXX),
+	FREE("_ZdlPvSt11align_val_t", FAMILY_CXX),
+	FREE("_ZdaPvSt11align_val_t", FAMILY_CXX),
+	FREE("_ZdlPvSt11align_val_tRKSt9nothrow_t", FAMILY_CXX),
+	FREE("_ZdaPvSt11align_val_tRKSt9nothrow_t", FAMILY_CXX),
+	FREE("_ZdlPvmSt11align_val_t", FAMILY_CXX),
+	FREE("_ZdaPvmSt11align_val_t", FAMILY_CXX),
+};
+
+void functions_deinit(struct function_vec *functions)
+{
+	vec_for_each (function, functions)
+		free(function->code);
+	function_vec_deinit(functions);
+}
+
+static unsigned families_of(const struct allocator *allocator)
+{
+	switch (allocator->kind) {
+	case ALLOCATOR_JEMALLOC:
+		return *allocator->prefix ? FAMILY_C : FAMILY_C | FAMILY_CXX;
+	case ALLOCATOR_TCMALLOC:
+		return FAMILY_C | FAMILY_CXX;
+	case ALLOCATOR_MIMALLOC:
+		return FAMILY_C | FAMILY_CXX | FAMILY_OWN;
+	default:
+		/* Their operator new is libstdc++'s, which calls malloc. */
+		return FAMILY_C;
+	}
+}
+
+/* What stands in the file there, if that can be told. */
+static bool read_original(struct target *target, struct module *module, uint64_t address,
+			  uint8_t *bytes, size_t size)
+{
+	vec_for_each (segment, &module->segments) {
+		struct error *error;
+
+		if (address < segment->start || address + size > segment->end)
+			continue;
+		error = module_read(target, module, segment->offset + (address - segment->start),
+				    bytes, size);
+		if (!error)
+			return true;
+		error_destroy(error);
+	}
+	return false;
+}
+
+/* Somebody else's breakpoint or hook: what stands there is not ours to move. */
+static const char *check_untouched(struct target *target, const struct function *function)
+{
+	uint8_t original[16];
+	size_t size = min_u64(sizeof(original), function->code_size);
+
+	if (function->code_size && function->code[0] == 0xcc)
+		return "a breakpoint stands at its beginning";
+	if (read_original(target, function->module, function->address, original, size) &&
+	    memcmp(original, function->code, size))
+		return "another tool has changed its first bytes";
+	return NULL;
+}
+
+static struct error *read_code(struct target *target, struct function *function)
+{
+	/* Functions in assembly may not tell their size: then some of what follows is looked at. */
+	size_t size = min_u64(function->size ? function->size : 64, FUNCTION_BYTES_MAX);
+	struct error *error;
+
+	function->code = malloc(size);
+	if (!function->code)
+		return &error_no_memory;
+	error = target_read(target, function->address, function->code, size);
+	if (error_is(error, ERROR_FAULT)) {
+		error_destroy(error);
+		function->refused = "its code cannot be read";
+		return NULL;
+	}
+	function->code_size = size;
+	if (!error)
+		function->refused = check_untouched(target, function);
+	return error;
+}
+
+static bool is_known(const struct function_vec *functions, uint64_t address)
+{
+	vec_for_each (function, functions)
+		if (function->address == address)
+			return true;
+	return false;
+}
+
+static struct error *add(struct call_session *session, const struct allocator *allocator,
+			 const struct function_spec *spec, struct function_vec *ret)
+{
+	struct target *target = call_target(session);
+	struct function function = { .spec = spec, .module = allocator->module };
+	struct elf_symbol symbol;
+	struct error *error = NULL;
+
+	snprintf(function.name, sizeof(function.name), "%s%s",
+		 spec->family == FAMILY_C ? allocator->prefix : "", spec->name);
+	if (!module_symbol(target, allocator->module, function.name, &symbol))
+		return NULL;
+	function.address = symbol.address;
+	function.size = symbol.size;
+	if (symbol.type == STT_GNU_IFUNC) {
+		function.size = 0;
+		error = call_find_function(session, function.name, &function.address);
+	} else if (symbol.type != STT_FUNC) {
+		return NULL;
+	}
+	if (error || is_known(ret, function.address))
+		return error;
+	error = read_code(target, &function);
+	if (!error)
+		error = function_vec_append(ret, &function);
+	if (error)
+		free(function.code);
+	return error;
+}
+
+/* The text of a library that is nothing but an allocator; else from the first to the last of its
+ * functions. */
+static void find_text(struct target *target, const struct allocator *allocator,
+		      const struct function_vec *functions, uint64_t *start_ret, uint64_t *end_ret)
+{
+	const struct module *module = allocator->module;
+	uint64_t start = UINT64_MAX, end = 0;
+	struct libc libc = { 0 };
+
+	error_destroy(target_libc(target, &libc));
+	if (module != libc.module && !module->is_exe) {
+		vec_for_each (segment, &module->segments) {
+			if (!(segment->perms & PERM_EXEC))
+				continue;
+			start = min_u64(start, segment->start);
+			end = max_u64(end, segment->end);
+		}
+	}
+	vec_for_each (function, functions) {
+		start = min_u64(start, function->address);
+		end = max_u64(end, function->address + max_u64(function->size, 1));
+	}
+	*start_ret = start;
+	*end_ret = end;
+}
+
+static struct error *refuse(struct target *target, const struct allocator *allocator)
+{
+	const struct module_vec *modules;
+	struct elf_symbol symbol;
+	struct error *error = target_modules(target, &modules);
+
+	if (error)
+		return error;
+	vec_for_each (module, modules)
+		if (module->is_exe && module_symbol(target, module, "runtime.mallocgc", &symbol))
+			return error_create(ERROR_UNSUPPORTED,
+					    "%d is a Go program: its allocations do not go through "
+					    "functions that can be hooked",
+					    (int)target->pid);
+	return error_hint(error_create(ERROR_UNSUPPORTED,
+				       "the functions that allocate cannot be found in %d",
+				       (int)target->pid),
+			  "a program that was linked statically needs its symbols (.symtab)");
+}
+
+/* It marks each block with who allocated it, by which of the functions. */
+static bool is_debugging(const struct module *module)
+{
+	const char *name = strrchr(module->path, '/');
+
+	name = name ? name + 1 : module->path;
+	return strstr(name, "tcmalloc") && strstr(name, "_debug");
+}
+
+struct error *functions_find(struct call_session *session, const struct allocator *allocator,
+			     struct function_vec *ret, uint64_t *text_start_ret,
+			     uint64_t *text_end_ret)
+{
+	struct target *target = call_target(session);
+	unsigned families = families_of(allocator);
+
+	if (target->arch != &arch_x86_64)
+		return error_create(ERROR_UNSUPPORTED, "%s processes cannot be hooked",
+				    target->arch->name);
+	if (!allocator->module)
+		return refuse(target, allocator);
+	if (is_debugging(allocator->module))
+		return error_create(ERROR_UNSUPPORTED,
+				    "%s tells new from malloc: it cannot be hooked",
+				    allocator->module->path);
+	for (size_t i = 0; i < sizeof(specs) / sizeof(specs[0]); i++) {
+		struct error *error = NULL;
+
+		if (specs[i].family & families)
+			error = add(session, allocator, &specs[i], ret);
+		if (error)
+			return error;
+	}
+	if (!ret->size)
+		return refuse(target, allocator);
+	find_text(target, allocator, ret, text_start_ret, text_end_ret);
+	return NULL;
+}

@@ -1,0 +1,56 @@
+/*
+ * functions.h - which functions of a target allocate and free. Private to trace/.
+ *
+ * To add an allocator's function: a row in the table of functions.c.
+ */
+#ifndef TRACE_FUNCTIONS_H
+#define TRACE_FUNCTIONS_H
+
+#include "agent/abi.h"
+#include "memprobe/allocator.h"
+#include "memprobe/call.h"
+#include "memprobe/vec.h"
+
+/* What the agent is told about a function. */
+struct function_spec {
+	const char *name; /* behind the allocator's prefix */
+	enum agent_kind kind;
+	enum agent_entry entry;
+	uint8_t pointer, size, count; /* arguments, or AGENT_NO_ARG */
+	bool swap;		      /* AGENT_KIND_NEW: with an alignment */
+	unsigned family;	      /* enum function_family */
+};
+
+enum function_family {
+	FAMILY_C = 1,	/* under the allocator's prefix */
+	FAMILY_CXX = 2, /* operators: only of allocators whose own do not reach malloc */
+	FAMILY_OWN = 4, /* a name that no other allocator has */
+};
+
+struct function {
+	const struct function_spec *spec;
+	char name[64];
+	uint64_t address, size;
+	struct module *module;
+	/* As they stand in the target, at most FUNCTION_BYTES_MAX; owned. */
+	uint8_t *code;
+	size_t code_size;
+	const char *refused; /* static; NULL: nothing speaks against it yet */
+};
+
+#define FUNCTION_BYTES_MAX (64u << 10)
+
+VEC_DEFINE(function_vec, struct function)
+
+void functions_deinit(struct function_vec *functions);
+
+/*
+ * Every one that the serving allocator has, each address once. *text_start_ret, *text_end_ret: what
+ * calls from there while an allocation is going on belongs to it. ERROR_UNSUPPORTED: there is none,
+ * or the allocator is one that must not be hooked.
+ */
+struct error *functions_find(struct call_session *session, const struct allocator *allocator,
+			     struct function_vec *ret, uint64_t *text_start_ret,
+			     uint64_t *text_end_ret);
+
+#endif

@@ -1,0 +1,241 @@
+/*
+ * Changes to code that others may be running need a moment when all threads are held and none is
+ * in the middle of it, be it by its program counter or by where it will return to.
+ */
+#include "session.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "memprobe/log.h"
+#include "memprobe/num.h"
+#include "memprobe/ptrace.h"
+
+/* Stacks are looked at from end to end. */
+#define STACK_MAX   (16u << 20)
+#define STACK_TOTAL (1u << 30)
+
+#define PAUSE_US     500
+#define PAUSE_MAX_US 20000
+
+/* Copied of the stack of a thread that does not stop. */
+#define MISSED_MAX (1u << 20)
+
+static bool holds(const struct hold *hold, uint64_t address)
+{
+	for (size_t i = 0; i < hold->range_count; i++)
+		if (address >= hold->ranges[i].start && address < hold->ranges[i].end)
+			return true;
+	return false;
+}
+
+static bool any_word(const struct hold *hold, const uint8_t *bytes, size_t size)
+{
+	uint64_t low = UINT64_MAX, high = 0;
+
+	for (size_t i = 0; i < hold->range_count; i++) {
+		low = min_u64(low, hold->ranges[i].start);
+		high = max_u64(high, hold->ranges[i].end);
+	}
+	for (size_t at = 0; at + 8 <= size; at += 8) {
+		uint64_t word = load_word(bytes + at, 8);
+
+		if (word >= low && word < high && holds(hold, word))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * A thread that left its stack while an original ran (a handler on a stack of its own): the agent
+ * has noted where the original will return to.
+ */
+static bool inside_original(struct hold *hold, const struct thread_state *state)
+{
+	uint64_t key = state->regs.fs_base, word;
+	uint32_t index = agent_thread_index(key);
+	struct agent_thread slots[AGENT_THREAD_PROBES];
+	struct error *error;
+
+	if (!hold->ctl || !key || index + AGENT_THREAD_PROBES > AGENT_THREADS)
+		return false;
+	error = target_read(hold->target,
+			    hold->ctl + offsetof(struct agent_ctl, threads) +
+				    index * sizeof(struct agent_thread),
+			    slots, sizeof(slots));
+	for (unsigned i = 0; !error && i < AGENT_THREAD_PROBES && slots[i].key; i++) {
+		uint64_t sp = slots[i].inside_sp;
+
+		if (slots[i].key != key || !sp ||
+		    (sp >= state->stack_start && sp < state->stack_start + state->stack_size))
+			continue;
+		for (unsigned n = 0; !error && n < 2; n++) {
+			error = target_read_word(hold->target, sp - 8 * n, &word);
+			if (!error && word == hold->return_point)
+				return true;
+		}
+	}
+	error_destroy(error);
+	return false;
+}
+
+/* Words on stacks may be stale: whether unwinding sees them, too. */
+static bool unwinding_clears(struct hold *hold, const struct thread_state *state)
+{
+	struct frame_vec frames = { 0 };
+	struct error *error;
+	bool clear;
+
+	if (!hold->unwind)
+		return false;
+	error = unwind_table_walk(hold->unwind, state, &frames);
+	clear = !error && frames.size && !frames.data[frames.size - 1].is_cut;
+	vec_for_each (frame, &frames)
+		clear = clear && !holds(hold, frame->pc);
+	error_destroy(error);
+	frame_vec_deinit(&frames);
+	return clear;
+}
+
+static bool is_clear(struct hold *hold, const struct thread_state *state)
+{
+	const char *what = NULL;
+
+	if (holds(hold, state->regs.rip))
+		what = "is in a hooked function";
+	else if (!state->stack || state->stack_size >= STACK_MAX)
+		what = "has a stack that cannot be read to its end";
+	else if (any_word(hold, state->stack, state->stack_size) || inside_original(hold, state))
+		what = "is to return to a hooked function";
+	if (!what || (!holds(hold, state->regs.rip) && unwinding_clears(hold, state)))
+		return true;
+	snprintf(hold->reason, sizeof(hold->reason), "thread %d (%s) %s", (int)state->tid,
+		 state->name, what);
+	return false;
+}
+
+/* In an uninterruptible wait of the kernel: it stays where it is. */
+static bool missed_is_clear(struct hold *hold, pid_t tid)
+{
+	enum { PART = 64 << 10 };
+	static const long sharing[] = { 56 /* clone */, 58 /* vfork */, 435 /* clone3 */ };
+	cleanup(free) uint8_t *bytes = malloc(PART);
+	struct process_syscall call;
+	struct error *error = process_read_syscall(hold->target->process, tid, &call);
+	bool clear = !error && bytes && !call.running && !holds(hold, call.pc);
+
+	/* Its child runs in the same memory, and nobody holds it. */
+	for (size_t i = 0; clear && i < sizeof(sharing) / sizeof(sharing[0]); i++)
+		clear = call.nr != sharing[i];
+	for (uint64_t at = 0; clear && at < MISSED_MAX; at += PART) {
+		uint64_t start = round_down(call.sp, 8) + at;
+
+		error = target_read(hold->target, start, bytes, PART);
+		if (error_is(error, ERROR_FAULT) && error->address > start)
+			clear = !any_word(hold, bytes, error->address - start);
+		else
+			clear = !error && !any_word(hold, bytes, PART);
+		if (error)
+			break;
+	}
+	error_destroy(error);
+	if (!clear)
+		snprintf(hold->reason, sizeof(hold->reason), "thread %d does not stop", (int)tid);
+	return clear;
+}
+
+static void while_held(void *data, struct stop *stop, struct error *error)
+{
+	struct hold *hold = data;
+	bool clear = !error && !stop->incomplete;
+
+	if (stop) {
+		for (size_t i = 0; clear && i < stop->threads.size; i++)
+			clear = is_clear(hold, &stop->threads.data[i]);
+		for (size_t i = 0; clear && i < stop->missed.size; i++)
+			clear = missed_is_clear(hold, stop->missed.data[i]);
+	}
+	if (clear) {
+		error = hold->work(hold->data);
+		hold->done = true;
+	}
+	hold->error = error;
+	stop_destroy(stop);
+}
+
+/* What would not stop would hold up the others. */
+static bool somebody_waits(struct hold *hold)
+{
+	struct pid_vec tids = { 0 };
+	struct error *error = process_list_threads(hold->target->process, &tids);
+	bool waits = false;
+
+	for (size_t i = 0; !error && !waits && i < tids.size; i++) {
+		struct process_status status;
+
+		if (process_read_status(hold->target->process, tids.data[i], &status))
+			continue;
+		waits = status.state == 'D';
+	}
+	error_destroy(error);
+	pid_vec_deinit(&tids);
+	return waits;
+}
+
+static struct error *try(struct hold *hold)
+{
+	struct stop_options options = {
+		.stack_max = STACK_MAX,
+		.stack_total = STACK_TOTAL,
+		.interrupted = hold->interrupted,
+		.held = while_held,
+		.stopped_us_ret = &hold->stopped_us,
+		.data = hold,
+	};
+	struct error *error = stop_threads(hold->target, &options, NULL);
+
+	hold->stops++;
+	if (error)
+		error_destroy(take_pointer(hold->error));
+	else
+		error = take_pointer(hold->error);
+	return error;
+}
+
+struct error *hold_run(struct hold *hold)
+{
+	uint64_t begin = clock_us(), half = (hold->deadline - min_u64(begin, hold->deadline)) / 2;
+	useconds_t pause = PAUSE_US;
+
+	hold->done = false;
+	for (;;) {
+		struct error *error = NULL;
+
+		if (hold->once || clock_us() >= begin + half || !somebody_waits(hold))
+			error = try(hold);
+		if (error || hold->done)
+			return error;
+		if (hold->interrupted && hold->interrupted())
+			return error_create(ERROR_FAILED, "interrupted");
+		if (*hold->reason)
+			log_debug("%s", hold->reason);
+		if (hold->once || clock_us() + pause >= hold->deadline)
+			return error_create(ERROR_BUSY, "%s", hold->reason);
+		if (!hold->unwind) {
+			error = unwind_table_create(hold->target, &hold->unwind);
+			if (error)
+				return error;
+			hold->owns_unwind = true;
+		}
+		usleep(pause);
+		pause = min_u64(pause * 2, PAUSE_MAX_US);
+	}
+}
+
+void hold_deinit(struct hold *hold)
+{
+	if (hold->owns_unwind)
+		unwind_table_destroy(hold->unwind);
+	hold->unwind = NULL;
+}

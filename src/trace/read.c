@@ -1,0 +1,298 @@
+/* The tables as plain data. All of it is foreign: the target can write there what it likes. */
+#include "session.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "memprobe/num.h"
+#include "memprobe/ptrace.h"
+
+/* Read of a table at a time. */
+#define PART (192u << 10)
+
+/* A stack's entry, as far as it makes sense. */
+struct stack_entry {
+	uint64_t first; /* word of the frames */
+	uint32_t depth; /* 0: there is no such stack */
+	bool truncated;
+	uint32_t pair_of; /* id of the stack + 1: an entry of a stack and a size; 0: a stack */
+	uint64_t allocs, bytes;
+	uint32_t site; /* index + 1; 0: none yet */
+};
+
+VEC_DEFINE(stack_entry_vec, struct stack_entry)
+
+struct reading {
+	struct trace_session *session;
+	struct trace_wanted wanted;
+	struct stack_entry_vec stacks; /* by id */
+	struct trace_data *data;
+	uint64_t *frames; /* all words that are in use */
+	uint64_t frame_count;
+	uint32_t now;
+	double rate;
+	bool exact;
+};
+
+static struct error *unreadable(void)
+{
+	return error_create(ERROR_FAILED, "the recording's tables cannot be read");
+}
+
+/* ---- stacks ---- */
+
+static struct stack_entry take_stack(const struct reading *reading, const struct agent_stack *stack)
+{
+	struct stack_entry entry = { .allocs = stack->allocs, .bytes = stack->bytes };
+	uint64_t where = stack->where;
+
+	if (!stack->hash || !where)
+		return entry;
+	if (where & AGENT_STACK_PAIR) {
+		entry.pair_of = (uint32_t)min_u64(where & ~AGENT_STACK_PAIR, UINT32_MAX - 1) + 1;
+		return entry;
+	}
+	entry.first = where >> 16;
+	entry.depth = where & AGENT_STACK_COUNT;
+	entry.truncated = where & AGENT_STACK_TRUNCATED;
+	if (entry.depth > AGENT_FRAMES_MAX || entry.first > reading->frame_count ||
+	    entry.depth > reading->frame_count - entry.first)
+		entry.depth = 0;
+	return entry;
+}
+
+static struct error *read_stacks(struct reading *reading)
+{
+	const struct tables *tables = &reading->session->tables;
+	cleanup(free) struct agent_stack *part = malloc(PART);
+	enum { COUNT = PART / sizeof(struct agent_stack) };
+
+	if (!part)
+		return &error_no_memory;
+	for (unsigned level = 0; level < tables->stack_ready; level++) {
+		const struct table_level *stacks = &tables->stacks[level];
+
+		for (uint64_t at = 0; at < stacks->count; at += COUNT) {
+			size_t count = min_u64(COUNT, stacks->count - at);
+
+			if (!tables_read(tables, stacks->offset + at * sizeof(*part), part,
+					 count * sizeof(*part)))
+				return unreadable();
+			for (size_t i = 0; i < count; i++) {
+				struct stack_entry entry = take_stack(reading, &part[i]);
+				struct error *error =
+					stack_entry_vec_append(&reading->stacks, &entry);
+
+				if (error)
+					return error;
+			}
+		}
+	}
+	return NULL;
+}
+
+static struct error *read_frames(struct reading *reading)
+{
+	const struct tables *tables = &reading->session->tables;
+
+	reading->frame_count = min_u64(tables_shm(tables)->frames_used, tables->frames_ready);
+	reading->frames = malloc(reading->frame_count * 8 + 8);
+	if (!reading->frames)
+		return &error_no_memory;
+	if (!tables_read(tables, tables->frames_offset, reading->frames, reading->frame_count * 8))
+		return unreadable();
+	return NULL;
+}
+
+/* The site of a stack, begun if it is not there; *ret its index. False: there is no such stack. */
+static bool site_of(struct reading *reading, uint64_t id, uint32_t *ret, struct error **error)
+{
+	struct stack_entry *stack;
+	struct trace_site site;
+
+	if (id < reading->stacks.size && reading->stacks.data[id].pair_of)
+		id = reading->stacks.data[id].pair_of - 1;
+	if (id >= reading->stacks.size || !reading->stacks.data[id].depth)
+		return false;
+	stack = &reading->stacks.data[id];
+	if (!stack->site) {
+		site = (struct trace_site){
+			.pcs = reading->frames + stack->first,
+			.depth = stack->depth,
+			.truncated = stack->truncated,
+		};
+		*error = trace_site_vec_append(&reading->data->sites, &site);
+		if (*error)
+			return false;
+		stack->site = (uint32_t)reading->data->sites.size;
+	}
+	*ret = stack->site - 1;
+	return true;
+}
+
+/* How many blocks of @size one that was sampled stands for. */
+static double weight_of(const struct reading *reading, double size)
+{
+	if (reading->exact)
+		return 1;
+	return -1 / expm1(-fmax(size, 1) / reading->rate);
+}
+
+/* ---- live blocks ---- */
+
+static struct error *take_block(struct reading *reading, uint64_t address,
+				const struct agent_block *block)
+{
+	uint32_t age = reading->now - block->time;
+	struct error *error = NULL;
+	struct trace_site *site;
+	struct trace_block taken = {
+		.address = address,
+		.size = block->size,
+		.age_ms = (int32_t)age < 0 ? 0 : age,
+	};
+
+	if (address <= AGENT_KEY_RESERVED || taken.age_ms < reading->wanted.older_ms)
+		return NULL;
+	if (!site_of(reading, block->stack, &taken.site, &error))
+		return error;
+	taken.weight = weight_of(reading, (double)block->size);
+	site = &reading->data->sites.data[taken.site];
+	site->samples++;
+	site->live_count += taken.weight;
+	site->live_bytes += taken.weight * (double)block->size;
+	return reading->wanted.blocks ? trace_block_vec_append(&reading->data->blocks, &taken)
+				      : NULL;
+}
+
+static struct error *read_live(struct reading *reading)
+{
+	const struct tables *tables = &reading->session->tables;
+	cleanup(free) struct agent_bucket *part = malloc(PART);
+	enum { COUNT = PART / sizeof(struct agent_bucket) };
+
+	if (!part)
+		return &error_no_memory;
+	for (unsigned level = 0; level < tables->live_ready; level++) {
+		const struct table_level *live = &tables->live[level];
+
+		for (uint64_t at = 0; at < live->count; at += COUNT) {
+			size_t count = min_u64(COUNT, live->count - at);
+
+			if (!tables_read(tables, live->offset + at * sizeof(*part), part,
+					 count * sizeof(*part)))
+				return unreadable();
+			for (size_t i = 0; i < count * AGENT_BUCKET_BLOCKS; i++) {
+				const struct agent_bucket *bucket = &part[i / AGENT_BUCKET_BLOCKS];
+				unsigned n = i % AGENT_BUCKET_BLOCKS;
+				struct error *error =
+					take_block(reading, bucket->keys[n], &bucket->blocks[n]);
+
+				if (error)
+					return error;
+			}
+		}
+	}
+	return NULL;
+}
+
+/* ---- totals ---- */
+
+static struct error *add_totals(struct reading *reading)
+{
+	struct error *error = NULL;
+
+	if (!reading->session->options.all)
+		return NULL;
+	for (size_t id = 0; !error && id < reading->stacks.size; id++) {
+		const struct stack_entry *stack = &reading->stacks.data[id];
+		double weight = 1;
+		uint32_t site;
+
+		if (!stack->allocs || !site_of(reading, id, &site, &error))
+			continue;
+		if (!reading->exact)
+			weight = weight_of(reading, (double)stack->bytes / (double)stack->allocs);
+		reading->data->sites.data[site].all_count += weight * (double)stack->allocs;
+		reading->data->sites.data[site].all_bytes += weight * (double)stack->bytes;
+	}
+	return error;
+}
+
+struct error *trace_read(struct trace_session *session, const struct trace_wanted *wanted,
+			 struct trace_data **ret)
+{
+	cleanup(trace_data) struct trace_data *data = calloc(1, sizeof(*data));
+	struct reading reading = {
+		.session = session,
+		.wanted = wanted ? *wanted : (struct trace_wanted){ 0 },
+		.data = data,
+		.now = trace_now(session),
+		.rate = (double)session->report.rate,
+		.exact = session->report.rate <= 1,
+	};
+	struct error *error;
+
+	if (!data)
+		return &error_no_memory;
+	error = read_frames(&reading);
+	data->pcs = reading.frames;
+	if (!error)
+		error = read_stacks(&reading);
+	if (!error)
+		error = read_live(&reading);
+	if (!error)
+		error = add_totals(&reading);
+	if (!error)
+		error = trace_count(session, &data->counters);
+	stack_entry_vec_deinit(&reading.stacks);
+	if (!error)
+		*ret = take_pointer(data);
+	return error;
+}
+
+void trace_data_destroy(struct trace_data *data)
+{
+	if (!data)
+		return;
+	trace_site_vec_deinit(&data->sites);
+	trace_block_vec_deinit(&data->blocks);
+	free(data->pcs);
+	free(data);
+}
+
+/* ---- counters ---- */
+
+struct error *trace_count(struct trace_session *session, struct trace_counters *ret)
+{
+	const struct agent_counters *all = tables_counters(&session->tables);
+	uint64_t sums[AGENT_COUNTERS] = { 0 };
+	struct trace_counters counters = { 0 };
+
+	for (unsigned i = 0; i <= AGENT_THREADS; i++) {
+		bool used = false;
+
+		for (unsigned n = 0; n < AGENT_COUNTERS; n++) {
+			sums[n] += all[i].count[n];
+			used |= all[i].count[n] != 0;
+		}
+		counters.threads += i > 0 && used;
+	}
+	counters.recorded = sums[AGENT_COUNT_ALLOCS];
+	counters.freed = sums[AGENT_COUNT_FREES];
+	counters.calls = sums[AGENT_COUNT_CALLS];
+	counters.lost_allocs = sums[AGENT_COUNT_LOST];
+	counters.lost_frees = sums[AGENT_COUNT_REPLACED];
+	counters.lost_threads = sums[AGENT_COUNT_LOST_SLOT];
+	counters.truncated = sums[AGENT_COUNT_TRUNCATED];
+	counters.filtered = sums[AGENT_COUNT_FILTERED];
+	counters.lapses = session->lapses;
+	counters.table_memory = session->tables.allocated;
+	counters.time_us = session->begin_us ? (session->end_us ? session->end_us : clock_us()) -
+						       session->begin_us
+					     : 0;
+	counters.bytes_per_second = session->bytes_per_second;
+	*ret = counters;
+	return NULL;
+}

@@ -1,0 +1,232 @@
+/* session.h - what the parts of the recording share. Private to trace/. */
+#ifndef TRACE_SESSION_H
+#define TRACE_SESSION_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "agent/abi.h"
+#include "functions.h"
+#include "memprobe/call.h"
+#include "memprobe/stop.h"
+#include "memprobe/trace.h"
+#include "memprobe/unwind_table.h"
+
+/* ---- tables.c: the memory that is shared with the target ---- */
+
+struct table_level {
+	uint64_t offset; /* in the memfd */
+	uint64_t count;	 /* entries: buckets or stacks */
+};
+
+struct tables {
+	int fd;	       /* -1: not yet */
+	uint64_t size; /* of all, reserved but not allocated */
+	uint64_t allocated, allocated_max;
+	uint8_t *head; /* mapped: struct agent_shm and the counters */
+	uint64_t counters_offset, head_size;
+	struct table_level live[AGENT_LEVELS], stacks[AGENT_LEVELS];
+	unsigned live_levels, stack_levels; /* there is room for */
+	unsigned live_ready, stack_ready;   /* have memory behind them */
+	uint64_t frames_offset, frames_words, frames_ready;
+	uint64_t unwind_offset, unwind_capacity, unwind_ready;
+	uint8_t *unwind; /* mapped */
+	size_t unwind_copied;
+	bool full_told;
+};
+
+/* Sizes for a target; @space: bytes of its address space that may be reserved. */
+void tables_plan(struct tables *tables, bool exact, uint64_t space, uint64_t memory_max);
+/* Takes over @fd: gives it its size and the first memory. */
+struct error *tables_open(struct tables *tables, int fd);
+/* Where everything is, for a target that has them at @base. */
+void tables_describe(const struct tables *tables, uint64_t base, struct agent_config *config);
+/* Memory for what will soon be used. @live: blocks in the live table now. True: limits changed. */
+bool tables_grow(struct tables *tables, uint64_t live);
+/* Brings the target's copy of the unwind table up to date. */
+struct error *tables_publish_unwind(struct tables *tables, const struct unwind_table *table);
+bool tables_read(const struct tables *tables, uint64_t offset, void *buffer, size_t size);
+/* Gives all memory back, also that which forked children map. */
+void tables_close(struct tables *tables);
+
+static inline const struct agent_shm *tables_shm(const struct tables *tables)
+{
+	return (const struct agent_shm *)tables->head;
+}
+
+static inline const struct agent_counters *tables_counters(const struct tables *tables)
+{
+	return (const struct agent_counters *)(tables->head + tables->counters_offset);
+}
+
+/* ---- hold.c: stops at a moment when nobody is where something changes ---- */
+
+struct text_range {
+	uint64_t start, end;
+};
+
+VEC_DEFINE(text_range_vec, struct text_range)
+
+struct hold {
+	struct target *target;
+	struct unwind_table *unwind; /* NULL: made when it is needed; then owned */
+	bool owns_unwind;
+	/* Nobody may be in, or return to, one of these. */
+	const struct text_range *ranges;
+	size_t range_count;
+	/* The agent's struct agent_ctl and the place that originals return to; 0: there is none. */
+	uint64_t ctl, return_point;
+	/* Called with all threads held. */
+	struct error *(*work)(void *data);
+	void *data;
+	bool (*interrupted)(void);
+	bool once;	   /* no second try */
+	uint64_t deadline; /* clock_us() */
+
+	uint64_t stopped_us; /* the longest time that a thread was held */
+	unsigned stops;
+	char reason[160]; /* who was in the way last */
+	bool done;
+	struct error *error;
+};
+
+/* Tries until it is done: ERROR_BUSY, with the reason, if that was not to be by the deadline. */
+struct error *hold_run(struct hold *hold);
+void hold_deinit(struct hold *hold);
+
+/* ---- install.c: the agent's mappings ---- */
+
+/*
+ * Words in CTL: how much of a mapping is to be taken away again by the script that made it; 0 once
+ * it stays.
+ */
+#define INSTALL_UNDO_IMAGE (offsetof(struct agent_ctl, spare) + 8)
+#define INSTALL_UNDO_NEAR  (offsetof(struct agent_ctl, spare) + 16)
+
+struct install {
+	struct call_session *session;
+	int memory;	      /* /proc/PID/mem, read and write */
+	uint64_t image;	      /* where it is, with CTL behind it; the tables follow */
+	uint64_t image_space; /* of all of these */
+	uint64_t near;	      /* the hooks */
+	uint64_t near_size;
+	const uint8_t *near_bytes;
+	struct agent_config config;
+	struct tables *tables;
+	int memfd;
+	bool committed; /* there is an agent, which leave_run() is to take out */
+};
+
+/* The agent as it is to be copied begins with its header. */
+static inline const struct agent_header *image_header(void)
+{
+	return (const struct agent_header *)agent_image;
+}
+
+/* A free place for @size bytes from which all of @text can be reached by a 32-bit offset. */
+struct error *install_find_near(struct target *target, const struct text_range *text, uint64_t size,
+				uint64_t *ret);
+struct error *install_run(struct install *install);
+
+/* ---- hooks.c ---- */
+
+#define NEAR_SLOT 128 /* bytes of the near area for each function */
+
+struct hooks {
+	struct function_vec functions;
+	uint64_t text_start, text_end; /* struct agent_config.allocator_* */
+	uint64_t near;
+	uint8_t *near_bytes; /* owned */
+	size_t near_size;
+	unsigned count; /* of functions that can be hooked; their slots */
+};
+
+/*
+ * Works out every hook, for an agent at @image; fills in config->slots. What cannot be hooked gets
+ * a reason.
+ */
+struct error *hooks_plan(struct hooks *hooks, struct target *target, uint64_t image,
+			 struct agent_config *config);
+/* hold.work: they take effect. */
+struct hooks_change {
+	int memory; /* /proc/PID/mem */
+	uint64_t image;
+	struct agent_config *config;
+	unsigned foreign; /* slots that somebody else has written over meanwhile */
+};
+struct error *hooks_set(void *hooks_change);
+struct error *hooks_clear(void *hooks_change);
+void hooks_deinit(struct hooks *hooks);
+
+/* ---- leave.c: takes an agent out, be it ours or a predecessor's ---- */
+
+struct leave {
+	struct target *target;
+	struct call_session *session; /* NULL: opened for it */
+	struct unwind_table *unwind;  /* may be NULL */
+	int memory;
+	uint64_t image;
+	struct agent_config config; /* as it is in the target */
+	uint64_t timeout_us;
+
+	uint64_t stopped_us;
+	unsigned stops;
+	uint64_t remaining; /* bytes */
+	char reason[200];
+};
+
+struct error *leave_run(struct leave *leave);
+/* Reads the config of the agent at @image. */
+struct error *leave_read_config(int memory, uint64_t image, struct agent_config *ret);
+
+/* ---- leftovers.c ---- */
+
+/* Opens /proc/PID/mem for reading and writing; the caller closes it. */
+struct error *trace_open_memory(struct target *target, int *ret);
+/* Writes down in @config who we are. */
+void trace_sign(struct agent_config *config);
+/* Removes what is there; ERROR_BUSY if somebody records. @session: open on the target. */
+struct error *leftovers_remove(struct call_session *session, uint64_t timeout_us,
+			       uint64_t *remaining_ret, bool *removed_ret);
+
+/* ---- history.c: the modules that were there ---- */
+
+struct history;
+
+/* Learns what @target has now. */
+struct error *history_create(struct target *target, struct history **ret);
+struct error *history_add(struct history *history, struct target *now);
+struct target *history_target(struct history *history);
+void history_destroy(struct history *history);
+
+/* ---- trace.c ---- */
+
+struct trace_session {
+	struct target *target;
+	struct trace_options options;
+	struct trace_report report;
+	struct hooks hooks;
+	struct tables tables;
+	struct agent_config config;
+	struct unwind_table *unwind;
+	struct history *history;
+	int memory;	/* /proc/PID/mem: bound to the program that was running at the start */
+	uint64_t image; /* of the agent in the target; 0: none */
+	bool attached, paused;
+	bool gone; /* exited, or another program now */
+
+	uint64_t begin_us;	    /* clock_us() when the recording began */
+	uint64_t end_us;	    /* when it ended; 0: it goes on */
+	uint64_t clock_us_0, tsc_0; /* taken together */
+	uint64_t maps_hash;	    /* of the mappings with code */
+	unsigned ticks;
+	uint64_t lapses;
+	uint64_t rate_us, rate_bytes; /* for bytes per second */
+	double bytes_per_second;
+	uint64_t *doubt_since; /* of each thread slot, clock_us(); 0: no doubt */
+};
+
+/* Time of the session in ms, as in agent_ctl.now. */
+uint32_t trace_now(const struct trace_session *session);
+
+#endif

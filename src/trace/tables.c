@@ -1,0 +1,253 @@
+/* The tables' memory: reserved at once, allocated ahead of use. */
+#include "session.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "memprobe/log.h"
+#include "memprobe/num.h"
+
+/* Each level has so many times the entries of the one before. */
+#define LEVEL_FACTOR 4
+
+/* The first levels: enough for what comes between two ticks. */
+#define LIVE_FIRST_EXACT   (32u << 10)
+#define LIVE_FIRST_SAMPLED (2u << 10)
+#define STACKS_FIRST	   (16u << 10)
+#define STACK_LEVELS	   6
+#define FRAMES_FIRST	   (1u << 20)
+#define FRAMES_MAX	   (UINT64_C(1) << 30)
+#define UNWIND_CAPACITY	   (UINT64_C(1) << 30)
+
+/* Stacks of each level that are looked at for how full it is. */
+#define STACKS_LOOKED_AT 1024
+
+static uint64_t place(struct tables *tables, uint64_t size)
+{
+	uint64_t offset = tables->size;
+
+	tables->size += round_up(size, PAGE_SIZE);
+	return offset;
+}
+
+/* Levels as far as @space goes, at least two. */
+static unsigned plan_levels(struct tables *tables, struct table_level *levels, unsigned count,
+			    uint64_t first, size_t entry, uint64_t space)
+{
+	uint64_t entries = first;
+	unsigned i;
+
+	for (i = 0; i < count; i++, entries *= LEVEL_FACTOR) {
+		if (i >= 2 && tables->size + entries * entry > space)
+			break;
+		levels[i] = (struct table_level){ place(tables, entries * entry), entries };
+	}
+	return i;
+}
+
+void tables_plan(struct tables *tables, bool exact, uint64_t space, uint64_t memory_max)
+{
+	uint64_t frames = FRAMES_MAX, unwind = UNWIND_CAPACITY;
+
+	*tables = (struct tables){ .fd = -1 };
+	tables->allocated_max = memory_max ? memory_max : UINT64_MAX;
+	place(tables, sizeof(struct agent_shm));
+	tables->counters_offset =
+		place(tables, (AGENT_THREADS + 1) * sizeof(struct agent_counters));
+	tables->head_size = tables->size;
+	while (frames * 8 > space / 4 && frames > FRAMES_FIRST)
+		frames /= 2;
+	while (unwind > space / 4 && unwind > (4 << 20))
+		unwind /= 2;
+	tables->frames_words = frames;
+	tables->frames_offset = place(tables, frames * 8);
+	tables->unwind_capacity = unwind;
+	tables->unwind_offset = place(tables, unwind);
+	tables->stack_levels = plan_levels(tables, tables->stacks, STACK_LEVELS, STACKS_FIRST,
+					   sizeof(struct agent_stack), space / 2);
+	tables->live_levels = plan_levels(tables, tables->live, AGENT_LEVELS,
+					  exact ? LIVE_FIRST_EXACT : LIVE_FIRST_SAMPLED,
+					  sizeof(struct agent_bucket), space);
+}
+
+/* ---- memory ---- */
+
+static bool allocate(struct tables *tables, uint64_t offset, uint64_t size)
+{
+	int errnum = 0;
+
+	size = round_up(offset + size, PAGE_SIZE) - round_down(offset, PAGE_SIZE);
+	offset = round_down(offset, PAGE_SIZE);
+	if (tables->allocated + size > tables->allocated_max)
+		errnum = ENOMEM;
+	else if (fallocate(tables->fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)size))
+		errnum = errno;
+	if (!errnum) {
+		tables->allocated += size;
+		return true;
+	}
+	if (!tables->full_told)
+		log_warn("no memory for more of the recording (%s): what finds no room is "
+			 "counted as lost",
+			 tables->allocated_max == UINT64_MAX ? strerror(errnum) : "its limit");
+	tables->full_told = true;
+	return false;
+}
+
+static bool add_live_level(struct tables *tables)
+{
+	const struct table_level *level = &tables->live[tables->live_ready];
+
+	if (tables->live_ready == tables->live_levels ||
+	    !allocate(tables, level->offset, level->count * sizeof(struct agent_bucket)))
+		return false;
+	tables->live_ready++;
+	return true;
+}
+
+static bool add_stack_level(struct tables *tables)
+{
+	const struct table_level *level = &tables->stacks[tables->stack_ready];
+
+	if (tables->stack_ready == tables->stack_levels ||
+	    !allocate(tables, level->offset, level->count * sizeof(struct agent_stack)))
+		return false;
+	tables->stack_ready++;
+	return true;
+}
+
+static bool add_frames(struct tables *tables)
+{
+	uint64_t more =
+		tables->frames_ready ? min_u64(tables->frames_ready, 16u << 20) : FRAMES_FIRST;
+
+	more = min_u64(more, tables->frames_words - tables->frames_ready);
+	if (!more || !allocate(tables, tables->frames_offset + tables->frames_ready * 8, more * 8))
+		return false;
+	tables->frames_ready += more;
+	return true;
+}
+
+struct error *tables_open(struct tables *tables, int fd)
+{
+	tables->fd = fd;
+	if (ftruncate(fd, (off_t)tables->size))
+		return error_errno(ERROR_FAILED, errno, "cannot make the recording's tables");
+	if (!allocate(tables, 0, tables->head_size) || !add_frames(tables) ||
+	    !add_stack_level(tables) || !add_live_level(tables))
+		return &error_no_memory;
+	/* Exact recordings fill the first level within a tick or two. */
+	if (tables->live[0].count == LIVE_FIRST_EXACT)
+		add_live_level(tables);
+	tables->head = mmap(NULL, tables->head_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (tables->head == MAP_FAILED) {
+		tables->head = NULL;
+		return &error_no_memory;
+	}
+	memcpy(tables->head, AGENT_MAGIC, sizeof(AGENT_MAGIC));
+	return NULL;
+}
+
+void tables_describe(const struct tables *tables, uint64_t base, struct agent_config *config)
+{
+	config->shm = base;
+	config->counters = base + tables->counters_offset;
+	config->frames = base + tables->frames_offset;
+	config->unwind = base + tables->unwind_offset;
+	for (unsigned i = 0; i < tables->live_levels; i++)
+		config->live[i] = (struct agent_level){ base + tables->live[i].offset,
+							tables->live[i].count - 1 };
+	for (unsigned i = 0; i < tables->stack_levels; i++)
+		config->stacks[i] = (struct agent_level){ base + tables->stacks[i].offset,
+							  tables->stacks[i].count - 1 };
+}
+
+/* ---- growing ---- */
+
+bool tables_read(const struct tables *tables, uint64_t offset, void *buffer, size_t size)
+{
+	for (size_t done = 0; done < size;) {
+		ssize_t part = pread(tables->fd, (char *)buffer + done, size - done,
+				     (off_t)(offset + done));
+
+		if (part <= 0)
+			return false;
+		done += (size_t)part;
+	}
+	return true;
+}
+
+/* Stacks are spread evenly: the first ones of the last level tell how full it is. */
+static bool stacks_fill_up(const struct tables *tables)
+{
+	const struct table_level *level = &tables->stacks[tables->stack_ready - 1];
+	struct agent_stack stacks[STACKS_LOOKED_AT];
+	unsigned used = 0;
+
+	if (!tables_read(tables, level->offset, stacks, sizeof(stacks)))
+		return false;
+	for (unsigned i = 0; i < STACKS_LOOKED_AT; i++)
+		used += stacks[i].hash != 0;
+	return used > STACKS_LOOKED_AT / 4;
+}
+
+bool tables_grow(struct tables *tables, uint64_t live)
+{
+	uint64_t room = 0;
+	bool grown = false;
+
+	for (unsigned i = 0; i < tables->live_ready; i++)
+		room += tables->live[i].count * AGENT_BUCKET_BLOCKS;
+	if (live > room / 4)
+		grown |= add_live_level(tables);
+	if (tables_shm(tables)->frames_used > tables->frames_ready / 2)
+		grown |= add_frames(tables);
+	if (stacks_fill_up(tables))
+		grown |= add_stack_level(tables);
+	return grown;
+}
+
+struct error *tables_publish_unwind(struct tables *tables, const struct unwind_table *table)
+{
+	size_t size;
+
+	unwind_table_image(table, &size);
+	if (!tables->unwind) {
+		tables->unwind =
+			mmap(NULL, tables->unwind_capacity, PROT_READ | PROT_WRITE,
+			     MAP_SHARED | MAP_NORESERVE, tables->fd, (off_t)tables->unwind_offset);
+		if (tables->unwind == MAP_FAILED) {
+			tables->unwind = NULL;
+			return &error_no_memory;
+		}
+	}
+	if (size > tables->unwind_capacity)
+		return error_create(ERROR_FAILED, "the unwind tables of %zu bytes have no room",
+				    size);
+	if (size > tables->unwind_ready &&
+	    !allocate(tables, tables->unwind_offset + tables->unwind_ready,
+		      size - tables->unwind_ready))
+		return &error_no_memory;
+	tables->unwind_ready = max_u64(tables->unwind_ready, round_up(size, PAGE_SIZE));
+	return unwind_table_publish(table, tables->unwind, tables->unwind_ready,
+				    &tables->unwind_copied);
+}
+
+void tables_close(struct tables *tables)
+{
+	if (tables->head)
+		munmap(tables->head, tables->head_size);
+	if (tables->unwind)
+		munmap(tables->unwind, tables->unwind_capacity);
+	if (tables->fd >= 0) {
+		if (tables->size &&
+		    fallocate(tables->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+			      (off_t)tables->size))
+			log_debug("the recording's memory is not given back: %s", strerror(errno));
+		close(tables->fd);
+	}
+	*tables = (struct tables){ .fd = -1 };
+}

@@ -1,0 +1,380 @@
+#!/usr/bin/env bats
+# Recording allocations, by the library (tests/torture/trace_loop.c): what is recorded is the
+# program's own truth, and whatever happens, the target is afterwards what it was.
+
+load lib
+
+TRACE=$BUILD/tests/torture/trace_loop
+KILLER=$BUILD/tests/torture/killer
+AGENT='/memfd:memprobe|^[0-9a-f]+-[0-9a-f]+ r-xp 00000000 00:00 0 *$'
+
+count() { # SHORT LONG
+	if [ "${TORTURE:-}" = long ]; then
+		echo "$2"
+	else
+		echo "$1"
+	fi
+}
+
+trace() { # COMMAND...: on the victim
+	timeout -k 5 "$(count 100 3000)" "$TRACE" "$victim_pid" "$@"
+}
+
+# trace_begin COMMAND...: in the background; it goes on from `wait` by trace_go.
+trace_begin() {
+	trace_out=$BATS_TEST_TMPDIR/trace.out
+	trace_in=$BATS_TEST_TMPDIR/trace.in
+	rm -f "$trace_in"
+	mkfifo "$trace_in"
+	exec {trace_fd}<>"$trace_in"
+	"$TRACE" "$victim_pid" "$@" <"$trace_in" >"$trace_out" 2>&1 3>&- &
+	trace_pid=$!
+	ends_with "$trace_pid"
+	wait_until 60 trace_has_begun || fail "$(cat "$trace_out")"
+	grep -q ^attached "$trace_out" || fail "$(cat "$trace_out")"
+}
+
+trace_has_begun() {
+	grep -qE '^(attached|error)' "$trace_out" || is_gone "$trace_pid"
+}
+
+trace_go() {
+	echo >&"$trace_fd"
+	trace_wait
+}
+
+trace_wait() {
+	wait "$trace_pid" || fail "$(cat "$trace_out")"
+}
+
+nothing_is_left() {
+	! grep -E "$AGENT" "/proc/$victim_pid/maps" >&2
+}
+
+start_preloaded() { # LIBRARY VICTIM ARG...
+	local library=$1
+	shift
+	ldconfig -p | grep -q "$library" || skip "$library is not installed"
+	start_command env "LD_PRELOAD=$library" "$VICTIMS/$1" "${@:2}"
+}
+
+victim_count_of() { # REGEX
+	grep -cE "$1" "$victim_out" || true
+}
+
+more_than() { # REGEX COUNT
+	[ "$(victim_count_of "$1")" -gt "$2" ]
+}
+
+tell() { # COMMAND REGEX: a command, and its answer
+	local before
+	before=$(victim_count_of "$2")
+	victim_say "$1"
+	wait_until 60 more_than "$2" "$before" || fail "no $2 after $1" "$(tail -3 "$victim_out")"
+}
+
+runs_for_rounds() { # COUNT
+	local rounds
+	rounds=$(ping)
+	wait_until 60 has_progressed $((rounds + $1))
+}
+
+exact() { # of the victim that was started last
+	trace_begin attach wait detach read
+	tell go '^going'
+	runs_for_rounds 2000
+	tell stop '^stopped'
+	trace_go
+	"$ROOT/tests/live/truth.py" "$victim_out" "$trace_out" || fail "$(grep -v ^site "$trace_out")"
+	nothing_is_left
+	tell go '^going'
+	runs_for_rounds 10
+	tell stop '^stopped'
+	victim_check
+	stop_victim
+}
+
+@test "exact: 2 and 8 threads, glibc, C and C++" {
+	for victim in 'alloc_truth 2' 'alloc_truth 8' 'alloc_truth_cxx 2'; do
+		# shellcheck disable=SC2086
+		start_victim $victim
+		exact
+	done
+}
+
+@test "exact: linked statically, glibc and musl" {
+	for victim in alloc_truth-static alloc_truth-musl; do
+		start_victim $victim 2
+		exact
+	done
+}
+
+@test "exact: jemalloc" {
+	start_preloaded libjemalloc.so.2 alloc_truth_cxx 2
+	exact
+}
+
+@test "exact: tcmalloc" {
+	for library in libtcmalloc.so.4 libtcmalloc_minimal.so.4; do
+		start_preloaded $library alloc_truth_cxx 2
+		exact
+	done
+}
+
+@test "exact: mimalloc" {
+	start_preloaded libmimalloc.so.2 alloc_truth_cxx 2
+	exact
+}
+
+@test "samples weigh what they stand for" {
+	start_victim alloc_truth 2 50000
+	trace_begin rate=4096 attach wait detach read
+	tell go '^going'
+	runs_for_rounds 2000
+	tell stop '^stopped'
+	trace_go
+	"$ROOT/tests/live/truth.py" "$victim_out" "$trace_out" --sampled ||
+		fail "$(grep -v ^site "$trace_out")"
+	nothing_is_left
+	victim_check
+}
+
+@test "the rate is chosen by what is seen" {
+	start_victim malloc_load 2
+	run trace rate=0 attach run=100 detach
+	status_is 0
+	rate=$(grep -oE ' rate=[0-9]+' <<<"$output")
+	[ "${rate#*=}" -ge 65536 ] || fail "$output"
+	nothing_is_left
+	victim_works
+	victim_check
+}
+
+@test "attached and detached again and again under load" {
+	cycles=$(count 5 500)
+	for victim in malloc_load malloc_load-static malloc_load-musl; do
+		start_victim $victim 4
+		run trace "cycle=$cycles"
+		status_is 0
+		[[ $output == *"cycles $cycles remaining=0 "* ]] || fail "$output"
+		nothing_is_left
+		victim_works
+		victim_check
+		stop_victim
+	done
+	for library in libjemalloc.so.2 libtcmalloc.so.4 libmimalloc.so.2; do
+		ldconfig -p | grep -q $library || continue
+		start_preloaded $library malloc_load 4
+		run trace "cycle=$cycles"
+		status_is 0
+		[[ $output == *"cycles $cycles remaining=0 "* ]] || fail "$output"
+		nothing_is_left
+		victim_works
+		victim_check
+		stop_victim
+	done
+}
+
+is_idle() {
+	trace leftovers | grep -q 'active=0'
+}
+
+@test "killed while it records: the hooks go idle, check tells, the next run removes them" {
+	start_victim alloc_truth 2
+	tell go '^going'
+	for _ in $(seq "$(count 2 100)"); do
+		trace_begin attach wait
+		runs_for_rounds 10
+		probe check "$victim_pid" --json
+		json '.checks[] | select(.name == "agent") | .detail | contains("is recording")'
+		run trace attach
+		status_is 1
+		[[ $output == *"error 7 another memprobe is recording"* ]] || fail "$output"
+		kill -KILL "$trace_pid"
+		wait "$trace_pid" || true
+		probe check "$victim_pid" --json
+		json '.checks[] | select(.name == "agent") | .state == "degraded" and
+			(.detail | contains("was killed"))'
+		wait_until 10 is_idle
+		runs_for_rounds 10
+		run trace attach run=20 read detach leftovers
+		status_is 0
+		[[ $output == *"removed=1 remaining=0"*"leftovers 0"* ]] || fail "$output"
+		nothing_is_left
+	done
+	tell stop '^stopped'
+	victim_check
+}
+
+@test "leftovers are removed for themselves" {
+	start_victim malloc_load 2
+	trace_begin attach wait
+	kill -KILL "$trace_pid"
+	wait "$trace_pid" || true
+	run trace leftovers remove leftovers
+	status_is 0
+	[[ $output == *"leftovers 1"*"removed remaining=0"*"leftovers 0"* ]] || fail "$output"
+	nothing_is_left
+	victim_works
+	victim_check
+	probe check "$victim_pid" --json
+	json '.checks[] | select(.name == "agent") | .state == "ok"'
+}
+
+@test "killed anywhere on its way" {
+	start_victim alloc_truth_cxx 2
+	tell go '^going'
+	for how in "at $(count 40 1000)" "random $(count 15 500)"; do
+		# shellcheck disable=SC2086
+		run timeout -k 5 "$(count 200 3600)" "$KILLER" $how "$victim_pid" \
+			"$TRACE" "$victim_pid" attach run=20 detach
+		status_is 0
+		[[ $output == *" failed=0 bad=0"* ]] || fail "$output"
+	done
+	run trace attach run=20 detach leftovers
+	status_is 0
+	[[ $output == *"remaining=0"*"leftovers 0"* ]] || fail "$output"
+	nothing_is_left
+	tell stop '^stopped'
+	# shellcheck disable=SC2034
+	victim_stub_may_stay=1
+	victim_check
+}
+
+@test "forks, exec and exit while it records" {
+	start_victim alloc_dl
+	trace_begin attach wait detach read
+	tell fork '^forked 7'
+	tell fork '^forked 7'
+	trace_go
+	grep -q '^live 0 0' "$trace_out" || fail "$(cat "$trace_out")"
+	nothing_is_left
+	victim_check
+	stop_victim
+	start_victim exec_fork_exit
+	trace_begin attach wait detach read
+	tell exec '^ready'
+	victim_remember
+	trace_wait
+	grep -q '^alive 0' "$trace_out" || fail "$(cat "$trace_out")"
+	grep -q '^counters' "$trace_out"
+	victim_check
+	trace_begin attach wait detach read
+	victim_say exit
+	wait_until 60 is_gone "$victim_pid"
+	trace_wait
+	grep -q '^alive 0' "$trace_out" || fail "$(cat "$trace_out")"
+	grep -q '^counters' "$trace_out"
+}
+
+@test "a program that forks, runs threads and replaces itself all the time" {
+	start_victim exec_fork_exit churn
+	for _ in $(seq "$(count 6 300)"); do
+		# What it replaces itself in the middle of may fail; it must not be harmed.
+		run trace attach run=30 detach
+		[[ $output != *warning*damaged* ]] || fail "$output"
+		is_gone "$victim_pid" && fail "it is dead"
+	done
+	! grep ^WRONG "$victim_out"
+}
+
+# START-END FILE: sites whose first frame is in there, and that go on to the end of the stack.
+WHOLE_STACKS='
+import sys
+start, end = (int(word, 16) for word in sys.argv[1].split("-"))
+found = 0
+for line in open(sys.argv[2]):
+    words = line.split()
+    if words[:1] == ["site"] and words[-1] != "...":
+        leaf, last = int(words[7], 16), int(words[-1], 16)
+        found += start <= leaf < end and not start <= last < end
+print(found)'
+
+@test "handlers that jump, libraries that come and go" {
+	start_victim alloc_dl
+	trace_begin attach wait detach read
+	tell jump '^jumped'
+	tell load '^loaded'
+	zlib=$(awk '/libz\.so/ && / r-xp / { print $1; exit }' "/proc/$victim_pid/maps")
+	for _ in $(seq 20); do
+		tell call '^called'
+		sleep 0.02
+	done
+	trace_go
+	grep -q 'lost=0 lost_frees=0' "$trace_out" || fail "$(cat "$trace_out")"
+	[ "$(python3 -c "$WHOLE_STACKS" "$zlib" "$trace_out")" -gt 0 ] || fail "$(cat "$trace_out")"
+	tell unload '^unloaded'
+	nothing_is_left
+	stop_victim
+}
+
+@test "code that somebody else has changed is left alone" {
+	start_victim idle
+	run trace attach hooks detach
+	status_is 0
+	free=$(awk '$1 == "hook" && $2 == "free" { print $3 }' <<<"$output")
+	poke "$free" cc
+	run trace attach
+	[[ $output == *"error 5 "*"free at 0x$free cannot be hooked: a breakpoint"* ]] || fail "$output"
+	poke "$free" e9
+	run trace attach
+	[[ $output == *"error 5 "*"another tool has changed"* ]] || fail "$output"
+	poke "$free" "$saved"
+	nothing_is_left
+	victim_check
+}
+
+poke() { # ADDRESS BYTE: sets $saved to the first one that was there
+	local old
+	old=$(python3 - "$victim_pid" "$1" "$2" <<-'END'
+		import sys
+		memory = open("/proc/%s/mem" % sys.argv[1], "r+b", 0)
+		address = int(sys.argv[2], 16)
+		memory.seek(address)
+		print(memory.read(1).hex())
+		memory.seek(address)
+		memory.write(bytes.fromhex(sys.argv[3]))
+	END
+	)
+	saved=${saved:-$old}
+}
+
+@test "filters that forbid what it takes" {
+	skip_unless_root
+	[ "$(awk '/^Seccomp:/ { print $2 }' /proc/self/status)" = 0 ] || skip "runs under a filter"
+	start_victim filtered memfd
+	run trace attach
+	[[ $output == *"error 4 "*"seccomp answers errno 1 on system call 319"* ]] || fail "$output"
+	nothing_is_left
+	victim_check
+	stop_victim
+	start_victim filtered mmap
+	run trace attach
+	[[ $output == *"error 4 "*"seccomp kills the process on system call 9"* ]] || fail "$output"
+	victim_check
+}
+
+@test "what cannot be recorded, and by whom" {
+	start_victim idle-32 2>/dev/null || start_victim malloc_load-32
+	run trace attach
+	[[ $output == *"error 5 "*i386* ]] || fail "$output"
+	victim_check
+	skip_unless_root
+	start_victim idle
+	make_public_dir
+	install -m 755 "$TRACE" "$public_dir/trace_loop"
+	run as_user "$public_dir/trace_loop" "$victim_pid" attach
+	[[ $output == *"error 4 "* ]] || fail "$output"
+	victim_check
+}
+
+@test "little address space" {
+	start_command bash -c 'ulimit -v 1000000; exec "$@"' limited "$VICTIMS/alloc_truth" 2
+	exact
+	start_command bash -c 'ulimit -v 30000; exec "$@"' limited "$VICTIMS/idle"
+	run trace attach
+	[[ $output == *"error 5 "*"address space"* || $output == *"error 5 "*"no room"* ]] ||
+		fail "$output"
+	nothing_is_left
+	victim_check
+}
