@@ -13,6 +13,7 @@
 #include <sys/utsname.h>
 #include <sys/wait.h>
 
+#include "check_agent.h"
 #include "memprobe/io.h"
 #include "memprobe/permit.h"
 #include "memprobe/ptrace.h"
@@ -476,6 +477,21 @@ static void check_call(struct checks *checks)
 		checks->status = ERROR_PERMISSION;
 }
 
+/* What a recording has left in it. */
+static void check_leftovers(struct checks *checks)
+{
+	char text[CHECK_AGENT_TEXT];
+	enum check_agent_state state = CHECK_AGENT_NONE;
+	const char *hint;
+	struct error *error = check_agent(checks->target, &state, text, &hint);
+
+	/* That its memory cannot be read has been told. */
+	if (!error)
+		add(checks, "agent", state == CHECK_AGENT_NONE ? CHECK_OK : CHECK_DEGRADED, hint,
+		    "%s", text);
+	error_destroy(error);
+}
+
 static pid_t living_thread(const struct checks *checks)
 {
 	struct pid_vec tids = { 0 };
@@ -513,6 +529,7 @@ static void check_target(struct checks *checks)
 	else
 		add(checks, "tracer", CHECK_OK, NULL, "none");
 	check_call(checks);
+	check_leftovers(checks);
 }
 
 /* ---- output ---- */
