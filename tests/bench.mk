@@ -20,3 +20,8 @@ bench:
 		$(VICTIM_DIR)/faultshape $(VICTIM_DIR)/mapcalls
 	tests/bench/bench.py $(BUILD) $(PARTS)
 	$(if $(PARTS),,$(MAKE) bench-unwind)
+
+# Runs the agent in its own process.
+$(BUILD)/tests/bench/agent_cost: tests/bench/agent_cost.c $(BUILD)/tests/unit/agent_world.o $(LIBRARY)
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) -std=gnu11 -Wall -Wextra -O2 -g -fomit-frame-pointer $(LDFLAGS) -o $@ $^ $(LIBS)

@@ -113,7 +113,10 @@ uint32_t stack_record(struct agent_call *call);
 /* Enters a block. False: no room. */
 bool live_insert(struct agent_thread *thread, uint64_t address, const struct agent_block *block);
 
-/* Takes it out. False: it was not there. */
+/* Brings the bucket of a block into the cache. */
+void live_expect(uint64_t address);
+
+/* Takes it out. False: it was not there. @ret may be NULL. */
 bool live_remove(uint64_t address, struct agent_block *ret);
 
 /* Changes the size of a block that is there. */

@@ -124,7 +124,7 @@ static void enter(struct agent_thread *thread, uint64_t address, const struct ag
 static unsigned call_from_here(struct agent_call *call)
 {
 	call->target = call->slot->original;
-	call->cookie = (uint64_t)call ^ AGENT_COOKIE;
+	*(volatile uint64_t *)&call->cookie = (uint64_t)call ^ AGENT_COOKIE;
 	if (call->slot->kind == AGENT_KIND_NEW) {
 		call->target = call->slot->direct;
 		if (call->slot->flags & AGENT_SLOT_SWAP) {
@@ -164,7 +164,6 @@ static unsigned before_realloc(struct agent_call *call, unsigned why)
 
 unsigned agent_before(struct agent_call *call, unsigned why)
 {
-	struct agent_block gone;
 	struct agent_thread *thread;
 
 	if (!agent_is_on())
@@ -184,7 +183,9 @@ unsigned agent_before(struct agent_call *call, unsigned why)
 	}
 	switch (call->slot->kind) {
 	case AGENT_KIND_FREE:
-		take_out(thread, arg(call, call->slot->arg_pointer), &gone);
+		/* What the original will read first comes along with our own bucket. */
+		__builtin_prefetch((const char *)arg(call, call->slot->arg_pointer) - 16);
+		take_out(thread, arg(call, call->slot->arg_pointer), NULL);
 		return AGENT_DO_PASS;
 	case AGENT_KIND_ALLOC:
 	case AGENT_KIND_ALLOC_AT:
@@ -203,6 +204,8 @@ static void record(struct agent_call *call, uint64_t address)
 {
 	struct agent_block block = { .size = call->size, .time = agent_ctl.now };
 
+	/* It comes while the stack is walked. */
+	live_expect(address);
 	block.stack = stack_record(call);
 	if (block.stack != STACK_NONE)
 		enter(call->thread, address, &block);
@@ -255,8 +258,9 @@ unsigned agent_after(struct agent_call *call)
 				record(call, block);
 		}
 	}
-	call->cookie = 0;
 	if (call->thread)
 		*(volatile uint64_t *)&call->thread->inside_sp = call->inside_before;
+	/* No sooner: a handler would take us for abandoned. */
+	*(volatile uint64_t *)&call->cookie = 0;
 	return todo;
 }
