@@ -27,5 +27,5 @@ victims: $(TORTURE_TARGETS) $(TORTURE_TOOLS)
 
 torture: CHECK_TIMEOUT = 7200
 torture: all victims
-	TORTURE=long $(RUN_TESTS) tests/live/torture.bats tests/live/killed.bats \
+	TORTURE=long $(RUN_TESTS) tests/live/torture.bats tests/live/agent.bats tests/live/killed.bats \
 		tests/live/servers.bats tests/live/unwind_table.bats

@@ -34,15 +34,14 @@
 #define TRACE_TICK_US  50000
 
 struct trace_options {
-	/* Mean bytes between two samples. 1: every block, exactly. 0: chosen from the rate that is
-	 * observed in the first moments, and adapted as long as nothing has been recorded. */
+	/* Mean bytes between two samples. 1: every block, exactly. 0: chosen by how much is
+	 * allocated in the first tenth of a second. */
 	uint64_t rate;
 	/* Only blocks of min_size <= requested bytes <= max_size; max_size 0: no limit. */
 	uint64_t min_size, max_size;
 	/* Also counts what was freed again: trace_site.all_count, all_bytes. */
 	bool all;
 	unsigned depth_max;	   /* frames of a stack; 0: TRACE_DEPTH_MAX */
-	unsigned threads_max;	   /* that can record at a time; 0: enough for what is there */
 	uint64_t memory_max;	   /* bytes that the tables may take; 0: unlimited */
 	uint64_t timeout_us;	   /* of attaching and of detaching; 0: 10 s */
 	bool (*interrupted)(void); /* asked while attaching: true gives up. May be NULL. */
@@ -83,6 +82,7 @@ struct trace_counters {
 	uint64_t calls;			  /* of hooked functions, within a few hundred a thread */
 	uint64_t recorded;		  /* blocks that got an entry */
 	uint64_t freed;			  /* of these */
+	double bytes;			  /* allocated in all; an estimate unless the rate is 1 */
 	uint64_t lost_allocs, lost_frees; /* of which there is no trace: a table was full */
 	uint64_t filtered;		  /* outside of [min_size, max_size] */
 	uint64_t truncated;		  /* stacks that could not be followed to their end */

@@ -112,6 +112,7 @@ static void enter(struct agent_thread *thread, uint64_t address, const struct ag
 		filter_add(address);
 	if (live_insert(thread, address, block)) {
 		thread_count(thread, AGENT_COUNT_ALLOCS, 1);
+		thread_count(thread, AGENT_COUNT_BYTES, block->size);
 		return;
 	}
 	if (agent_ctl.active == AGENT_SAMPLING)

@@ -264,6 +264,15 @@ void trace_data_destroy(struct trace_data *data)
 
 /* ---- counters ---- */
 
+/* Of @count blocks that were sampled, @bytes together. */
+static double estimate(const struct trace_session *session, double count, double bytes)
+{
+	double mean = fmax(count ? bytes / count : 0, 1);
+
+	return session->report.rate <= 1 ? bytes
+					 : -bytes / expm1(-mean / (double)session->report.rate);
+}
+
 struct error *trace_count(struct trace_session *session, struct trace_counters *ret)
 {
 	const struct agent_counters *all = tables_counters(&session->tables);
@@ -281,6 +290,8 @@ struct error *trace_count(struct trace_session *session, struct trace_counters *
 	}
 	counters.recorded = sums[AGENT_COUNT_ALLOCS];
 	counters.freed = sums[AGENT_COUNT_FREES];
+	counters.bytes = estimate(session, (double)sums[AGENT_COUNT_ALLOCS],
+				  (double)sums[AGENT_COUNT_BYTES]);
 	counters.calls = sums[AGENT_COUNT_CALLS];
 	counters.lost_allocs = sums[AGENT_COUNT_LOST];
 	counters.lost_frees = sums[AGENT_COUNT_REPLACED];

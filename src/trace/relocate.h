@@ -11,38 +11,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* A near jump; and the longest instruction there is. */
-#define RELOCATE_JUMP	     5
-#define RELOCATE_INSTRUCTION 15
+/* A near jump. */
+#define RELOCATE_JUMP 5
 
 /* What the moved instructions can take with the jump back: five of them, jcc made longer. */
 #define RELOCATE_CODE_MAX 64
-
-enum x86_branch {
-	X86_NO_BRANCH,
-	X86_JUMP,	   /* jmp rel */
-	X86_JUMP_IF,	   /* jcc rel */
-	X86_CALL,	   /* call rel */
-	X86_LOOP,	   /* loop, jrcxz: they reach only 127 bytes far */
-	X86_JUMP_INDIRECT, /* jmp r/m */
-	X86_CALL_INDIRECT,
-	X86_RETURN,
-	X86_TRAP, /* int3, ud2, hlt ... */
-};
-
-struct x86_instruction {
-	uint8_t length;
-	uint8_t opcode;	      /* the last opcode byte */
-	uint8_t opcode_start; /* where the opcode's first byte is, behind the prefixes */
-	bool is_0f;	      /* of the 0f map */
-	bool rip_relative;
-	uint8_t displacement; /* where the disp32 of a rip-relative operand is */
-	enum x86_branch branch;
-	int64_t target; /* of a relative branch, from the instruction's first byte */
-};
-
-/* False: not understood, or longer than @size. */
-bool x86_decode(const uint8_t *code, size_t size, struct x86_instruction *ret);
 
 struct relocated {
 	uint8_t code[RELOCATE_CODE_MAX]; /* the moved instructions and the jump back */

@@ -221,12 +221,29 @@ struct trace_session {
 	uint64_t maps_hash;	    /* of the mappings with code */
 	unsigned ticks;
 	uint64_t lapses;
-	uint64_t rate_us, rate_bytes; /* for bytes per second */
-	double bytes_per_second;
+	uint64_t rate_us; /* since when rate_bytes had been allocated */
+	double rate_bytes, bytes_per_second;
 	uint64_t *doubt_since; /* of each thread slot, clock_us(); 0: no doubt */
 };
 
+/* ---- control.c: struct agent_ctl ---- */
+
+/* False: the target has exited, or is another program now. */
+bool control_put(const struct trace_session *session, uint64_t offset, const void *bytes,
+		 size_t size);
+bool control_put_32(const struct trace_session *session, uint64_t offset, uint32_t value);
+bool control_put_64(const struct trace_session *session, uint64_t offset, uint64_t value);
+bool control_get(const struct trace_session *session, uint64_t offset, void *bytes, size_t size);
+bool control_renew_lease(const struct trace_session *session);
+/* Those of the tables. */
+bool control_put_limits(const struct trace_session *session);
+bool control_put_range(const struct trace_session *session, uint64_t min_size, uint64_t max_size);
+/* AGENT_EXACT or AGENT_SAMPLING. */
+uint32_t control_mode(const struct trace_session *session);
+
 /* Time of the session in ms, as in agent_ctl.now. */
 uint32_t trace_now(const struct trace_session *session);
+/* Notes when the recording ended, once. */
+void trace_end(struct trace_session *session);
 
 #endif

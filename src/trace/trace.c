@@ -28,64 +28,7 @@
 
 #define RATE_LARGEST (UINT64_C(1) << 40)
 
-uint32_t trace_now(const struct trace_session *session)
-{
-	return (uint32_t)((clock_us() - session->clock_us_0) / 1000);
-}
-
-/* ---- the control words ---- */
-
 #define CTL(member) offsetof(struct agent_ctl, member)
-
-static bool put(const struct trace_session *session, uint64_t offset, const void *bytes,
-		size_t size)
-{
-	return pwrite(session->memory, bytes, size,
-		      (off_t)(session->image + AGENT_IMAGE_SPACE + offset)) == (ssize_t)size;
-}
-
-static bool put_32(const struct trace_session *session, uint64_t offset, uint32_t value)
-{
-	return put(session, offset, &value, sizeof(value));
-}
-
-static bool put_64(const struct trace_session *session, uint64_t offset, uint64_t value)
-{
-	return put(session, offset, &value, sizeof(value));
-}
-
-static bool get(const struct trace_session *session, uint64_t offset, void *bytes, size_t size)
-{
-	return pread(session->memory, bytes, size,
-		     (off_t)(session->image + AGENT_IMAGE_SPACE + offset)) == (ssize_t)size;
-}
-
-static bool renew_lease(const struct trace_session *session)
-{
-	uint64_t elapsed = max_u64(clock_us() - session->clock_us_0, 1);
-	uint64_t tsc = __rdtsc();
-	double per_us = (double)(tsc - session->tsc_0) / (double)elapsed;
-
-	return put_64(session, CTL(deadline), tsc + (uint64_t)(per_us * TRACE_LEASE_US)) &&
-	       put_32(session, CTL(now), trace_now(session));
-}
-
-static bool put_limits(const struct trace_session *session)
-{
-	return put_64(session, CTL(frames_limit), session->tables.frames_ready) &&
-	       put_32(session, CTL(live_levels), session->tables.live_ready) &&
-	       put_32(session, CTL(stack_levels), session->tables.stack_ready);
-}
-
-static bool put_range(const struct trace_session *session, uint64_t min_size, uint64_t max_size)
-{
-	return put_64(session, CTL(min_size), min_size) && put_64(session, CTL(max_size), max_size);
-}
-
-static uint32_t mode_of(const struct trace_session *session)
-{
-	return session->report.rate <= 1 ? AGENT_EXACT : AGENT_SAMPLING;
-}
 
 static struct error *cannot_write(const struct trace_session *session)
 {
@@ -100,19 +43,20 @@ static struct error *set_up(struct trace_session *session)
 
 	if (getrandom(&seed, sizeof(seed), GRND_NONBLOCK) < 0)
 		seed ^= (uint64_t)getpid() << 32;
-	if (!put_32(session, CTL(flags), options->all ? AGENT_FLAG_TOTALS : 0) ||
-	    !put_32(session, CTL(max_frames), options->depth_max) ||
-	    !put_64(session, CTL(rate), session->report.rate) ||
-	    !put_range(session, options->min_size,
-		       options->max_size ? options->max_size : UINT64_MAX) ||
-	    !put_64(session, CTL(seed), seed) || !put_limits(session))
+	if (!control_put_32(session, CTL(flags), options->all ? AGENT_FLAG_TOTALS : 0) ||
+	    !control_put_32(session, CTL(max_frames), options->depth_max) ||
+	    !control_put_64(session, CTL(rate), session->report.rate) ||
+	    !control_put_range(session, options->min_size,
+			       options->max_size ? options->max_size : UINT64_MAX) ||
+	    !control_put_64(session, CTL(seed), seed) || !control_put_limits(session))
 		return cannot_write(session);
 	return NULL;
 }
 
 static struct error *activate(struct trace_session *session)
 {
-	if (!renew_lease(session) || !put_32(session, CTL(active), mode_of(session)))
+	if (!control_renew_lease(session) ||
+	    !control_put_32(session, CTL(active), control_mode(session)))
 		return cannot_write(session);
 	return NULL;
 }
@@ -341,14 +285,14 @@ static struct error *choose_rate(struct trace_session *session)
 	double bytes, elapsed;
 	struct error *error = NULL;
 
-	if (!put_range(session, UINT64_MAX, UINT64_MAX))
+	if (!control_put_range(session, UINT64_MAX, UINT64_MAX))
 		return cannot_write(session);
 	error = activate(session);
 	since = clock_us();
 	if (error)
 		return error;
 	usleep(PROBE_US);
-	put_32(session, CTL(active), AGENT_INACTIVE);
+	control_put_32(session, CTL(active), AGENT_INACTIVE);
 	elapsed = (double)(clock_us() - since) / 1e6;
 	error = trace_count(session, &counters);
 	if (error)
@@ -442,197 +386,15 @@ struct error *trace_attach(struct target *target, const struct trace_options *op
 	return error;
 }
 
-/* ---- while it records ---- */
-
-static bool is_there(const struct trace_session *session)
-{
-	char magic[sizeof(AGENT_MAGIC)];
-
-	return pread(session->memory, magic, sizeof(magic), (off_t)session->image) ==
-		       (ssize_t)sizeof(magic) &&
-	       !memcmp(magic, AGENT_MAGIC, sizeof(magic)) &&
-	       process_is_alive(session->target->process);
-}
-
-static uint64_t hash_code(const struct mapping_vec *maps)
-{
-	uint64_t hash = UINT64_C(0xcbf29ce484222325);
-
-	vec_for_each (mapping, maps) {
-		if (!(mapping->perms & PERM_EXEC) || !mapping->inode)
-			continue;
-		hash = (hash ^ mapping->start) * UINT64_C(0x100000001b3);
-		hash = (hash ^ mapping->end) * UINT64_C(0x100000001b3);
-		hash = (hash ^ mapping->inode) * UINT64_C(0x100000001b3);
-	}
-	return hash;
-}
-
-static struct error *take_modules(struct trace_session *session)
-{
-	cleanup(target) struct target *now = NULL;
-	bool changed = false, removed = false;
-	struct error *error = target_open_live(session->target->pid, &now);
-
-	if (!error)
-		error = history_add(session->history, now);
-	if (!error)
-		error = unwind_table_update(session->unwind, now, &changed, &removed);
-	if (!error && changed)
-		error = tables_publish_unwind(&session->tables, session->unwind);
-	if (!error && removed) {
-		cleanup(free) void *zeros = calloc(AGENT_UNWIND_CACHE, 8);
-
-		if (!zeros)
-			return &error_no_memory;
-		put(session, CTL(unwind_cache), zeros, AGENT_UNWIND_CACHE * 8);
-	}
-	return error;
-}
-
-/* Libraries come and go; what cannot be learnt now is tried again. */
-static void look_for_modules(struct trace_session *session)
-{
-	struct mapping_vec maps = { 0 };
-	struct error *error = target_read_maps(session->target, MAPS_PLAIN, &maps);
-	uint64_t hash = error ? session->maps_hash : hash_code(&maps);
-
-	mappings_deinit(&maps);
-	if (!error && hash != session->maps_hash) {
-		error = take_modules(session);
-		if (!error)
-			session->maps_hash = hash;
-	}
-	if (error)
-		log_debug("new modules: %s", error->message);
-	error_destroy(error);
-}
-
-/* ---- threads that have gone ---- */
-
-/* The ids by which the target knows its threads. */
-static struct error *list_threads(struct trace_session *session, struct pid_vec *ret)
-{
-	struct pid_vec tids = { 0 };
-	struct error *error = process_list_threads(session->target->process, &tids);
-
-	for (size_t i = 0; !error && i < tids.size; i++) {
-		struct process_status status;
-		pid_t tid = tids.data[i];
-
-		if (!process_read_status(session->target->process, tid, &status) && status.ns_tid)
-			tid = status.ns_tid;
-		error = pid_vec_append(ret, &tid);
-	}
-	pid_vec_deinit(&tids);
-	return error;
-}
-
-static bool has_thread(const struct pid_vec *tids, uint32_t tid)
-{
-	vec_for_each (known, tids)
-		if ((uint32_t)*known == tid)
-			return true;
-	return false;
-}
-
-static void look_at_slot(struct trace_session *session, unsigned i,
-			 const struct agent_thread *thread, const struct pid_vec *tids)
-{
-	uint64_t offset = CTL(threads) + i * sizeof(*thread), now = clock_us();
-
-	if (thread->key <= AGENT_KEY_RECYCLED || !thread->tid || has_thread(tids, thread->tid)) {
-		session->doubt_since[i] = 0;
-	} else if (!thread->doubt || !session->doubt_since[i]) {
-		put_32(session, offset + offsetof(struct agent_thread, doubt), 1);
-		session->doubt_since[i] = now;
-	} else if (now - session->doubt_since[i] >= TRACE_LEASE_US) {
-		put_64(session, offset + AGENT_THREAD_KEY, AGENT_KEY_RECYCLED);
-		session->doubt_since[i] = 0;
-	}
-}
-
-static void recycle_slots(struct trace_session *session)
-{
-	cleanup(free) struct agent_thread *threads = calloc(AGENT_THREADS, sizeof(*threads));
-	struct pid_vec tids = { 0 };
-	struct process_status status;
-	struct error *error;
-
-	if (!threads || !get(session, CTL(threads), threads, AGENT_THREADS * sizeof(*threads)))
-		return;
-	error = process_read_status(session->target->process, 0, &status);
-	/* A thread that is stopped cannot object. */
-	if (!error && status.state != 'T' && status.state != 't')
-		error = list_threads(session, &tids);
-	for (unsigned i = 0; !error && tids.size && i < AGENT_THREADS; i++)
-		look_at_slot(session, i, &threads[i], &tids);
-	error_destroy(error);
-	pid_vec_deinit(&tids);
-}
-
-static void end(struct trace_session *session)
-{
-	if (!session->end_us)
-		session->end_us = clock_us();
-}
-
-static void notice_lapse(struct trace_session *session)
-{
-	uint32_t active = AGENT_INACTIVE;
-
-	if (!get(session, CTL(active), &active, sizeof(active)) || active != AGENT_INACTIVE)
-		return;
-	if (!session->lapses++)
-		log_warn("memprobe was kept from its work for more than %d s: what the target "
-			 "allocated or freed in that time is missing",
-			 TRACE_LEASE_US / 1000000);
-	put_32(session, CTL(active), mode_of(session));
-}
-
-#define MODULES_EVERY 5
-#define THREADS_EVERY 20
-
-struct error *trace_tick(struct trace_session *session, bool *alive_ret)
-{
-	struct trace_counters counters;
-	struct error *error;
-
-	*alive_ret = false;
-	if (session->gone || !session->attached)
-		return NULL;
-	if (!is_there(session) || !renew_lease(session)) {
-		session->gone = true;
-		end(session);
-		return NULL;
-	}
-	*alive_ret = true;
-	if (session->paused)
-		return NULL;
-	notice_lapse(session);
-	error = trace_count(session, &counters);
-	if (error)
-		return error;
-	if (tables_grow(&session->tables,
-			counters.recorded - min_u64(counters.recorded, counters.freed)))
-		put_limits(session);
-	if (session->ticks % MODULES_EVERY == 0)
-		look_for_modules(session);
-	if (session->ticks % THREADS_EVERY == THREADS_EVERY - 1)
-		recycle_slots(session);
-	session->ticks++;
-	return NULL;
-}
+/* ---- the end ---- */
 
 void trace_pause(struct trace_session *session)
 {
 	if (session->attached && !session->gone && !session->paused)
-		put_32(session, CTL(active), AGENT_INACTIVE);
+		control_put_32(session, CTL(active), AGENT_INACTIVE);
 	session->paused = true;
-	end(session);
+	trace_end(session);
 }
-
-/* ---- the end ---- */
 
 struct error *trace_detach(struct trace_session *session)
 {

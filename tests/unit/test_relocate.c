@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "trace/relocate.h"
+#include "trace/x86_decode.h"
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 

@@ -1,0 +1,44 @@
+/*
+ * x86_decode.h - how long an x86-64 instruction is, and what moving it would change. Private to
+ * trace/.
+ *
+ * By the opcode maps of Intel's SDM vol. 2, appendix A. All bytes are foreign; what compilers do
+ * not emit is not understood.
+ */
+#ifndef TRACE_X86_DECODE_H
+#define TRACE_X86_DECODE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* The longest instruction there is. */
+#define X86_INSTRUCTION_MAX 15
+
+enum x86_branch {
+	X86_NO_BRANCH,
+	X86_JUMP,	   /* jmp rel */
+	X86_JUMP_IF,	   /* jcc rel */
+	X86_CALL,	   /* call rel */
+	X86_LOOP,	   /* loop, jrcxz: they reach only 127 bytes far */
+	X86_JUMP_INDIRECT, /* jmp r/m */
+	X86_CALL_INDIRECT,
+	X86_RETURN,
+	X86_TRAP, /* int3, ud2, hlt ... */
+};
+
+struct x86_instruction {
+	uint8_t length;
+	uint8_t opcode;	      /* the last opcode byte */
+	uint8_t opcode_start; /* where the opcode's first byte is, behind the prefixes */
+	bool is_0f;	      /* of the 0f map */
+	bool rip_relative;
+	uint8_t displacement; /* where the disp32 of a rip-relative operand is */
+	enum x86_branch branch;
+	int64_t target; /* of a relative branch, from the instruction's first byte */
+};
+
+/* False: not understood, or longer than @size. */
+bool x86_decode(const uint8_t *code, size_t size, struct x86_instruction *ret);
+
+#endif
