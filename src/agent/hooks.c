@@ -184,8 +184,6 @@ unsigned agent_before(struct agent_call *call, unsigned why)
 	}
 	switch (call->slot->kind) {
 	case AGENT_KIND_FREE:
-		/* What the original will read first comes along with our own bucket. */
-		__builtin_prefetch((const char *)arg(call, call->slot->arg_pointer) - 16);
 		take_out(thread, arg(call, call->slot->arg_pointer), NULL);
 		return AGENT_DO_PASS;
 	case AGENT_KIND_ALLOC:
