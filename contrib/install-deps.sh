@@ -52,6 +52,7 @@ tests? cmd:chromium|chromium-browser|google-chrome chromium chromium chromium ch
 tests? cmd:xmllint libxml2-utils libxml2 libxml2-tools libxml2
 demo cmd:g++ g++ gcc-c++ gcc-c++ gcc
 bench cmd:gdb gdb gdb gdb gdb
+bench cmd:heaptrack heaptrack heaptrack heaptrack heaptrack
 bench cmd:g++ g++ gcc-c++ gcc-c++ gcc
 bench h:sanitizer/lsan_interface.h gcc liblsan gcc gcc
 bench cmd:python3 python3 python3 python3 python

@@ -23,7 +23,7 @@ $(BUILD)/src/agent/%.S.o: src/agent/%.S
 	$(CC) -Isrc -MMD -MP -c -o $@ $<
 
 $(BUILD)/src/agent/agent.elf: $(AGENT_OBJECTS) src/agent/agent.ld
-	$(CC) -nostdlib -static -no-pie -Wl,-T,src/agent/agent.ld -Wl,--build-id=none -Wl,--emit-relocs \
+	$(CC) -nostdlib -static -Wl,-T,src/agent/agent.ld -Wl,--build-id=none -Wl,--emit-relocs \
 		-Wl,--no-warn-rwx-segments -o $@ $(AGENT_OBJECTS)
 
 # Code that depends on where it lies would have an absolute relocation.
