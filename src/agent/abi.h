@@ -291,7 +291,7 @@ enum agent_counter {
 				 */
 	AGENT_COUNT_NESTED,	/* the allocator's calls of itself */
 	AGENT_COUNT_ABANDONED,	/* recorded calls that were left by longjmp: lost, too */
-	AGENT_COUNT_BYTES,     /* asked for, of the blocks of AGENT_COUNT_ALLOCS */
+	AGENT_COUNT_BYTES,	/* asked for, of the blocks of AGENT_COUNT_ALLOCS */
 	AGENT_COUNTERS = 16
 };
 

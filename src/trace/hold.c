@@ -172,10 +172,10 @@ static bool somebody_waits(struct hold *hold)
 	bool waits = false;
 
 	for (size_t i = 0; !error && !waits && i < tids.size; i++) {
-		struct process_status status;
+		struct process_status status = { 0 };
 
-		if (process_read_status(hold->target->process, tids.data[i], &status))
-			continue;
+		/* One that has ended waits for nothing. */
+		error_destroy(process_read_status(hold->target->process, tids.data[i], &status));
 		waits = status.state == 'D';
 	}
 	error_destroy(error);

@@ -87,10 +87,11 @@ static struct error *list_threads(struct trace_session *session, struct pid_vec 
 	struct error *error = process_list_threads(session->target->process, &tids);
 
 	for (size_t i = 0; !error && i < tids.size; i++) {
-		struct process_status status;
+		struct process_status status = { 0 };
 		pid_t tid = tids.data[i];
 
-		if (!process_read_status(session->target->process, tid, &status) && status.ns_tid)
+		error_destroy(process_read_status(session->target->process, tid, &status));
+		if (status.ns_tid)
 			tid = status.ns_tid;
 		error = pid_vec_append(ret, &tid);
 	}
