@@ -5,6 +5,7 @@
 load lib
 load look
 load look_heap
+load look_trace
 load kill_series
 
 setup() {
@@ -67,6 +68,7 @@ quietly() {
 		allocator=other
 	fi
 	look_at "$server"
+	trace_at "$server"
 	kill_at_server "$server"
 	still_under_load
 	[ "$(redis-cli -s "$dir/redis" get canary)" = 4711 ]
@@ -93,6 +95,7 @@ quietly() {
 	adopt "$server"
 	look_at "$server"
 	look_heap_at "$server"
+	trace_at "$server"
 	kill_at_server "$server"
 	still_under_load
 	[ "$(sql 'select n from test.canary')" = 4711 ]
@@ -132,6 +135,7 @@ quietly() {
 	# The path of the data and an old environment.
 	look_leaks_max=2000
 	look_heap_at "$backend"
+	trace_at "$backend"
 	kill_at_server "$backend"
 	look_still_at "$backend"
 	still_under_load
@@ -172,6 +176,7 @@ quietly() {
 	adopt "$worker"
 	look_at "$worker"
 	look_heap_at "$worker"
+	trace_at "$worker"
 	kill_at_server "$worker"
 	still_under_load
 	[ "$(get)" = canary-4711 ]
@@ -208,6 +213,7 @@ quietly() {
 	adopt "$server"
 	look_at "$server"
 	look_heap_at "$server"
+	trace_at "$server" quiet
 	kill_at_server "$server"
 	still_under_load
 	look_still_at "$server"
@@ -231,6 +237,7 @@ print(connection.recv(64).decode())' "$dir/socket"
 	adopt "$server"
 	look_at "$server"
 	look_heap_at "$server"
+	trace_at "$server"
 	kill_at_server "$server"
 	look_still_at "$server"
 	rounds=$(ask)
