@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "frozen_heap.h"
+#include "heap_contexts.h"
 #include "heap_output.h"
 #include "memprobe/log.h"
 #include "memprobe/num.h"
@@ -10,7 +11,8 @@
 #define TOP_DEFAULT 20
 
 static const struct command_option options[] = {
-	{ "by", 0, "type|size|content", "C++ classes (default), sizes, or how blocks begin" },
+	{ "by", 0, "type|size|content|context",
+	  "C++ classes (default), sizes, how blocks begin, or PostgreSQL's memory contexts" },
 	{ "top", 0, "N", "show the N groups that hold most (default 20; 0: all)" },
 	OPTION_NO_FORK,
 	{ NULL, 0, NULL, NULL },
@@ -34,7 +36,7 @@ static struct error *choose_by(const struct command_context *context, enum censu
 		*ret = i;
 		return NULL;
 	}
-	return error_create(ERROR_USAGE, "--by takes size, type or content, not '%s'", by);
+	return error_create(ERROR_USAGE, "--by takes type, size, content or context, not '%s'", by);
 }
 
 static bool see_own(void *data, const struct heap_chunk *chunk)
@@ -88,19 +90,14 @@ static struct error *take_census(struct command_context *context, const struct h
 	return error;
 }
 
-static struct error *run(struct command_context *context)
+static struct error *run_census(struct command_context *context, uint64_t top)
 {
-	struct census_options census_options = { .top = TOP_DEFAULT };
-	const char *top = command_option(context, "top");
+	struct census_options census_options = { .top = top };
 	struct frozen_heap frozen = { 0 };
 	struct heap_report report = { 0 };
 	struct error *error = choose_by(context, &census_options.by);
 
 	heap_stats_init(&report.stats);
-	if (!error)
-		error = profile_output_refuse(context, "`memprobe allocs TARGET` records them");
-	if (!error && top)
-		error = parse_u64(top, &census_options.top);
 	if (!error)
 		error = frozen_heap_open(context, NULL, &frozen);
 	report.by = census_options.by;
@@ -120,10 +117,25 @@ static struct error *run(struct command_context *context)
 	return error;
 }
 
+static struct error *run(struct command_context *context)
+{
+	const char *by = command_option(context, "by"), *top_text = command_option(context, "top");
+	struct error *error =
+		profile_output_refuse(context, "`memprobe allocs TARGET` records them");
+	uint64_t top = TOP_DEFAULT;
+
+	if (!error && top_text)
+		error = parse_u64(top_text, &top);
+	if (error)
+		return error;
+	return by && !strcmp(by, "context") ? heap_contexts_run(context, top)
+					    : run_census(context, top);
+}
+
 const struct command cmd_heap = {
 	.name = "heap",
 	.arguments = "",
-	.summary = "what fills the heap: blocks in use by C++ type, by size or by content",
+	.summary = "what fills the heap: blocks in use by C++ type, size, content or context",
 	.target = TARGET_ANY,
 	.options = options,
 	.run = run,

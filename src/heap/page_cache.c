@@ -1,0 +1,102 @@
+#include "page_cache.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "memprobe/num.h"
+
+#define PAGE  4096u
+#define SLOTS 256u
+
+struct slot {
+	uint64_t page; /* 1: empty */
+	uint8_t bytes[PAGE];
+};
+
+struct page_cache {
+	struct target *target;
+	struct slot slots[SLOTS];
+};
+
+struct page_cache *page_cache_create(struct target *target)
+{
+	struct page_cache *cache = malloc(sizeof(*cache));
+
+	if (!cache)
+		return NULL;
+	cache->target = target;
+	page_cache_forget(cache);
+	return cache;
+}
+
+void page_cache_destroy(struct page_cache *cache)
+{
+	free(cache);
+}
+
+void page_cache_forget(struct page_cache *cache)
+{
+	for (unsigned i = 0; i < SLOTS; i++)
+		cache->slots[i].page = 1;
+}
+
+static const uint8_t *page_at(struct page_cache *cache, uint64_t page)
+{
+	struct slot *slot = &cache->slots[page / PAGE % SLOTS];
+	struct error *error;
+
+	if (slot->page == page)
+		return slot->bytes;
+	slot->page = 1;
+	error = target_read(cache->target, page, slot->bytes, PAGE);
+	if (error) {
+		error_destroy(error);
+		return NULL;
+	}
+	slot->page = page;
+	return slot->bytes;
+}
+
+bool page_cache_read(struct page_cache *cache, uint64_t address, void *buffer, size_t size)
+{
+	uint8_t *to = buffer;
+
+	if (address + size < address)
+		return false;
+	while (size) {
+		uint64_t page = round_down(address, PAGE), offset = address - page;
+		size_t part = min_u64(size, PAGE - offset);
+		const uint8_t *bytes = page_at(cache, page);
+
+		if (!bytes)
+			return false;
+		memcpy(to, bytes + offset, part);
+		to += part;
+		address += part;
+		size -= part;
+	}
+	return true;
+}
+
+bool page_cache_read_string(struct page_cache *cache, uint64_t address, char *buffer, size_t size)
+{
+	size_t done = 0;
+
+	while (done + 1 < size && address + done >= address) {
+		uint64_t page = round_down(address + done, PAGE), offset = address + done - page;
+		size_t part = min_u64(size - 1 - done, PAGE - offset);
+		const uint8_t *bytes = page_at(cache, page), *end;
+
+		if (!bytes)
+			break;
+		end = memchr(bytes + offset, 0, part);
+		memcpy(buffer + done, bytes + offset, end ? (size_t)(end - bytes - offset) : part);
+		if (end) {
+			buffer[done + (size_t)(end - bytes - offset)] = '\0';
+			return true;
+		}
+		done += part;
+	}
+	buffer[done] = '\0';
+	return done > 0;
+}
