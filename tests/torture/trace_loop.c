@@ -118,7 +118,10 @@ static struct error *say_data(struct loop *loop)
 
 static struct error *attach(struct loop *loop)
 {
-	struct error *error = trace_attach(loop->target, &loop->options, &loop->session);
+	struct error *error;
+
+	trace_destroy(take_pointer(loop->session));
+	error = trace_attach(loop->target, &loop->options, &loop->session);
 
 	if (!error)
 		printf("attached\n");
@@ -138,6 +141,7 @@ static struct error *cycle(struct loop *loop, unsigned count)
 	uint64_t attach_max = 0, detach_max = 0, attach_sum = 0, detach_sum = 0, remaining = 0;
 	struct error *error = NULL;
 
+	trace_destroy(take_pointer(loop->session));
 	for (unsigned i = 0; !error && i < count; i++) {
 		const struct trace_report *report;
 
