@@ -20,4 +20,12 @@ struct error *target_read_sparse(struct target *target, uint64_t address, void *
 struct error *target_read_all(struct target *target, uint64_t address, void *buffer, size_t size,
 			      uint64_t *missing_ret);
 
+/*
+ * The same for @mapping, shared memory: what the process has not touched comes from the file behind
+ * it, so that no pages are made; where that may not be opened, it becomes zeros. NULL: as
+ * target_read_sparse().
+ */
+struct error *target_read_shared(struct target *target, const struct mapping *mapping,
+				 uint64_t address, void *buffer, size_t size);
+
 #endif

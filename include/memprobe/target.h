@@ -72,6 +72,18 @@ struct module {
 
 VEC_DEFINE(module_vec, struct module)
 
+/*
+ * How to read what the process has not touched of a mapping. Reading shared memory through a
+ * process makes the pages that are not there yet, at the cost of the process and of all who share
+ * it.
+ */
+enum page_backing {
+	BACKING_ANY,	 /* as the rest: nothing is made */
+	BACKING_FILE,	 /* through the file, whose holes read as zeros and stay holes */
+	BACKING_TOUCHED, /* not at all; also where a server that may hang would have to answer */
+	BACKING_DEVICE,	 /* nor what it has touched: reading may have effects */
+};
+
 struct target_ops {
 	/*
 	 * All of [address, address + size), or ERROR_FAULT with the first bad address, what lies
@@ -94,9 +106,13 @@ struct target_ops {
 	/*
 	 * For each page of [address, address + pages * PAGE_SIZE) whether it holds data of its own:
 	 * not present and not swapped means that reading it would give zeros (anonymous memory).
+	 * Guard pages (MADV_GUARD_INSTALL) hold none.
 	 */
 	struct error *(*page_present)(struct target *target, uint64_t address, size_t pages,
 				      bool *present);
+	/* See target_backing(). NULL: BACKING_ANY. */
+	enum page_backing (*backing)(struct target *target, const struct mapping *mapping,
+				     int *fd_ret);
 	void (*destroy)(struct target *target);
 };
 
@@ -146,6 +162,12 @@ struct error *target_read_maps(struct target *target, enum maps_detail detail,
 struct error *target_read_threads(struct target *target, struct thread_vec *ret);
 struct error *target_page_present(struct target *target, uint64_t address, size_t pages,
 				  bool *present);
+/*
+ * Of BACKING_FILE, *fd_ret is open for reading, at the mapping's place in it if shifted by
+ * mapping->offset, and the caller closes it; else it is -1. @fd_ret may be NULL. The first call for
+ * a mapping must be no other thread's, too.
+ */
+enum page_backing target_backing(struct target *target, const struct mapping *mapping, int *fd_ret);
 struct error *target_modules(struct target *target, const struct module_vec **ret);
 
 /* An entry of the auxiliary vector (AT_PHDR ...); false: not there. */
@@ -153,6 +175,9 @@ bool target_auxv(struct target *target, uint64_t type, uint64_t *ret);
 
 /* For backends: frees what target_modules() has built. */
 void target_forget_modules(struct target *target);
+
+/* Whether @mapping begins with an ELF header; also true where the memory may not be read. */
+bool target_may_be_elf(struct target *target, const struct mapping *mapping);
 
 /* The module that has @address in one of its mappings, or NULL (also on error). */
 struct module *target_module_at(struct target *target, uint64_t address);

@@ -1,18 +1,6 @@
 #include "memprobe/dump_filter.h"
 
-#include <elf.h>
 #include <string.h>
-
-static bool begins_elf(struct target *target, const struct mapping *mapping)
-{
-	char magic[SELFMAG];
-	struct error *error = target_read(target, mapping->start, magic, sizeof(magic));
-
-	if (!error)
-		return !memcmp(magic, ELFMAG, SELFMAG);
-	error_destroy(error);
-	return false;
-}
 
 static bool is_special(const struct mapping *mapping, const char *name)
 {
@@ -54,6 +42,8 @@ uint64_t dump_filter_size(struct target *target, const struct mapping *mapping, 
 		return size;
 	if (is_special(mapping, "[vvar") || is_special(mapping, "[vsyscall]"))
 		return 0;
+	if (target_backing(target, mapping, NULL) == BACKING_DEVICE)
+		return 0;
 	if (filter & DUMP_ALL)
 		return size;
 	if (mapping->no_dump)
@@ -62,7 +52,7 @@ uint64_t dump_filter_size(struct target *target, const struct mapping *mapping, 
 		return size;
 	if ((filter & DUMP_ELF_HEADERS) && mapping->inode && mapping->offset == 0 &&
 	    (mapping->perms & PERM_READ) && !(mapping->perms & PERM_SHARED) &&
-	    begins_elf(target, mapping))
+	    target_may_be_elf(target, mapping))
 		return size < PAGE_SIZE ? size : PAGE_SIZE;
 	return 0;
 }

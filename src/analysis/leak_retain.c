@@ -65,8 +65,9 @@ static struct error *search_breadth(struct search *search, heap_index wanted, si
 
 /* Calls for the words of [start, end) that point into the block @target. */
 static struct error *find_words(const struct leak_scan *scan, uint64_t start, uint64_t end,
-				bool shared, heap_index target, const struct retain_step *like,
-				struct retain_step_vec *ret, size_t max)
+				const struct mapping *file, heap_index target,
+				const struct retain_step *like, struct retain_step_vec *ret,
+				size_t max)
 {
 	cleanup(free) uint8_t *bytes = malloc(ROOT_PART);
 	unsigned word = scan->word;
@@ -75,8 +76,7 @@ static struct error *find_words(const struct leak_scan *scan, uint64_t start, ui
 	for (; !error && start < end && ret->size < max; start += ROOT_PART) {
 		size_t size = min_u64(end - start, ROOT_PART);
 
-		error = (shared ? target_read_all : target_read_sparse)(scan->heap->target, start,
-									bytes, size, NULL);
+		error = target_read_shared(scan->heap->target, file, start, bytes, size);
 		for (size_t i = 0; !error && i + word <= size && ret->size < max; i += word) {
 			struct retain_step step = *like;
 
@@ -104,8 +104,8 @@ static struct error *find_roots_to(const struct leak_scan *scan, heap_index targ
 		struct retain_step step = { .kind = root->kind, .tid = root->tid };
 
 		if (!error && ret->size < max)
-			error = find_words(scan, root->start, root->end, root->shared, target,
-					   &step, ret, max);
+			error = find_words(scan, root->start, root->end, root->file, target, &step,
+					   ret, max);
 	}
 	return error;
 }
@@ -119,8 +119,8 @@ static struct error *find_in_block(const struct leak_scan *scan, heap_index bloc
 	heap_chunk(scan->heap, block, &chunk);
 	step.block = chunk.address;
 	step.size = chunk.size;
-	return find_words(scan, chunk.address, chunk.address + chunk.size, false, target, &step,
-			  ret, max);
+	return find_words(scan, chunk.address, chunk.address + chunk.size, NULL, target, &step, ret,
+			  max);
 }
 
 struct referrers {

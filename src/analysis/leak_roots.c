@@ -130,7 +130,7 @@ static bool may_point(const struct finder *finder, const struct mapping *mapping
 	if (!(mapping->perms & PERM_READ) || begins(path, "[v"))
 		return false;
 	/* Reading a device's memory may have effects. */
-	if (begins(path, "/dev/") && !begins(path, "/dev/shm/") && !begins(path, "/dev/zero"))
+	if (target_backing(finder->heap->target, mapping, NULL) == BACKING_DEVICE)
 		return false;
 	if (mapping->perms & PERM_WRITE)
 		return true;
@@ -147,7 +147,8 @@ static const struct thread *stack_owner(const struct finder *finder, uint64_t ad
 	return NULL;
 }
 
-static struct error *add_range(struct finder *finder, uint64_t start, uint64_t end, bool shared)
+static struct error *add_range(struct finder *finder, uint64_t start, uint64_t end,
+			       const struct mapping *file)
 {
 	unsigned word = finder->heap->target->arch->word_size;
 	struct error *error = NULL;
@@ -160,10 +161,10 @@ static struct error *add_range(struct finder *finder, uint64_t start, uint64_t e
 			.end = min_u64(end, start + ROOT_PART),
 			.kind = owner ? ROOT_STACK : ROOT_MEMORY,
 			.tid = owner ? owner->tid : 0,
-			.shared = shared && finder->shared_bytes < SHARED_MAX,
+			.file = finder->shared_bytes < SHARED_MAX ? file : NULL,
 		};
 
-		if (root.shared)
+		if (root.file)
 			finder->shared_bytes += root.end - root.start;
 		error = root_vec_append(&finder->roots->ranges, &root);
 		start = root.end;
@@ -175,7 +176,7 @@ static struct error *add_range(struct finder *finder, uint64_t start, uint64_t e
 static struct error *add_mapping(struct finder *finder, const struct mapping *mapping)
 {
 	const struct hole_vec *holes = &finder->holes;
-	bool shared = mapping->perms & PERM_SHARED;
+	const struct mapping *shared = mapping->perms & PERM_SHARED ? mapping : NULL;
 	uint64_t at = mapping->start;
 	size_t low = 0, high = holes->size;
 
@@ -199,7 +200,7 @@ static struct error *add_mapping(struct finder *finder, const struct mapping *ma
 
 static struct error *add_gap(struct finder *finder, const struct heap_gap *gap)
 {
-	return add_range(finder, gap->start, gap->end, false);
+	return add_range(finder, gap->start, gap->end, NULL);
 }
 
 /* Every word of it: what is no pointer costs nothing. */

@@ -302,8 +302,8 @@ static void scan_root(struct worker *worker, const struct root *root)
 	worker->start = worker->end = 0;
 	worker->last_target = HEAP_NONE;
 	worker->sieve.hit = keep_root;
-	worker->error = (root->shared ? target_read_all : target_read_sparse)(
-		worker->scan->heap->target, root->start, worker->buffer, size, NULL);
+	worker->error = target_read_shared(worker->scan->heap->target, root->file, root->start,
+					   worker->buffer, size);
 	if (worker->error)
 		return;
 	worker->root_bytes += size;

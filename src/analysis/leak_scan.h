@@ -15,7 +15,8 @@ struct root {
 	uint64_t start, end;
 	enum leak_root_kind kind;
 	pid_t tid;
-	bool shared; /* with other processes: pages that this one has not touched are there, too */
+	/* Of a file: pages that this process has not touched hold something, too. Else NULL. */
+	const struct mapping *file;
 };
 
 VEC_DEFINE(root_vec, struct root)

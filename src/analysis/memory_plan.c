@@ -20,6 +20,7 @@ void plan_init(struct plan *plan, struct target *target, const struct mapping_ve
 	plan->current = plan->next = plan->last = (struct plan_extent){ 0 };
 	plan->primed = false;
 	plan->left_out = 0;
+	plan->asked = NULL;
 }
 
 /* ---- stretches ---- */
@@ -79,9 +80,13 @@ static struct error *load_window(struct plan *plan, uint64_t to, bool *known_ret
  * Reading a page of shared memory that is not there makes one, and takes memory from the target; of
  * a file, it reads the file. So only what the process has touched is read.
  */
-static bool may_have_holes(const struct plan *plan, const struct mapping *mapping)
+static bool may_have_holes(struct plan *plan, const struct mapping *mapping)
 {
-	return memory_is_private(mapping) ||
+	if (plan->asked != mapping) {
+		plan->asked = mapping;
+		plan->backing = target_backing(plan->target, mapping, NULL);
+	}
+	return memory_is_private(mapping) || plan->backing != BACKING_ANY ||
 	       ((mapping->perms & PERM_SHARED) && !target_is_core(plan->target));
 }
 
@@ -101,7 +106,10 @@ static struct error *next_extent(struct plan *plan, struct plan_extent *ret)
 	if (error)
 		return error;
 	*ret = (struct plan_extent){ .start = plan->at, .end = to };
-	if (known) {
+	if (plan->backing == BACKING_DEVICE) {
+		ret->is_untouched = true;
+		plan->left_out += ret->end - ret->start;
+	} else if (known) {
 		size_t page = (plan->at - plan->window_start) / PAGE_SIZE;
 		size_t pages = (plan->window_end - plan->window_start) / PAGE_SIZE;
 		bool present = plan->present[page];

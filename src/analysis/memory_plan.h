@@ -35,7 +35,8 @@ struct plan {
 	/* private */
 	size_t range;
 	uint64_t at;
-	const struct mapping *mapping;
+	const struct mapping *mapping, *asked;
+	enum page_backing backing; /* of @asked */
 	uint64_t window_start, window_end;
 	bool present[PLAN_WINDOW_PAGES];
 	bool primed;

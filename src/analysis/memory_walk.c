@@ -1,6 +1,9 @@
 #include "memprobe/memory_walk.h"
 
+#include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "memprobe/num.h"
 
@@ -13,6 +16,10 @@ struct walk {
 	const struct memory_visitor *visitor;
 	void *buffer;
 	bool *present; /* WINDOW_PAGES */
+	/* Of the mapping at hand. */
+	const struct mapping *mapping;
+	enum page_backing backing;
+	int fd;
 };
 
 const struct mapping *memory_first_behind(const struct mapping_vec *maps, uint64_t address)
@@ -83,7 +90,59 @@ static struct error *copy(struct walk *walk, uint64_t start, uint64_t end)
 	return NULL;
 }
 
-/* At most WINDOW_PAGES pages of private memory. */
+/* What another process wrote; where nobody did, nothing comes into being. */
+static struct error *copy_file(struct walk *walk, uint64_t start, uint64_t end)
+{
+	const struct memory_visitor *visitor = walk->visitor;
+	const uint64_t shift = walk->mapping->offset - walk->mapping->start;
+	struct stat status;
+	uint64_t file_end;
+
+	if (fstat(walk->fd, &status) < 0)
+		return visitor->missing(visitor->data, start, end - start);
+	/* A process gets SIGBUS behind that. */
+	file_end = min_u64(end, max_u64(start, round_up(status.st_size, PAGE_SIZE) - shift));
+	while (start < file_end) {
+		off_t data = lseek(walk->fd, (off_t)(start + shift), SEEK_DATA);
+		size_t size = min_u64(file_end - start, BUFFER_SIZE);
+		struct error *error;
+		ssize_t got;
+
+		/* ENXIO: there is none any more. What cannot tell (hugetlbfs) is read. */
+		if (data < 0 && errno == ENXIO)
+			data = (off_t)(file_end + shift);
+		if (data > (off_t)(start + shift)) {
+			uint64_t to = min_u64(file_end, (uint64_t)data - shift);
+
+			error = visitor->zeros(visitor->data, start, to - start);
+			start = to;
+		} else {
+			memset(walk->buffer, 0, size);
+			got = pread(walk->fd, walk->buffer, size, (off_t)(start + shift));
+			if (got < 0)
+				error = visitor->missing(visitor->data, start, size);
+			else
+				error = visitor->bytes(visitor->data, start, walk->buffer, size);
+			start += size;
+		}
+		if (error)
+			return error;
+	}
+	return start < end ? visitor->missing(visitor->data, start, end - start) : NULL;
+}
+
+static struct error *copy_absent(struct walk *walk, uint64_t start, uint64_t end)
+{
+	const struct memory_visitor *visitor = walk->visitor;
+
+	if (memory_is_private(walk->mapping))
+		return visitor->zeros(visitor->data, start, end - start);
+	if (walk->backing == BACKING_FILE)
+		return copy_file(walk, start, end);
+	return visitor->missing(visitor->data, start, end - start);
+}
+
+/* At most WINDOW_PAGES pages of memory whose absent ones are not to be read. */
 static struct error *copy_present(struct walk *walk, uint64_t start, uint64_t end)
 {
 	uint64_t first = round_down(start, PAGE_SIZE);
@@ -101,10 +160,7 @@ static struct error *copy_present(struct walk *walk, uint64_t start, uint64_t en
 		while (i < pages && walk->present[i] == present)
 			i++;
 		to = min_u64(end, first + i * PAGE_SIZE);
-		if (present)
-			error = copy(walk, from, to);
-		else
-			error = walk->visitor->zeros(walk->visitor->data, from, to - from);
+		error = present ? copy(walk, from, to) : copy_absent(walk, from, to);
 	}
 	return error;
 }
@@ -112,9 +168,14 @@ static struct error *copy_present(struct walk *walk, uint64_t start, uint64_t en
 static struct error *walk_mapping(struct walk *walk, const struct mapping *mapping, uint64_t start,
 				  uint64_t end)
 {
+	cleanup(close) int fd = -1;
 	struct error *error = NULL;
 
-	if (!memory_is_private(mapping))
+	walk->mapping = mapping;
+	walk->backing = target_backing(walk->target, mapping, &fd);
+	walk->fd = fd;
+	if (!memory_is_private(mapping) && walk->backing != BACKING_FILE &&
+	    walk->backing != BACKING_TOUCHED)
 		return copy(walk, start, end);
 	while (!error && start < end) {
 		uint64_t window = round_down(start, PAGE_SIZE) + (uint64_t)WINDOW_PAGES * PAGE_SIZE;
@@ -155,7 +216,12 @@ struct error *memory_walk(struct target *target, const struct mapping_vec *maps,
 {
 	cleanup(free) void *buffer = malloc(BUFFER_SIZE);
 	cleanup(free) bool *present = calloc(WINDOW_PAGES + 1, sizeof(*present));
-	struct walk walk = { target, visitor, buffer, present };
+	struct walk walk = {
+		.target = target,
+		.visitor = visitor,
+		.buffer = buffer,
+		.present = present,
+	};
 
 	if (!buffer || !present)
 		return &error_no_memory;

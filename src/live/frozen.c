@@ -10,6 +10,7 @@ struct frozen {
 	const struct thread_state_vec *states;
 	struct thread_vec threads;  /* as they were soon after the stop */
 	struct mapping_vec missing; /* what the fork did not get */
+	struct mapping_vec shared;  /* what it has, but not the knowledge which pages are there */
 };
 
 static struct error *frozen_read(struct target *target, uint64_t address, void *buffer, size_t size)
@@ -95,10 +96,20 @@ static struct error *frozen_page_present(struct target *target, uint64_t address
 					 bool *present)
 {
 	struct frozen *frozen = target->backend;
-	const struct mapping *missing = mappings_find(&frozen->missing, address);
+	bool is_live =
+		mappings_find(&frozen->missing, address) || mappings_find(&frozen->shared, address);
 
-	return target_page_present(missing ? frozen->origin : frozen->fork, address, pages,
+	return target_page_present(is_live ? frozen->origin : frozen->fork, address, pages,
 				   present);
+}
+
+static enum page_backing frozen_backing(struct target *target, const struct mapping *mapping,
+					int *fd_ret)
+{
+	struct frozen *frozen = target->backend;
+	bool is_missing = mappings_find(&frozen->missing, mapping->start) != NULL;
+
+	return target_backing(is_missing ? frozen->origin : frozen->fork, mapping, fd_ret);
 }
 
 static void frozen_destroy(struct target *target)
@@ -110,6 +121,7 @@ static void frozen_destroy(struct target *target)
 	target_destroy(frozen->fork);
 	thread_vec_deinit(&frozen->threads);
 	mappings_deinit(&frozen->missing);
+	mappings_deinit(&frozen->shared);
 	free(frozen);
 }
 
@@ -120,6 +132,7 @@ static const struct target_ops frozen_ops = {
 	.open_module = frozen_open_module,
 	.read_auxv = frozen_read_auxv,
 	.page_present = frozen_page_present,
+	.backing = frozen_backing,
 	.destroy = frozen_destroy,
 };
 
@@ -162,6 +175,8 @@ static struct error *find_live(struct frozen *frozen, uint64_t *live_bytes_ret)
 		overlaps = other < copy.size && copy.data[other].start < mapping->end;
 		if (!overlaps)
 			error = append_copy(&frozen->missing, mapping);
+		else if (mapping->perms & PERM_SHARED)
+			error = append_copy(&frozen->shared, mapping);
 		if (!overlaps || (mapping->perms & PERM_SHARED))
 			*live_bytes_ret += mapping->end - mapping->start;
 	}

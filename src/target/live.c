@@ -229,6 +229,8 @@ static struct error *live_read_auxv(struct target *target, char **bytes_ret, siz
 /* Linux Documentation/admin-guide/mm/pagemap.rst */
 #define PAGEMAP_PRESENT (1ULL << 63)
 #define PAGEMAP_SWAPPED (1ULL << 62)
+/* Linux 6.14: with PAGEMAP_SWAPPED, but there is nothing. */
+#define PAGEMAP_GUARD (1ULL << 58)
 
 static struct error *live_page_present(struct target *target, uint64_t address, size_t pages,
 				       bool *present)
@@ -262,7 +264,8 @@ static struct error *live_page_present(struct target *target, uint64_t address, 
 			break;
 		}
 		for (size_t i = 0; i < count; i++)
-			present[done + i] = entries[i] & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED);
+			present[done + i] = (entries[i] & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED)) &&
+					    !(entries[i] & PAGEMAP_GUARD);
 		done += count;
 	}
 	return NULL;
@@ -284,6 +287,7 @@ static void live_destroy(struct target *target)
 		close(live->root_fd);
 	error_destroy(live->denied[0]);
 	error_destroy(live->denied[1]);
+	free(live->file_systems);
 	free(live);
 }
 
@@ -294,6 +298,7 @@ static const struct target_ops live_ops = {
 	.open_module = live_open_module,
 	.read_auxv = live_read_auxv,
 	.page_present = live_page_present,
+	.backing = live_backing,
 	.destroy = live_destroy,
 };
 

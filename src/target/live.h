@@ -16,6 +16,9 @@ struct live {
 	bool no_vm_readv; /* process_vm_readv is forbidden, by a seccomp filter say */
 	struct error *denied[2]; /* why its files in /proc, and its memory, may not be read */
 	bool was_zombie;	 /* when it was opened */
+	struct file_system *file_systems; /* live_backing.c */
+	size_t file_system_count;
+	bool file_systems_known;
 };
 
 /* Opens a file of the process about its memory; -1: errno. */
@@ -27,6 +30,10 @@ struct error *live_gone(struct target *target);
 /* Whether @path, as the target sees it, is a file with that inode now. */
 bool live_path_has_inode(struct target *target, const char *path, uint64_t inode);
 
+/* An O_PATH descriptor of @path as the target sees it; -1: errno. */
+int live_open_path(struct target *target, const char *path);
+
+enum page_backing live_backing(struct target *target, const struct mapping *mapping, int *fd_ret);
 struct error *live_open_module(struct target *target, const struct module *module, int *fd_ret);
 struct error *live_read_threads(struct target *target, struct thread_vec *ret);
 

@@ -13,7 +13,7 @@
  * @path below the target's root, without leaving it by a symbolic link. O_PATH: a name may have
  * become a FIFO or a device meanwhile, and opening those has effects.
  */
-static int open_in_root(struct target *target, const char *path)
+int live_open_path(struct target *target, const char *path)
 {
 	struct live *live = target->backend;
 	struct open_how how = {
@@ -35,7 +35,7 @@ static int open_in_root(struct target *target, const char *path)
 
 bool live_path_has_inode(struct target *target, const char *path, uint64_t inode)
 {
-	cleanup(close) int fd = open_in_root(target, path);
+	cleanup(close) int fd = live_open_path(target, path);
 	struct stat status;
 
 	return fd >= 0 && fstat(fd, &status) == 0 && status.st_ino == inode;
@@ -109,7 +109,7 @@ struct error *live_open_module(struct target *target, const struct module *modul
 	/* Needs CAP_CHECKPOINT_RESTORE, and never errs. */
 	fd = open_map_file(target, module);
 	if (fd < 0 && !module->deleted && module->path[0] == '/') {
-		path_fd = open_in_root(target, module->path);
+		path_fd = live_open_path(target, module->path);
 		if (path_fd >= 0) {
 			fd = reopen(target, module, path_fd);
 			close(path_fd);

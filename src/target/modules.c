@@ -4,6 +4,7 @@
 #include <elf.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "elf_private.h"
 #include "memprobe/log.h"
@@ -13,12 +14,36 @@
 #define DYNAMIC_MAX  4096
 #define LINK_MAP_MAX 65536
 
+/* False: it is for the process to read. */
+static bool read_absent(struct target *target, const struct mapping *mapping, void *bytes,
+			size_t size)
+{
+	cleanup(close) int fd = -1;
+	bool present = true;
+	struct error *error = target_page_present(target, mapping->start, 1, &present);
+	enum page_backing backing;
+
+	error_destroy(error);
+	if (error || present)
+		return false;
+	backing = target_backing(target, mapping, &fd);
+	if (backing == BACKING_ANY)
+		return false;
+	memset(bytes, 0, size);
+	if (fd >= 0 && pread(fd, bytes, size, (off_t)mapping->offset) < 0)
+		memset(bytes, 0, size);
+	return true;
+}
+
 /* Where the memory may not be read, the mappings may be listed all the same: then it may be. */
-static bool may_be_elf(struct target *target, uint64_t address)
+bool target_may_be_elf(struct target *target, const struct mapping *mapping)
 {
 	char magic[SELFMAG];
-	struct error *error = target_read(target, address, magic, sizeof(magic));
+	struct error *error = NULL;
 
+	/* A file of data may begin with a hole, which reading would fill. */
+	if (!read_absent(target, mapping, magic, sizeof(magic)))
+		error = target_read(target, mapping->start, magic, sizeof(magic));
 	if (error) {
 		bool forbidden = error_is(error, ERROR_PERMISSION);
 
@@ -87,10 +112,13 @@ static bool begins_module(struct target *target, const struct mapping *mapping)
 {
 	if (is_vdso(mapping))
 		return true;
-	if (!mapping->inode || !mapping->path[0] || !(mapping->perms & PERM_READ))
+	/* No loader maps programs for all: what is shared is data, of which reading could make
+	 * pages. */
+	if (!mapping->inode || !mapping->path[0] || !(mapping->perms & PERM_READ) ||
+	    (mapping->perms & PERM_SHARED))
 		return false;
 	if (mapping->offset == 0)
-		return may_be_elf(target, mapping->start);
+		return target_may_be_elf(target, mapping);
 	/* Some linkers leave the headers of an executable unmapped. */
 	return is_exe_path(target, mapping) && (mapping->perms & PERM_EXEC);
 }

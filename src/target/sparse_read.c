@@ -1,6 +1,8 @@
 #include "memprobe/sparse_read.h"
 
+#include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "memprobe/num.h"
 
@@ -80,4 +82,34 @@ struct error *target_read_sparse(struct target *target, uint64_t address, void *
 		address = to;
 	}
 	return error;
+}
+
+struct error *target_read_shared(struct target *target, const struct mapping *mapping,
+				 uint64_t address, void *buffer, size_t size)
+{
+	cleanup(close) int fd = -1;
+	enum page_backing backing;
+	uint8_t *bytes = buffer;
+	uint64_t offset;
+
+	if (!mapping)
+		return target_read_sparse(target, address, buffer, size, NULL);
+	backing = target_backing(target, mapping, &fd);
+	offset = mapping->offset + (address - mapping->start);
+	if (backing == BACKING_ANY)
+		return target_read_all(target, address, buffer, size, NULL);
+	if (backing != BACKING_FILE)
+		return target_read_sparse(target, address, buffer, size, NULL);
+	memset(bytes, 0, size);
+	for (size_t done = 0; done < size;) {
+		ssize_t got = pread(fd, bytes + done, size - done, (off_t)(offset + done));
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		/* Behind its end there is nothing. */
+		if (got <= 0)
+			break;
+		done += got;
+	}
+	return NULL;
 }

@@ -125,6 +125,13 @@ struct error *target_page_present(struct target *target, uint64_t address, size_
 	return target->ops->page_present(target, address, pages, present);
 }
 
+enum page_backing target_backing(struct target *target, const struct mapping *mapping, int *fd_ret)
+{
+	if (fd_ret)
+		*fd_ret = -1;
+	return target->ops->backing ? target->ops->backing(target, mapping, fd_ret) : BACKING_ANY;
+}
+
 bool target_auxv(struct target *target, uint64_t type, uint64_t *ret)
 {
 	const unsigned word = target->arch->word_size;
