@@ -21,10 +21,23 @@ struct leak {
 	bool cyclic; /* direct, and points to itself through others */
 	/* Of a direct one: the indirect ones that hang on it. */
 	uint64_t indirect_count, indirect_bytes;
-	size_t owner; /* the direct leak that it hangs on, an index into the vector; itself */
 };
 
-VEC_DEFINE(leak_vec, struct leak)
+/* There may be as many as blocks: each is kept in eight bytes, see leak_get(). */
+struct leak_record {
+	uint64_t index : 61;
+	/* As in struct leak; and whether others hang on it. */
+	uint64_t indirect : 1, cyclic : 1, has_sum : 1;
+};
+
+VEC_DEFINE(leak_record_vec, struct leak_record)
+
+struct leak_sum {
+	uint64_t leak; /* its place in the result */
+	uint64_t count, bytes;
+};
+
+VEC_DEFINE(leak_sum_vec, struct leak_sum)
 
 /*
  * What the leak search can learn while the heap is being walked, so that its memory is read once:
@@ -53,12 +66,17 @@ struct leak_options {
 };
 
 struct leak_result {
-	struct leak_vec leaks; /* by address */
+	struct leak_record_vec leaks; /* by address, if the regions of the heap are */
+	struct leak_sum_vec sums;     /* private: of those direct ones on which others hang */
 	uint64_t leaked_count, leaked_bytes;
 	uint64_t live_count, live_bytes;
 	uint64_t root_bytes;	/* that were searched for pointers */
 	uint64_t missing_bytes; /* of blocks and roots that could not be read */
 };
+
+/* The leak at @i, which is less than result->leaks.size. */
+void leak_get(const struct heap *heap, const struct leak_result *result, size_t i,
+	      struct leak *ret);
 
 void leak_result_deinit(struct leak_result *result);
 

@@ -90,7 +90,7 @@ static void keep_far(struct worker *worker, heap_index source, uint64_t guess)
 
 	if (target == HEAP_NONE || target == source || worker->error)
 		return;
-	if (worker->far.size * sizeof(edge) > worker->scan->budget / 4)
+	if (worker->far.size * sizeof(edge) >= worker->scan->budget / 4)
 		worker->scan->unstored[source >> PART_BITS] = true;
 	else
 		worker->error = far_edge_vec_append(&worker->far, &edge);

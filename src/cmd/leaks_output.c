@@ -30,7 +30,7 @@ static int compare_bytes(const void *left, const void *right)
 /* Leaks mostly lie close together: the beginnings of many are read at once. */
 struct looks {
 	const struct heap *heap;
-	const struct leak_vec *leaks;
+	const struct leak_result *result;
 	uint8_t *bytes;
 	uint64_t start, end; /* what @bytes has */
 };
@@ -41,21 +41,24 @@ static size_t look_size(const struct leak *leak)
 }
 
 /* The beginning of a leak, look_size() bytes of it. Leaks are asked for in their order. */
-static struct error *look_at(struct looks *looks, size_t i, const uint8_t **ret)
+static struct error *look_at(struct looks *looks, size_t i, const struct leak *leak,
+			     const uint8_t **ret)
 {
-	const struct leak_vec *leaks = looks->leaks;
-	const struct leak *leak = &leaks->data[i];
+	const struct leak_result *result = looks->result;
 	uint64_t start = leak->address, end = start + look_size(leak);
 	struct error *error;
 
 	*ret = looks->bytes + (start - looks->start);
 	if (start >= looks->start && end <= looks->end)
 		return NULL;
-	for (; i + 1 < leaks->size; i++) {
-		uint64_t next = leaks->data[i + 1].address;
-		uint64_t next_end = next + look_size(&leaks->data[i + 1]);
+	for (; i + 1 < result->leaks.size; i++) {
+		uint64_t next, next_end;
+		struct leak other;
 
-		if (next - end > LOOKS_GAP || next_end - start > LOOKS_BYTES)
+		leak_get(looks->heap, result, i + 1, &other);
+		next = other.address;
+		next_end = next + look_size(&other);
+		if (next < end || next - end > LOOKS_GAP || next_end - start > LOOKS_BYTES)
 			break;
 		end = next_end;
 	}
@@ -90,14 +93,14 @@ static struct error *group_of(struct leak_report *report, const struct object_ty
 	return error;
 }
 
-static struct error *add_leak(struct looks *looks, size_t i, struct suppression_vec *known,
-			      struct leak_report *ret, bool *suppressed_ret)
+static struct error *add_leak(struct looks *looks, size_t i, const struct leak *leak,
+			      struct suppression_vec *known, struct leak_report *ret,
+			      bool *suppressed_ret)
 {
-	const struct leak *leak = &looks->leaks->data[i];
 	const struct object_type *type;
 	struct leak_group *group;
 	const uint8_t *look;
-	struct error *error = look_at(looks, i, &look);
+	struct error *error = look_at(looks, i, leak, &look);
 
 	if (!error)
 		error = object_types_of_block(ret->types, leak->address, leak->size, look,
@@ -165,20 +168,21 @@ static struct error *read_previews(const struct heap *heap, struct leak_report *
 static struct error *add_leaks(struct looks *looks, struct suppression_vec *known,
 			       struct leak_report *ret)
 {
-	for (size_t i = 0; i < looks->leaks->size; i++) {
-		const struct leak *leak = &looks->leaks->data[i];
+	for (size_t i = 0; i < looks->result->leaks.size; i++) {
 		bool suppressed = false;
+		struct leak leak;
 		struct error *error;
 
-		if (leak->indirect)
+		leak_get(looks->heap, looks->result, i, &leak);
+		if (leak.indirect)
 			continue;
-		error = add_leak(looks, i, known, ret, &suppressed);
+		error = add_leak(looks, i, &leak, known, ret, &suppressed);
 		if (error)
 			return error;
 		if (suppressed) {
 			/* With all that hangs on it. */
-			ret->suppressed_count += 1 + leak->indirect_count;
-			ret->suppressed_bytes += leak->size + leak->indirect_bytes;
+			ret->suppressed_count += 1 + leak.indirect_count;
+			ret->suppressed_bytes += leak.size + leak.indirect_bytes;
 		}
 	}
 	return NULL;
@@ -187,7 +191,7 @@ static struct error *add_leaks(struct looks *looks, struct suppression_vec *know
 struct error *leak_report_build(const struct heap *heap, const struct leak_result *result,
 				struct suppression_vec *known, struct leak_report *ret)
 {
-	struct looks looks = { .heap = heap, .leaks = &result->leaks };
+	struct looks looks = { .heap = heap, .result = result };
 	struct error *error = object_types_create(heap->target, &ret->types);
 
 	looks.bytes = malloc(LOOKS_BYTES);

@@ -128,13 +128,14 @@ static bool is_pointed_to(const struct model *model, size_t i)
 	return false;
 }
 
-static void result_is(const struct model *model, const struct leak_result *result)
+static void result_is(const struct model *model, const struct heap *heap,
+		      const struct leak_result *result)
 {
-	uint64_t live = 0, leaked = 0, owned = 0;
+	uint64_t live = 0, leaked = 0, owned = 0, bytes = 0;
 
 	for (size_t i = 0; i < model->built.blocks.size; i++) {
 		const struct expected_block *block = block_of(model, i);
-		const struct leak *leak;
+		struct leak leak;
 
 		if (!is_in_use(model, i))
 			continue;
@@ -143,23 +144,25 @@ static void result_is(const struct model *model, const struct leak_result *resul
 			continue;
 		}
 		assert_true(leaked < result->leaks.size);
-		leak = &result->leaks.data[leaked++];
-		assert_int_equal(leak->address, block->address);
-		assert_int_equal(leak->size, block->size);
+		leak_get(heap, result, leaked++, &leak);
+		assert_int_equal(leak.address, block->address);
+		assert_int_equal(leak.size, block->size);
 		/* Direct are those that nothing leaked points to, and one of a cycle. */
-		assert_true(leak->indirect || leak->cyclic == is_pointed_to(model, i));
-		assert_true(!leak->indirect || is_pointed_to(model, i));
+		assert_true(leak.indirect || leak.cyclic == is_pointed_to(model, i));
+		assert_true(!leak.indirect || is_pointed_to(model, i));
 	}
 	assert_int_equal(result->live_count, live);
 	assert_int_equal(result->leaked_count, leaked);
 	assert_int_equal(result->leaks.size, leaked);
 	for (size_t i = 0; i < result->leaks.size; i++) {
-		const struct leak *leak = &result->leaks.data[i];
+		struct leak leak;
 
-		assert_false(result->leaks.data[leak->owner].indirect);
-		owned += leak->indirect ? 0 : 1 + leak->indirect_count;
+		leak_get(heap, result, i, &leak);
+		owned += leak.indirect ? 0 : 1 + leak.indirect_count;
+		bytes += leak.indirect ? 0 : leak.size + leak.indirect_bytes;
 	}
 	assert_int_equal(owned, leaked);
+	assert_int_equal(bytes, result->leaked_bytes);
 }
 
 static void find(struct model *model, bool prescan, unsigned workers)
@@ -178,7 +181,7 @@ static void find(struct model *model, bool prescan, unsigned workers)
 	assert_null(heap_open(model->built.target, &heap_options, &heap));
 	assert_false(heap->is_inconsistent);
 	assert_null(leaks_find(heap, &options, &result));
-	result_is(model, &result);
+	result_is(model, heap, &result);
 	leak_result_deinit(&result);
 	heap_destroy(heap);
 }
