@@ -105,17 +105,17 @@ void command_warn_of_heap(const struct heap *heap);
 bool command_interrupted(void);
 
 /*
- * `START END`, `START+SIZE`, or a mapping type, from context->arguments[first...]. For a type,
- * every mapping of it; sorted, half-open. The number of arguments used in *used_ret. ERROR_USAGE
- * for reversed or empty ranges, overflow, unknown names.
+ * `START END`, `START-END`, `START+SIZE`, or a mapping type, from context->arguments[first...].
+ * For a type, every mapping of it; sorted, half-open. The number of arguments used in *used_ret.
+ * ERROR_USAGE for reversed or empty ranges, overflow, unknown names.
  */
 struct error *command_parse_ranges(struct command_context *context, int first, int *used_ret,
 				   struct range_vec *ret);
 
 /*
- * The same from one text, the value of an option: `START END`, `START-END`, `START+SIZE`, a type,
- * or several of these with commas between; normalised. NULL @text: all of @maps that the target
- * may read, but for what the kernel keeps to itself there ([vvar] and its like).
+ * The same from one text, the value of an option, with commas between several; normalised. NULL
+ * @text: all of @maps that the target may read, but for what the kernel keeps to itself there
+ * ([vvar] and its like).
  */
 struct error *command_parse_where(struct command_context *context, const char *text,
 				  const struct mapping_vec *maps, struct range_vec *ret);
@@ -133,6 +133,17 @@ json_t *json_text(const char *text);
 extern const struct command *const commands[];
 extern const struct command_option common_options[];
 const struct command *command_find(const char *name);
+
+/* The error for a word that is no command, with what was probably meant. */
+struct error *command_unknown(const char *word);
+
+/*
+ * The error for an option, likewise: its @letter, or, that being '\0', the @text that was typed.
+ * NULL @command: it stands before the command.
+ */
+enum option_refusal { OPTION_UNKNOWN, OPTION_WITHOUT_VALUE, OPTION_WITH_VALUE };
+struct error *command_refuse_option(const struct command *command, enum option_refusal refusal,
+				    char letter, const char *text);
 
 /* The usage text of one command (-h), or of memprobe. */
 void command_usage(FILE *out, const struct command *command);

@@ -313,8 +313,7 @@ static struct error *run_dump(struct command_context *context)
 const struct command cmd_dump = {
 	.name = "dump",
 	.arguments = "START END",
-	.summary =
-		"a range's bytes into a file; also START+SIZE, or every mapping of a type in a row",
+	.summary = "a range's bytes into a file; also START-END, START+SIZE, or the name of a type",
 	.target = TARGET_ANY,
 	.options = options,
 	.arguments_min = 1,

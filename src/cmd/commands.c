@@ -12,6 +12,7 @@ extern const struct command cmd_faults;
 extern const struct command cmd_find;
 extern const struct command cmd_flame;
 extern const struct command cmd_heap;
+extern const struct command cmd_help;
 extern const struct command cmd_leaks;
 extern const struct command cmd_mallinfo;
 extern const struct command cmd_maps;
@@ -42,6 +43,7 @@ const struct command *const commands[] = {
 	&cmd_flame,
 	&cmd_check,
 	&cmd_completion,
+	&cmd_help,
 	NULL,
 };
 /* clang-format on */

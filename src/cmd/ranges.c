@@ -15,7 +15,22 @@ static struct error *unknown_range(const char *text)
 				   mapping_type_name(type));
 	return error_hint(
 		error_create(ERROR_USAGE, "'%s' is neither an address nor a type of mapping", text),
-		"write START END, START+SIZE, or one of:%s", types);
+		"write START END, START-END, START+SIZE, or one of:%s", types);
+}
+
+static struct error *no_such_mapping(const struct target *target, enum mapping_type type,
+				     const bool has[MAPPING_TYPES])
+{
+	char types[160] = "";
+	size_t length = 0;
+
+	for (enum mapping_type other = 0; other < MAPPING_TYPES; other++)
+		if (has[other])
+			length += snprintf(types + length, sizeof(types) - length, " %s",
+					   mapping_type_name(other));
+	return error_hint(error_create(ERROR_FAILED, "%s has no mapping of type %s", target->name,
+				       mapping_type_name(type)),
+			  "it has:%s", types);
 }
 
 /* Neighbours become one range. */
@@ -24,10 +39,12 @@ static struct error *ranges_of_type(struct target *target, enum mapping_type typ
 {
 	struct mapping_vec maps = { 0 };
 	struct error *error = target_read_classified(target, MAPS_PLAIN, &maps);
+	bool has[MAPPING_TYPES] = { false };
 
 	vec_for_each (mapping, &maps) {
 		struct range range = { mapping->start, mapping->end };
 
+		has[mapping->type] = true;
 		if (error || mapping->type != type)
 			continue;
 		if (ret->size && ret->data[ret->size - 1].end == range.start)
@@ -37,8 +54,7 @@ static struct error *ranges_of_type(struct target *target, enum mapping_type typ
 	}
 	mappings_deinit(&maps);
 	if (!error && !ret->size)
-		error = error_create(ERROR_FAILED, "%s has no mapping of type %s", target->name,
-				     mapping_type_name(type));
+		error = no_such_mapping(target, type, has);
 	return error;
 }
 
@@ -115,7 +131,8 @@ struct error *command_parse_ranges(struct command_context *context, int first, i
 {
 	int left = context->argument_count - first;
 	const char *text = context->arguments[first];
-	const char *plus = left > 0 ? strchr(text, '+') : NULL;
+	const char *plus = left > 0 ? strchr(text, '+') : NULL, *end;
+	cleanup(free) char *copy = NULL;
 	struct range range;
 	enum mapping_type type;
 	struct error *error;
@@ -126,19 +143,25 @@ struct error *command_parse_ranges(struct command_context *context, int first, i
 		*used_ret = 1;
 		return ranges_of_type(context->target, type, ret);
 	}
-	*used_ret = plus ? 1 : 2;
+	copy = strdup(text);
+	if (!copy)
+		return &error_no_memory;
+	end = plus ? NULL : cut_in_two(copy);
+	*used_ret = plus || end ? 1 : 2;
+	if (!end && left > 1)
+		end = context->arguments[first + 1];
 	if (plus) {
 		error = start_and_size(text, plus, &range);
 	} else {
-		error = parse_address(text, &range.start);
+		error = parse_address(copy, &range.start);
 		if (error) {
 			error_destroy(error);
 			return unknown_range(text);
 		}
-		if (left < 2)
+		if (!end)
 			return error_hint(error_create(ERROR_USAGE, "range '%s' has no end", text),
-					  "write START END, or START+SIZE");
-		error = parse_address(context->arguments[first + 1], &range.end);
+					  "write START END, START-END, or START+SIZE");
+		error = parse_address(end, &range.end);
 	}
 	if (error)
 		return error;

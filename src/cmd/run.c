@@ -209,18 +209,15 @@ static struct error *set_common_option(struct command_context *context, const ch
 	return NULL;
 }
 
-static struct error *refused_option(int what, char **argv)
+/* @what is getopt_long()'s answer; optopt is a letter, a long option's value, or 0. */
+static struct error *refused_option(const struct command *command, int what, char **argv)
 {
-	struct error *error;
+	enum option_refusal refusal = what == ':'		? OPTION_WITHOUT_VALUE
+				      : optopt >= OPTION_COMMON ? OPTION_WITH_VALUE
+								: OPTION_UNKNOWN;
 
-	if (optopt && optopt < 0x100)
-		error = error_create(ERROR_USAGE, "option -%c %s", optopt,
-				     what == ':' ? "takes a value" : "is not known");
-	else
-		error = error_create(ERROR_USAGE, "option %s %s", argv[optind - 1],
-				     what == ':' ? "takes a value" : "is not known");
-	return error_hint(error, "`%s -h` lists the options",
-			  argv[0] && strcmp(argv[0], "memprobe") ? argv[0] : "memprobe");
+	return command_refuse_option(command, refusal, optopt < 0x100 ? (char)optopt : '\0',
+				     argv[optind - 1]);
 }
 
 /* Parses argv[1...]; the words that are no options end up at argv[optind...]. */
@@ -239,7 +236,7 @@ static struct error *parse_options(struct command_context *context, int argc, ch
 		if (value == -1)
 			break;
 		if (value == '?' || value == ':') {
-			error = refused_option(value, argv);
+			error = refused_option(context->command, value, argv);
 			break;
 		}
 		if (value == 'V' && !context->command) {
@@ -392,19 +389,6 @@ static struct error *flush_stdout(void)
 	return NULL;
 }
 
-static struct error *no_such_command(const char *word)
-{
-	struct error *error = error_create(ERROR_USAGE, "'%s' is not a command", word);
-	uint64_t pid;
-	struct error *no_pid = parse_u64(word, &pid);
-
-	if (!no_pid)
-		return error_hint(error, "`memprobe maps %s --by-type` says what holds its memory",
-				  word);
-	error_destroy(no_pid);
-	return error_hint(error, "`memprobe -h` lists the commands");
-}
-
 /* The words before the command: common options only. @argc and @argv come out at the command. */
 static struct error *find_command(struct command_context *context, int *argc, char ***argv,
 				  struct options_seen *seen)
@@ -420,7 +404,7 @@ static struct error *find_command(struct command_context *context, int *argc, ch
 				  "`memprobe -h` lists the commands");
 	context->command = command_find((*argv)[0]);
 	if (!context->command)
-		return no_such_command((*argv)[0]);
+		return command_unknown((*argv)[0]);
 	return NULL;
 }
 

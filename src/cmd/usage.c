@@ -72,7 +72,10 @@ void command_usage(FILE *out, const struct command *command)
 	}
 	fputs("\noptions of every command:\n", out);
 	print_options(out, common_options, command->options);
-	fprintf(out, "\nSee memprobe-%s(1).\n", command->name);
+	if (command->hidden)
+		fputs("\nSee memprobe(1).\n", out);
+	else
+		fprintf(out, "\nSee memprobe-%s(1).\n", command->name);
 }
 
 void memprobe_usage(FILE *out)

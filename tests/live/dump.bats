@@ -44,12 +44,19 @@ PY
 	done
 }
 
-@test "forms of a range: START END, START+SIZE, hex without 0x, misaligned" {
+@test "forms of a range: START END, START-END, START+SIZE, hex without 0x, misaligned" {
 	start_victim layout
 	read -r start _ <<<"$(victim_truth holes)"
 	probe dump "$victim_pid" "$start" "$(printf '0x%x' $((start + 6)))"
 	status_is 0
 	[ "$stdout" = "page 0" ]
+	probe dump "$victim_pid" "$start-$(printf '%x' $((start + 6)))"
+	status_is 0
+	[ "$stdout" = "page 0" ]
+	probe dump "$victim_pid" "$start-" -o "$(file out)"
+	status_is 2
+	probe dump "$victim_pid" "$start-$start" -o "$(file out)"
+	status_is 2
 	probe dump "$victim_pid" "$start+6"
 	[ "$stdout" = "page 0" ]
 	probe dump "$victim_pid" "${start#0x}+0x6" -o -
@@ -76,6 +83,7 @@ PY
 	[ "$(stat -c %b "$(file arenas)")" -lt $(((100 << 20) / 512)) ]
 	probe dump "$victim_pid" shm -o "$(file shm)"
 	status_is 1
+	[[ $stderr = *"hint: it has: "*" heap arena "* ]]
 	[ ! -e "$(file shm)" ]
 	victim_check
 }

@@ -50,6 +50,39 @@ END
 	status_is 2
 }
 
+refused() { # HINT ARG...: a usage error with one line of error and this hint
+	probe "${@:2}"
+	status_is 2
+	[ -z "$stdout" ]
+	[ "$(wc -l <<<"$stderr")" -eq 2 ] && [[ $stderr = "memprobe: "*$'\n'"hint: "$1 ]] ||
+		fail "${*:2}: $stderr"
+}
+
+@test "who mistypes a command or an option is told what was probably meant" {
+	start_victim idle
+	refused 'did you mean `memprobe maps`?*' mapps 1
+	refused 'did you mean `memprobe threads`?*' thread 1
+	refused '`memprobe -h` lists the commands' bogus
+	refused "\`memprobe maps $victim_pid --by-type\` says*" "$victim_pid"
+	refused '`memprobe maps idle --by-type` says*' idle
+	refused 'did you mean --by-type? `memprobe maps -h` lists the options' maps 1 --bytype
+	refused 'did you mean --json? `memprobe -h` lists the options' --jsn maps 1
+	refused '`memprobe maps -h` lists the options' maps 1 --bogus
+	refused '`memprobe maps -h` lists the options' maps 1 -z
+	refused 'it may be one of --by-type, --by-size, --by-file' maps 1 --by
+	refused '*memprobe COMMAND TARGET --by-type' --by-type maps 1
+	refused '`memprobe maps -h` lists the options' maps 1 --every
+	[[ $stderr = *"option --every takes a value"* ]]
+	refused '`memprobe maps -h` lists the options' maps 1 --json=1
+	[[ $stderr = *"option --json=1 takes no value"* ]]
+}
+
+@test "help is another word for -h" {
+	[ "$(memprobe help)" = "$(memprobe -h)" ]
+	[ "$(memprobe help maps)" = "$(memprobe maps -h)" ]
+	refused 'did you mean `memprobe maps`?*' help mpas
+}
+
 @test "a stopped thread is shown as stopped, not as what memprobe does to it" {
 	start_victim idle
 	kill -STOP "$victim_pid"
