@@ -6,7 +6,12 @@
 #include "memprobe/allocator_calls.h"
 #include "memprobe/heap.h"
 #include "memprobe/log.h"
+#include "memprobe/num.h"
+#include "memprobe/trim_forecast.h"
 #include "mallinfo_output.h"
+
+/* Below this, no word about it. */
+#define FREE_MUCH (16u << 20)
 
 enum what { SHOW_TABLE, SHOW_XML, SHOW_STATS };
 enum method { METHOD_AUTO, METHOD_CALL, METHOD_WALK };
@@ -17,6 +22,54 @@ static const struct command_option options[] = {
 	{ "stats", 0, NULL, "the allocator's own report, as text (glibc: malloc_stats)" },
 	{ NULL, 0, NULL, NULL },
 };
+
+/* ---- what may be done ---- */
+
+static bool is_much_free(const struct heap_figures *totals)
+{
+	return totals->free != STAT_UNKNOWN && totals->free > totals->system / 4 &&
+	       totals->free > FREE_MUCH;
+}
+
+/*
+ * What was given back before is still the heap's, and free: say what is left to gain. NULL @heap:
+ * that is not known.
+ */
+static void hint_at_trim(const struct command_context *context, const struct heap_stats *stats,
+			 const struct heap *heap)
+{
+	const char *target = context->target_text;
+	struct trim_forecast forecast = { 0 };
+	char text[SIZE_TEXT_MAX];
+	struct error *error = NULL;
+
+	if (context->quiet || context->json || !is_much_free(&stats->totals))
+		return;
+	if (heap)
+		error = trim_forecast(heap, 0, &forecast);
+	format_size(forecast.released, text);
+	if (!context->target->process)
+		command_hint(context,
+			     "much of it is free: `memprobe trim %s --dry-run` tells what could "
+			     "have come back",
+			     target);
+	else if (!heap || error)
+		command_hint(context,
+			     "much of it is free: `memprobe trim %s` gives back what it can",
+			     target);
+	else if (forecast.released > stats->totals.free / 8)
+		command_hint(context, "much of it is free: `memprobe trim %s` would give back %s",
+			     target, text);
+	else
+		command_hint(context,
+			     "much of it is free, but has left memory already, or is pinned: %s "
+			     "would come back; `memprobe trim %s --dry-run` tells more",
+			     text, target);
+	trim_forecast_deinit(&forecast);
+	error_destroy(error);
+}
+
+/* ---- the allocator's own functions ---- */
 
 static struct error *print_text(FILE *out, void *data)
 {
@@ -119,6 +172,8 @@ static struct error *show_figures(struct command_context *context, struct alloca
 		error = command_write_json(context, mallinfo_json(context, "call", &stats, NULL));
 	else if (!error)
 		error = mallinfo_print(context, "call", &stats, caller->allocator.name);
+	if (!error && what != SHOW_XML)
+		hint_at_trim(context, &stats, NULL);
 	call_text_deinit(&raw);
 	heap_stats_deinit(&stats);
 	return error;
@@ -187,6 +242,8 @@ static struct error *show_heap(struct command_context *context, const struct hea
 		error = command_write_json(context, mallinfo_json(context, "walk", &stats, NULL));
 	else if (!error)
 		error = mallinfo_print(context, "walk", &stats, name);
+	if (!error)
+		hint_at_trim(context, &stats, heap);
 	heap_stats_deinit(&stats);
 	thread_vec_deinit(&threads);
 	return error;

@@ -173,8 +173,10 @@ static struct error *print(FILE *out, void *data)
 	if (error)
 		return error;
 	if (stats->mmapped_count != STAT_UNKNOWN)
-		fprintf(out, "\nmapped block by block, beside the arenas: %" PRIu64 " blocks, %s\n",
-			stats->mmapped_count, format_size(stats->mmapped_bytes, text));
+		fprintf(out,
+			"\nmapped block by block, beside the arenas: %" PRIu64 " block%s, %s\n",
+			stats->mmapped_count, stats->mmapped_count == 1 ? "" : "s",
+			format_size(stats->mmapped_bytes, text));
 	if (stats->extras.size)
 		fputc('\n', out);
 	vec_for_each (extra, &stats->extras)
@@ -186,13 +188,6 @@ struct error *mallinfo_print(struct command_context *context, const char *method
 			     const struct heap_stats *stats, const char *allocator)
 {
 	struct output output = { context, stats, allocator, method };
-	const struct heap_figures *totals = &stats->totals;
-	struct error *error = command_print(context, print, &output);
 
-	if (!error && totals->free != STAT_UNKNOWN && totals->free > totals->system / 4 &&
-	    totals->free > (16u << 20))
-		command_hint(context,
-			     "much of it is free: `memprobe trim %s` gives back what it can",
-			     context->target_text);
-	return error;
+	return command_print(context, print, &output);
 }

@@ -208,6 +208,24 @@ figures_of() { # VARIANT THREADS [METHOD]
 	done
 }
 
+@test "the hint to trim says what would come back, and when hardly anything would" {
+	start_victim heapshape 2
+	probe mallinfo "$victim_pid"
+	[[ $stderr = "hint: much of it is free: \`memprobe trim $victim_pid\` would give back "[1-9]*M ]] ||
+		fail "$stderr"
+	probe trim "$victim_pid"
+	status_is 0
+	probe mallinfo "$victim_pid"
+	[[ $stderr = "hint: "*" has left memory already, or is pinned: "*"trim $victim_pid --dry-run\`"* ]] ||
+		fail "$stderr"
+	memprobe core "$victim_pid" -o "$BATS_TEST_TMPDIR/core"
+	probe mallinfo "$BATS_TEST_TMPDIR/core"
+	[[ $stderr = "hint: "*"core --dry-run\`"* ]] || fail "$stderr"
+	probe mallinfo "$victim_pid" -q
+	[ -z "$stderr" ]
+	victim_check
+}
+
 @test "trim leaves --pad at the top of the heap" {
 	start_victim heapshape 1
 	probe trim "$victim_pid" --pad 64K --json
