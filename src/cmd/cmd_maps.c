@@ -208,6 +208,26 @@ static void add_time(struct timespec *time, uint64_t us)
 	time->tv_nsec = ns % 1000000000;
 }
 
+static double seconds_now(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (double)now.tv_sec + (double)(now.tv_nsec / 1000000) / 1e3;
+}
+
+/* Local, to be held against a log. */
+static void print_time(FILE *out)
+{
+	time_t now = time(NULL);
+	char text[32] = "?";
+	struct tm local;
+
+	if (localtime_r(&now, &local))
+		strftime(text, sizeof(text), "%F %T", &local);
+	fputs(text, out);
+}
+
 static struct error *print_changes(struct maps_run *run, FILE *out, const struct mapping_vec *now)
 {
 	struct maps_view view = { out, run->context->color, run->usage };
@@ -216,11 +236,16 @@ static struct error *print_changes(struct maps_run *run, FILE *out, const struct
 	struct error *error = maps_compare(&run->maps, now, &changes);
 
 	if (!error && !run->context->json) {
-		error = maps_view_changes(&view, &changes, CHANGES_SHOWN);
-		fputc('\n', out);
+		print_time(out);
+		fputs(changes.size ? "\n" : "  no change\n", out);
+		if (changes.size) {
+			error = maps_view_changes(&view, &changes, CHANGES_SHOWN);
+			fputc('\n', out);
+		}
 	} else if (!error) {
 		error = make_document(run, now, &document);
 		if (!error) {
+			json_object_set_new(document, "time", json_real(seconds_now()));
 			json_object_set_new(document, "changes",
 					    maps_json_changes(&changes, run->usage));
 			json_dumpf(document, out, JSON_COMPACT);

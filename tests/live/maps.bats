@@ -133,6 +133,7 @@ memory_of_its_own() {
 	wait $watcher
 	output=$(jq -s . "$BATS_TEST_TMPDIR/changes")
 	json 'all(.command == "maps" and .schema == "memprobe/1" and .totals.rss > 0)'
+	json '[.[].time] | . == sort and .[0] > now - 600 and .[-1] <= now'
 	json '[.[].changes[] | select(.start == $start)] | all(.change == "grew" and .type == "anon")' \
 		--arg start "$start"
 	json '[.[].changes[] | select(.type == "shm" and .size == 2097152 and .change != "gone")] | length == 1'
@@ -210,4 +211,19 @@ memory_of_its_own() {
 	start_victim_as_user idle
 	run --separate-stderr as_user timeout 60 "$user_memprobe" maps "$victim_pid" --by-type
 	status_is 0
+}
+
+@test "--every says when it looked, and whether nothing changed" {
+	local moment='^20[0-9]{2}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}'
+	start_victim layout
+	"$MEMPROBE" maps "$victim_pid" --every 0.1 >"$BATS_TEST_TMPDIR/changes" 3>&- &
+	watcher=$!
+	wait_until 30 grep -qE "$moment  no change\$" "$BATS_TEST_TMPDIR/changes"
+	victim_say grow
+	wait_until 30 grep -q ' grew ' "$BATS_TEST_TMPDIR/changes"
+	kill -INT $watcher
+	wait $watcher
+	grep -B4 ' grew ' "$BATS_TEST_TMPDIR/changes" | grep -qE "$moment\$" ||
+		fail "$(cat "$BATS_TEST_TMPDIR/changes")"
+	victim_check
 }
