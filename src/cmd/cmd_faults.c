@@ -192,13 +192,13 @@ static void hint(const struct faults_run *run)
 	format_size(result->new_bytes, fresh);
 	format_size(result->gone_bytes, gone);
 	command_hint(run->context,
-		     "RSS %s before, %s after: %s are new, %s of what was there are gone; %" PRIu64
-		     " faults in %.1f s",
-		     before, after, fresh, gone, result->events,
+		     "RSS %s before, %s after: %s new, %s of what was there gone; %" PRIu64
+		     " fault%s in %.1f s",
+		     before, after, fresh, gone, result->events, result->events == 1 ? "" : "s",
 		     (double)run->clock.duration_us / 1e6);
 	if (result->child_events)
-		command_hint(run->context, "and %" PRIu64 " faults of processes that it forked",
-			     result->child_events);
+		command_hint(run->context, "and %" PRIu64 " fault%s of processes that it forked",
+			     result->child_events, result->child_events == 1 ? "" : "s");
 }
 
 static struct error *run_faults(struct command_context *context)

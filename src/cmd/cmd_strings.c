@@ -88,8 +88,9 @@ static struct error *print_result(FILE *out, void *data)
 
 	if (!table)
 		return &error_no_memory;
-	fprintf(out, "%" PRIu64 " strings, %s, in %s\n", result->count,
-		format_size(result->bytes, text[0]), format_size(result->scan.bytes, text[1]));
+	fprintf(out, "%" PRIu64 " string%s, %s, in %s\n", result->count,
+		result->count == 1 ? "" : "s", format_size(result->bytes, text[0]),
+		format_size(result->scan.bytes, text[1]));
 	if (!result->groups.size)
 		return NULL;
 	fputc('\n', out);

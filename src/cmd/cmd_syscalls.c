@@ -172,12 +172,14 @@ static void hint(const struct syscalls_run *run)
 	format_size(run->result.mapped, mapped);
 	format_size(run->result.unmapped, unmapped);
 	command_hint(run->context,
-		     "%" PRIu64 " calls in %.1f s: %s were mapped, %s unmapped; NET is what of a "
-		     "site's mappings is still there",
-		     run->result.events, (double)run->clock.duration_us / 1e6, mapped, unmapped);
+		     "%" PRIu64
+		     " call%s in %.1f s: %s mapped, %s unmapped; NET is what of a site's "
+		     "mappings is still there",
+		     run->result.events, run->result.events == 1 ? "" : "s",
+		     (double)run->clock.duration_us / 1e6, mapped, unmapped);
 	if (run->result.child_events)
-		command_hint(run->context, "and %" PRIu64 " calls of processes that it forked",
-			     run->result.child_events);
+		command_hint(run->context, "and %" PRIu64 " call%s of processes that it forked",
+			     run->result.child_events, run->result.child_events == 1 ? "" : "s");
 }
 
 static struct error *run_syscalls(struct command_context *context)

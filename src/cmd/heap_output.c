@@ -165,8 +165,9 @@ static struct error *print_report(FILE *out, void *data)
 
 	if (!table)
 		return &error_no_memory;
-	fprintf(out, "%" PRIu64 " blocks in use, %s, by %s\n", census->count,
-		format_size(census->bytes, text), by_name(report->by));
+	fprintf(out, "%" PRIu64 " block%s in use, %s, by %s\n", census->count,
+		census->count == 1 ? "" : "s", format_size(census->bytes, text),
+		by_name(report->by));
 	if (!census->count)
 		return NULL;
 	fputc('\n', out);

@@ -308,12 +308,13 @@ static struct error *print_report(FILE *out, void *data)
 	char text[2][SIZE_TEXT_MAX];
 	struct error *error;
 
-	fprintf(out, "%" PRIu64 " blocks leaked, %s; %" PRIu64 " in use, %s\n",
-		report->leaked_count, format_size(report->leaked_bytes, text[0]),
-		report->live_count, format_size(report->live_bytes, text[1]));
+	fprintf(out, "%" PRIu64 " block%s leaked, %s; %" PRIu64 " in use, %s\n",
+		report->leaked_count, report->leaked_count == 1 ? "" : "s",
+		format_size(report->leaked_bytes, text[0]), report->live_count,
+		format_size(report->live_bytes, text[1]));
 	if (report->suppressed_count)
-		fprintf(out, "%" PRIu64 " more leaked, %s, are suppressed\n",
-			report->suppressed_count, format_size(report->suppressed_bytes, text[0]));
+		fprintf(out, "%" PRIu64 " more leaked, %s, suppressed\n", report->suppressed_count,
+			format_size(report->suppressed_bytes, text[0]));
 	if (!report->groups.size)
 		return NULL;
 	fputc('\n', out);

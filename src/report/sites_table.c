@@ -215,6 +215,7 @@ struct error *sites_table_print(const struct profile *profile,
 	put_totals(&layout);
 	error = table_print(table, out, options->color);
 	if (!error && shown < profile->sites.size)
-		fprintf(out, "and %zu more sites\n", profile->sites.size - shown);
+		fprintf(out, "and %zu more site%s\n", profile->sites.size - shown,
+			profile->sites.size - shown == 1 ? "" : "s");
 	return error;
 }
