@@ -3,13 +3,15 @@
 
 #include <dwarf.h>
 #include <elfutils/libdw.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define INLINED_MAX 64
 
-static const char *die_name(Dwarf_Die *die)
+static const char *linkage_name(Dwarf_Die *die)
 {
-	static const unsigned names[] = { DW_AT_linkage_name, DW_AT_MIPS_linkage_name, DW_AT_name };
+	static const unsigned names[] = { DW_AT_linkage_name, DW_AT_MIPS_linkage_name };
 	Dwarf_Attribute attribute;
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
@@ -20,6 +22,89 @@ static const char *die_name(Dwarf_Die *die)
 			return name;
 	}
 	return NULL;
+}
+
+/* Where the function is declared: within its namespaces and classes. */
+static Dwarf_Die declaration_of(Dwarf_Die *die)
+{
+	static const unsigned ways[] = { DW_AT_abstract_origin, DW_AT_specification };
+	Dwarf_Die declaration = *die;
+
+	for (size_t i = 0; i < sizeof(ways) / sizeof(ways[0]); i++) {
+		Dwarf_Attribute attribute;
+		Dwarf_Die next;
+
+		if (dwarf_formref_die(dwarf_attr(&declaration, ways[i], &attribute), &next))
+			declaration = next;
+	}
+	return declaration;
+}
+
+static bool is_scope(Dwarf_Die *die)
+{
+	switch (dwarf_tag(die)) {
+	case DW_TAG_namespace:
+	case DW_TAG_class_type:
+	case DW_TAG_structure_type:
+	case DW_TAG_union_type:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* What has no linkage name, since some type of its is of an anonymous namespace: @name with the
+ * scopes before it. The caller frees it; NULL: out of memory. */
+static char *scoped_name(Dwarf_Die *die, const char *name)
+{
+	Dwarf_Die declaration = declaration_of(die);
+	cleanup(free) Dwarf_Die *scopes = NULL;
+	int count = dwarf_getscopes_die(&declaration, &scopes);
+	char *text = NULL;
+	size_t size;
+	FILE *out = open_memstream(&text, &size);
+
+	if (!out)
+		return NULL;
+	for (int i = count; i-- > 1;) {
+		const char *scope = dwarf_diename(&scopes[i]);
+
+		if (is_scope(&scopes[i]))
+			fprintf(out, "%s::", scope ? scope : "(anonymous namespace)");
+	}
+	fputs(name, out);
+	if (!fclose(out))
+		return text;
+	free(text);
+	return NULL;
+}
+
+/* C has no scopes: nothing is looked for. */
+static bool has_scopes(Dwarf_Die *unit)
+{
+	switch (dwarf_srclang(unit)) {
+	case DW_LANG_C:
+	case DW_LANG_C89:
+	case DW_LANG_C99:
+	case DW_LANG_C11:
+		return false;
+	default:
+		return true;
+	}
+}
+
+/* The caller frees it; NULL: out of memory. */
+static char *name_of(Dwarf_Die *unit, Dwarf_Die *die)
+{
+	const char *name = linkage_name(die);
+	Dwarf_Attribute attribute;
+
+	if (name)
+		return demangle(name);
+	name = dwarf_formstring(dwarf_attr_integrate(die, DW_AT_name, &attribute));
+	if (!name)
+		return strdup("?");
+	return has_scopes(unit) ? scoped_name(die, name) : strdup(name);
 }
 
 /* Where the inlined function was called, into @symbol. */
@@ -44,16 +129,15 @@ static struct error *call_site(Dwarf_Die *unit, Dwarf_Die *die, struct symbol *s
 	return symbol->file ? NULL : &error_no_memory;
 }
 
-static struct error *append_one(Dwarf_Die *die, const struct symbol *outer,
+static struct error *append_one(Dwarf_Die *unit, Dwarf_Die *die, const struct symbol *outer,
 				struct symbol_vec *symbols)
 {
 	struct symbol inlined = *outer;
-	const char *name = die_name(die);
 	struct error *error;
 
 	inlined.inlined = true;
 	inlined.offset = 0;
-	inlined.function = demangle(name ? name : "?");
+	inlined.function = name_of(unit, die);
 	if (!inlined.function)
 		return &error_no_memory;
 	error = symbol_vec_append(symbols, &inlined);
@@ -83,7 +167,7 @@ struct error *append_inlined(Dwfl_Module *module, uint64_t address, struct symbo
 			break;
 		if (dwarf_tag(&scopes[i]) != DW_TAG_inlined_subroutine)
 			continue;
-		error = append_one(&scopes[i], outer, symbols);
+		error = append_one(unit, &scopes[i], outer, symbols);
 		if (!error)
 			error = call_site(unit, &scopes[i], outer);
 		if (error)
