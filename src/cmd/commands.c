@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+extern const struct command cmd_allocs;
 extern const struct command cmd_call;
 extern const struct command cmd_check;
 extern const struct command cmd_completion;
@@ -33,6 +34,7 @@ const struct command *const commands[] = {
 	&cmd_leaks,
 	&cmd_find,
 	&cmd_strings,
+	&cmd_allocs,
 	&cmd_faults,
 	&cmd_syscalls,
 	&cmd_trim,

@@ -19,23 +19,32 @@ static uint64_t clock_us(clockid_t clock)
 	return (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
 }
 
-struct error *recording_start(struct command_context *context, struct recording *ret)
+struct error *recording_duration(const struct command_context *context, uint64_t *us_ret)
 {
 	const char *text = command_option(context, "duration");
+	uint64_t us = 0;
+	struct error *error = text ? parse_time(text, &us) : NULL;
+
+	if (error)
+		return error;
+	if (text && !us)
+		return error_create(ERROR_USAGE, "nothing is recorded in no time");
+	*us_ret = us;
+	return NULL;
+}
+
+struct error *recording_start(struct command_context *context, struct recording *ret)
+{
+	struct error *error;
 
 	*ret = (struct recording){ .context = context };
-	if (text) {
-		struct error *error = parse_time(text, &ret->duration_us);
-
-		if (error)
-			return error;
-		if (!ret->duration_us)
-			return error_create(ERROR_USAGE, "nothing is recorded in no time");
-	}
+	error = recording_duration(context, &ret->duration_us);
+	if (error)
+		return error;
 	ret->begin_us = clock_us(CLOCK_MONOTONIC);
 	ret->time_us = clock_us(CLOCK_REALTIME);
 	log_debug("%d: recording begins", context->target->pid);
-	if (!text && isatty(STDERR_FILENO))
+	if (!ret->duration_us && isatty(STDERR_FILENO))
 		command_hint(context, "recording until Ctrl-C");
 	return NULL;
 }

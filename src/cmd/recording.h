@@ -27,7 +27,10 @@ struct recording {
 	uint64_t time_us;     /* of the begin, since the epoch */
 };
 
-/* Reads -d. ERROR_USAGE: it is no time, or 0. */
+/* -d; 0: not given. ERROR_USAGE: it is no time, or 0. */
+struct error *recording_duration(const struct command_context *context, uint64_t *us_ret);
+
+/* Reads -d, with its errors. */
 struct error *recording_start(struct command_context *context, struct recording *ret);
 
 /* False: the time is over, or Ctrl-C came. */

@@ -1,0 +1,249 @@
+#!/usr/bin/env bats
+# allocs: what each function allocated, and has not freed, against victims that know it.
+
+load lib
+
+# The figures of all sites below FUNCTION: count, bytes, all_count, all_bytes.
+figures_of() {
+	json_get '[.sites[] | select(any(.frames[]; contains($f)))] |
+		"\(map(.count) | add // 0) \(map(.bytes) | add // 0) " +
+		"\(map(.all_count) | add // 0) \(map(.all_bytes) | add // 0)"' --arg f "$1"
+}
+
+unreachable_of() {
+	json_get '[.sites[] | select(any(.frames[]; contains($f))) | .unreachable_count] | add // 0' \
+		--arg f "$1"
+}
+
+victim_go() {
+	local times
+	times=$(grep -c '^done' "$victim_out" || true)
+	victim_say go
+	victim_wait "^done $((times + 1))\$" >/dev/null
+}
+
+record_shape() { # VICTIM [OPTION...]
+	start_victim "$1"
+	shift
+	record_begin allocs "$victim_pid" --json "$@"
+	victim_go
+	record_end
+	victim_check
+}
+
+# Of every function that it names; $1: `all` if all that was allocated is there, too.
+is_the_truth() {
+	local function truth got
+	[ "$(grep -c '^truth' "$victim_out")" -ge 5 ] || fail "no truth"
+	while read -r _ function truth; do
+		got=$(figures_of "$function")
+		[ "${1:-}" = all ] || {
+			truth=$(cut -d' ' -f1,2 <<<"$truth")
+			got=$(cut -d' ' -f1,2 <<<"$got")
+		}
+		[ "$got" = "$truth" ] || fail "$function: $got instead of $truth" "$output"
+	done < <(grep '^truth' "$victim_out")
+}
+
+@test "allocs --sample 1: what each function has not freed, exactly" {
+	record_shape allocshape --sample 1
+	status_is 0
+	is_the_truth
+	json '.rate == 1 and .lost == 0 and .net and .counters.truncated == 0 and .remaining == 0'
+	json '.allocs == .events and .allocs - .frees == .totals.count'
+	json 'all(.hooks[]; .hooked or .reason != null) and any(.hooks[]; .name == "malloc" and .hooked)'
+	json '(.totals | has("all_bytes") | not) and .stopped_us > 0 and .duration > 0'
+	json 'all(.sites[]; .bytes > 0)'
+}
+
+@test "allocs --all: also what was freed again, and sorted by it" {
+	record_shape allocshape --sample 1 --all
+	status_is 0
+	is_the_truth all
+	json '.net == false and ([.sites[].all_bytes] | . == (sort | reverse))'
+}
+
+@test "allocs --all of a static program, and of one with musl" {
+	record_shape allocshape-static --sample 1 --all
+	status_is 0
+	is_the_truth all
+	stop_victim
+	record_shape allocshape-musl --sample 1 --all
+	status_is 0
+	is_the_truth all
+}
+
+@test "allocs: operators new, templates, and a new that throws" {
+	record_shape allocnew --sample 1 --all
+	status_is 0
+	is_the_truth all
+	stop_victim
+	record_shape allocnew-static --sample 1 --all
+	status_is 0
+	is_the_truth all
+}
+
+# 64 K to a sample: about 600 of them. Six standard deviations are 25 %.
+@test "allocs: samples give unbiased estimates" {
+	record_shape allocshape --sample 64K
+	status_is 0
+	json '.rate == 65536 and .allocs < 10000'
+	read -r _ bytes <<<"$(figures_of keep_)"
+	bytes=${bytes%% *}
+	truth=$(awk '/^truth keep_/ { sum += $4 } END { print sum }' "$victim_out")
+	[ "$bytes" -gt $((truth * 3 / 4)) ] && [ "$bytes" -lt $((truth * 5 / 4)) ] ||
+		fail "$bytes instead of about $truth"
+	stop_victim
+	record_shape allocshape --sample 1K --all
+	for function in keep_malloc keep_realloc toss_malloc lose_malloc; do
+		read -r _ _ _ truth < <(victim_truth "truth $function")
+		read -r _ _ _ got < <(figures_of "$function")
+		[ "$got" -gt $((truth * 3 / 4)) ] && [ "$got" -lt $((truth * 5 / 4)) ] ||
+			fail "$function: $got instead of about $truth"
+	done
+}
+
+@test "allocs: the default rate is sampled and said" {
+	record_shape allocshape
+	status_is 0
+	json '.rate >= 65536'
+	[ "$(figures_of keep_big | cut -d' ' -f2)" -gt 30000000 ]
+	[[ $stderr != *'a sample was taken'* ]] || fail "no hints with --json: $stderr"
+	record_begin allocs "$victim_pid"
+	record_end
+	[[ $stderr == *'a sample was taken every 64.0K'* ]] || fail "$stderr"
+}
+
+@test "allocs --reachable: what is lost is told from what is kept, in several arenas" {
+	record_shape allocshape --sample 1 --reachable
+	status_is 0
+	for function in keep_malloc keep_calloc keep_realloc keep_memalign keep_big; do
+		[ "$(unreachable_of "$function")" -eq 0 ] || fail "$function" "$output"
+	done
+	# A stale word of a stack may hide a block, and a list of 500 with it.
+	[ "$(unreachable_of lose_malloc)" -ge 7960 ] || fail "$output"
+	[ "$(unreachable_of lose_list)" -ge 5960 ] || fail "$output"
+	json '.freed_meanwhile >= 0 and .totals.unreachable_bytes > 0'
+	# Freed blocks are none of it.
+	record_begin allocs "$victim_pid" --sample 1 --reachable -o "$BATS_TEST_TMPDIR/out.svg"
+	record_end
+	status_is 0
+	grep -q 'unreachable' "$BATS_TEST_TMPDIR/out.svg"
+	victim_check
+}
+
+@test "allocs --min-size, --max-size and --older" {
+	record_shape allocshape --sample 1 --min-size 8K --max-size 24K
+	status_is 0
+	# 8 K and 24 K of sixteen sizes, of a hundred blocks in four threads.
+	json '.totals.count > 0 and ([.sites[] | select(.bytes / .count > 24576 or .bytes / .count < 8192)] == [])'
+	json 'all(.sites[]; any(.frames[]; . == "keep_big")) and .counters.filtered > 90000'
+	record_begin allocs "$victim_pid" --json --sample 1 --older 1h
+	victim_go
+	record_end
+	json '.totals.count == 0 and .allocs > 90000 and .older == 3600'
+	probe allocs "$victim_pid" --min-size 2K --max-size 1K
+	status_is 2
+	victim_check
+}
+
+@test "allocs: what is freed by the main thread, and of before the recording" {
+	start_victim allocshape
+	victim_go
+	record_begin allocs "$victim_pid" --json --sample 1
+	victim_say free
+	victim_wait '^freed$'
+	record_end
+	status_is 0
+	json '.totals.count == 0 and .allocs == 0 and .frees == 0'
+	victim_check
+}
+
+@test "allocs writes folded stacks, pprof and a table" {
+	start_victim allocshape
+	record_begin allocs "$victim_pid" --sample 1 --all -o "$BATS_TEST_TMPDIR/out.pb.gz"
+	victim_go
+	record_end
+	status_is 0
+	[ "$(stat -c %a "$BATS_TEST_TMPDIR/out.pb.gz")" = 600 ]
+	if command -v go >/dev/null; then
+		go tool pprof -top "$BATS_TEST_TMPDIR/out.pb.gz" >"$BATS_TEST_TMPDIR/top"
+		grep -q 'Type: alloc_space' "$BATS_TEST_TMPDIR/top"
+		go tool pprof -top -inuse_objects "$BATS_TEST_TMPDIR/out.pb.gz" >"$BATS_TEST_TMPDIR/top"
+		grep -qE '8000 .* keep_calloc$' "$BATS_TEST_TMPDIR/top" || fail "$(cat "$BATS_TEST_TMPDIR/top")"
+	fi
+	record_begin allocs "$victim_pid" --sample 1 -f
+	victim_go
+	record_end
+	status_is 0
+	grep -qE '^[^ ]*;work;keep_calloc(;[^ ]*)? 756000$' <<<"$output" || fail "$output"
+	record_begin allocs "$victim_pid" --sample 1 --all --reachable
+	victim_go
+	record_end
+	status_is 0
+	[[ $output == *'LIVE'*'UNREACHABLE'*'keep_big'* ]] || fail "$output"
+	[[ $stderr == *'blocks recorded'*'nothing points to'* ]] || fail "$stderr"
+	victim_check
+}
+
+@test "allocs on a terminal: a table that follows the recording" {
+	command -v script >/dev/null || skip 'needs script(1)'
+	start_victim allocshape
+	TERM=xterm timeout 60 script -qfec \
+		"stty rows 12 cols 90; $MEMPROBE allocs $victim_pid --sample 1 --color=never" \
+		"$BATS_TEST_TMPDIR/typed" </dev/null >/dev/null 2>&1 3>&- &
+	record_pid=$!
+	wait_until 60 grep -q 'recording until' "$BATS_TEST_TMPDIR/typed"
+	victim_say go
+	wait_until 60 grep -q 'keep_big' "$BATS_TEST_TMPDIR/typed"
+	pid=$(pgrep -f "^$MEMPROBE allocs $victim_pid")
+	kill -INT "$pid"
+	wait "$record_pid"
+	grep -q 'recording [0-9]*: [0-9]* s' "$BATS_TEST_TMPDIR/typed"
+	# Cursor up over all lines of a screen, which had at most eleven.
+	grep -qaE $'\033\\[([2-9]|1[01])A' "$BATS_TEST_TMPDIR/typed"
+	! grep -qaE $'\033\\[(1[2-9]|[2-9][0-9])A' "$BATS_TEST_TMPDIR/typed"
+	tail -n 8 "$BATS_TEST_TMPDIR/typed" | grep -q 'total'
+	victim_check
+}
+
+@test "allocs: the target ends midway" {
+	start_victim allocshape
+	record_begin allocs "$victim_pid" --json --sample 1 --all
+	victim_go
+	stop_victim
+	record_wait
+	status_is 0
+	is_the_truth all
+	[[ $stderr == *'has ended'* ]] || fail "$stderr"
+}
+
+@test "allocs: the target replaces its program midway" {
+	start_victim exec_fork_exit
+	record_begin allocs "$victim_pid" --json --sample 1
+	victim_say exec
+	record_wait
+	status_is 0
+	[[ $stderr == *'replaced its program'* ]] || fail "$stderr"
+}
+
+@test "allocs: what cannot be recorded, and what makes no sense" {
+	start_victim allocshape-32
+	probe allocs "$victim_pid" -d 1s
+	status_is 5
+	victim_check
+	stop_victim
+	start_victim allocshape-musl
+	probe allocs "$victim_pid" -d 1s --reachable
+	status_is 5
+	[[ $stderr == *'musl'* ]] || fail "$stderr"
+	for wrong in '-d 0' '--sample 0' '--sample many' '--older soon' '--engine=steam' '--max-size 0'; do
+		# shellcheck disable=SC2086
+		probe allocs "$victim_pid" $wrong
+		status_is 2
+	done
+	memprobe core "$victim_pid" -o "$BATS_TEST_TMPDIR/core" -q
+	probe allocs "$BATS_TEST_TMPDIR/core"
+	status_is 5
+	victim_check
+}
