@@ -19,7 +19,9 @@ run_one() { # TEST INDEX
 	*.bats) timeout -k 10 "$limit" bats --tap "$1" ;;
 	*) CMOCKA_MESSAGE_OUTPUT=tap timeout -k 10 "$limit" "$1" ;;
 	esac >"$work/$2.out" 2>&1 </dev/null
-	echo $? >"$work/$2.status"
+	# Whole at once: it is waited for.
+	echo $? >"$work/$2.status.new"
+	mv "$work/$2.status.new" "$work/$2.status"
 }
 
 # Prints `PASSED FAILED SKIPPED` of a TAP text. cmocka says `not ok 3 # SKIP`, bats `ok 3 # skip`;

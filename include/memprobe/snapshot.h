@@ -9,6 +9,10 @@
  * so that a file closed meanwhile is closed. If memprobe dies at any instant, the fork runs on
  * into exit() by itself.
  *
+ * What both write to is copied meanwhile. Where the target has less memory left than it could take
+ * (its cgroups' limits, the machine), it is held from the start; where it gets short while the fork
+ * is read, the fork goes, and reading fails with ERROR_FAILED, so that nobody is killed for it.
+ *
  * The pause is that of a fork: 22-29 ms for a GiB of 4 KiB pages, 1-4 ms with huge pages.
  */
 #ifndef MEMPROBE_SNAPSHOT_H
@@ -48,11 +52,11 @@ struct snapshot_options {
 };
 
 /*
- * Freezes a live @target. Where it may not fork (seccomp, pids.max, overcommit, no room for the
- * stub) the target is held instead, with a warning that says why; one that a signal has stopped is
- * always held. ERROR_PERMISSION, ERROR_BUSY, ERROR_NO_TARGET as stop_threads() and call_open(). A
- * target that is no live process is passed through with SNAPSHOT_STILL, with the registers that a
- * core has.
+ * Freezes a live @target. Where it may not fork (seccomp, pids.max, overcommit, no memory, no room
+ * for the stub) the target is held instead, with a warning that says why; one that a signal has
+ * stopped is always held. ERROR_PERMISSION, ERROR_BUSY, ERROR_NO_TARGET as stop_threads() and
+ * call_open(). A target that is no live process is passed through with SNAPSHOT_STILL, with the
+ * registers that a core has.
  */
 struct error *snapshot_take(struct target *target, const struct snapshot_options *options,
 			    struct snapshot **ret);

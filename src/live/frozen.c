@@ -8,10 +8,23 @@
 struct frozen {
 	struct target *origin, *fork;
 	const struct thread_state_vec *states;
-	struct thread_vec threads;  /* as they were soon after the stop */
-	struct mapping_vec missing; /* what the fork did not get */
-	struct mapping_vec shared;  /* what it has, but not the knowledge which pages are there */
+	const atomic_bool *given_up; /* the fork is gone, for want of memory */
+	struct thread_vec threads;   /* as they were soon after the stop */
+	struct mapping_vec missing;  /* what the fork did not get */
+	struct mapping_vec shared;   /* what it has, but not the knowledge which pages are there */
 };
+
+static struct error *explain(const struct frozen *frozen, struct error *error)
+{
+	if (!error || !atomic_load(frozen->given_up))
+		return error;
+	error_destroy(error);
+	return error_hint(error_create(ERROR_FAILED,
+				       "the frozen copy of %d was given up: it writes so much that "
+				       "the copy would have taken the last memory it may have",
+				       (int)frozen->origin->pid),
+			  "--no-fork holds the process instead of copying it");
+}
 
 static struct error *frozen_read(struct target *target, uint64_t address, void *buffer, size_t size)
 {
@@ -19,8 +32,8 @@ static struct error *frozen_read(struct target *target, uint64_t address, void *
 	struct error *error = target_read(frozen->fork, address, buffer, size);
 	const struct mapping *missing;
 
-	if (!error_is(error, ERROR_FAULT))
-		return error;
+	if (!error_is(error, ERROR_FAULT) || atomic_load(frozen->given_up))
+		return explain(frozen, error);
 	missing = mappings_find(&frozen->missing, error->address);
 	if (!missing || address < missing->start || size > missing->end - address)
 		return error;
@@ -99,8 +112,8 @@ static struct error *frozen_page_present(struct target *target, uint64_t address
 	bool is_live =
 		mappings_find(&frozen->missing, address) || mappings_find(&frozen->shared, address);
 
-	return target_page_present(is_live ? frozen->origin : frozen->fork, address, pages,
-				   present);
+	return explain(frozen, target_page_present(is_live ? frozen->origin : frozen->fork, address,
+						   pages, present));
 }
 
 static enum page_backing frozen_backing(struct target *target, const struct mapping *mapping,
@@ -195,7 +208,8 @@ static struct error *fill(struct target *target, struct target *origin)
 }
 
 struct error *frozen_target_create(struct target *origin, pid_t fork,
-				   const struct thread_state_vec *states, struct target **ret,
+				   const struct thread_state_vec *states,
+				   const atomic_bool *given_up, struct target **ret,
 				   uint64_t *live_bytes_ret)
 {
 	cleanup(target) struct target *target = calloc(1, sizeof(*target));
@@ -206,7 +220,7 @@ struct error *frozen_target_create(struct target *origin, pid_t fork,
 		free(frozen);
 		return &error_no_memory;
 	}
-	*frozen = (struct frozen){ .origin = origin, .states = states };
+	*frozen = (struct frozen){ .origin = origin, .states = states, .given_up = given_up };
 	target->ops = &frozen_ops;
 	target->backend = frozen;
 	error = fill(target, origin);

@@ -2,16 +2,20 @@
 #ifndef FROZEN_H
 #define FROZEN_H
 
+#include <stdatomic.h>
+
 #include "memprobe/target.h"
 #include "memprobe/thread_state.h"
 
 /*
  * A target that reads the memory of @fork, and of @origin where the fork got none. The threads are
  * those of @origin with the registers of @states, both of which must outlive it. *live_bytes_ret:
- * the size of what is read from @origin or shared with it.
+ * the size of what is read from @origin or shared with it. @given_up, which must outlive it, too,
+ * tells that the fork had to go before its time.
  */
 struct error *frozen_target_create(struct target *origin, pid_t fork,
-				   const struct thread_state_vec *states, struct target **ret,
+				   const struct thread_state_vec *states,
+				   const atomic_bool *given_up, struct target **ret,
 				   uint64_t *live_bytes_ret);
 
 #endif

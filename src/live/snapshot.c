@@ -4,15 +4,18 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "frozen.h"
 #include "memprobe/core.h"
 #include "memprobe/log.h"
+#include "memprobe/memory_room.h"
 #include "memprobe/num.h"
 #include "memprobe/stop.h"
 #include "session.h"
@@ -24,6 +27,13 @@
 
 /* To see the helper go after the fork has gone. */
 #define END_WAIT_US 2000000
+
+/*
+ * What both write to is copied while the fork is there. The kernel kills the target if there is no
+ * room for that: the fork has to go before.
+ */
+#define ROOM_MIN      (64ull << 20)
+#define ROOM_LOOKS_MS 5
 
 enum phase { PHASE_STOPPING, PHASE_READY, PHASE_ENDING };
 
@@ -44,6 +54,7 @@ struct freezer {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	enum phase phase;
+	atomic_bool given_up; /* the fork, for want of memory */
 };
 
 static void set_phase(struct freezer *freezer, enum phase phase)
@@ -60,6 +71,25 @@ static void wait_phase(struct freezer *freezer, enum phase phase)
 	while (freezer->phase < phase)
 		pthread_cond_wait(&freezer->changed, &freezer->lock);
 	pthread_mutex_unlock(&freezer->lock);
+}
+
+/* False: the time was over before. */
+static bool wait_phase_for(struct freezer *freezer, enum phase phase, unsigned milliseconds)
+{
+	struct timespec end;
+	bool reached;
+	int errnum = 0;
+
+	clock_gettime(CLOCK_REALTIME, &end);
+	end.tv_nsec += (long)milliseconds * 1000000;
+	end.tv_sec += end.tv_nsec / 1000000000;
+	end.tv_nsec %= 1000000000;
+	pthread_mutex_lock(&freezer->lock);
+	while (freezer->phase < phase && !errnum)
+		errnum = pthread_cond_timedwait(&freezer->changed, &freezer->lock, &end);
+	reached = freezer->phase >= phase;
+	pthread_mutex_unlock(&freezer->lock);
+	return reached;
 }
 
 /* ---- the scripts ---- */
@@ -295,8 +325,14 @@ static void after_stop(void *data, struct stop *stop, struct error *error)
 	if (stop)
 		take_states(freezer, stop);
 	set_phase(freezer, PHASE_READY);
-	wait_phase(freezer, PHASE_ENDING);
-	if (freezer->fork)
+	while (!wait_phase_for(freezer, PHASE_ENDING, ROOM_LOOKS_MS)) {
+		if (!freezer->fork || atomic_load(&freezer->given_up) ||
+		    memory_room(freezer->target->process) >= ROOM_MIN)
+			continue;
+		atomic_store(&freezer->given_up, true);
+		end_fork(freezer);
+	}
+	if (freezer->fork && !atomic_load(&freezer->given_up))
 		end_fork(freezer);
 }
 
@@ -431,7 +467,8 @@ static struct error *try_fork(struct freezer *freezer)
 		freezer->snapshot->own_start = freezer->area;
 		freezer->snapshot->own_end = freezer->area + AREA_SIZE;
 		return frozen_target_create(freezer->target, freezer->fork,
-					    &freezer->snapshot->threads, &freezer->snapshot->target,
+					    &freezer->snapshot->threads, &freezer->given_up,
+					    &freezer->snapshot->target,
 					    &freezer->snapshot->live_bytes);
 	}
 	error = take_pointer(freezer->fork_error);
@@ -486,10 +523,24 @@ static bool is_stopped(const struct target *target)
 	return false;
 }
 
+/* The fork's page tables, and time to see how fast its copies come. */
+static bool has_room(const struct target *target)
+{
+	struct process_status status = { 0 };
+
+	error_destroy(process_read_status(target->process, 0, &status));
+	return memory_room(target->process) >= 2 * ROOM_MIN + status.vm_rss / 256;
+}
+
 static struct error *take(struct freezer *freezer)
 {
 	struct error *error;
 
+	if (!freezer->options.no_fork && !has_room(freezer->target)) {
+		log_warn("process %d is held while it is read: there is no memory left for a copy",
+			 (int)freezer->target->pid);
+		return hold(freezer);
+	}
 	if (freezer->options.no_fork || is_stopped(freezer->target))
 		return hold(freezer);
 	error = try_fork(freezer);

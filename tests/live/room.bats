@@ -1,0 +1,63 @@
+#!/usr/bin/env bats
+# A process that has little memory left: a frozen copy of it must not be what it dies of.
+
+load lib
+
+# A memory cgroup of our own; version 1 and 2.
+make_group() {
+	local base
+	for base in /sys/fs/cgroup/memory /sys/fs/cgroup; do
+		[ -e "$base/cgroup.procs" ] || continue
+		group=$base/memprobe-test-$$-$BATS_TEST_NUMBER
+		mkdir "$group" 2>/dev/null || continue
+		if [ -e "$group/memory.limit_in_bytes" ]; then
+			limit_file=$group/memory.limit_in_bytes
+			return 0
+		elif [ -e "$group/memory.max" ]; then
+			limit_file=$group/memory.max
+			return 0
+		fi
+		rmdir "$group"
+	done
+	group=
+	return 1
+}
+
+start_limited() { # MIB OF HEAP, MIB IN ALL
+	make_group || skip "no memory cgroup can be made here"
+	echo $(($2 << 20)) >"$limit_file"
+	# shellcheck disable=SC2016
+	start_command bash -c 'echo $$ >"$1/cgroup.procs" && exec "$2" "$3"' - "$group" \
+		"$VICTIMS/dirtying" "$1"
+}
+
+teardown() {
+	end_everything
+	[ -z "${group:-}" ] || wait_until 20 rmdir "$group"
+}
+
+@test "who has no memory for a copy is held" {
+	start_limited 100 200
+	for command in leaks heap; do
+		probe $command "$victim_pid" --json
+		status_is 0
+		json '.warnings | any(contains("no memory left for a copy"))'
+	done
+	probe leaks "$victim_pid" --json
+	json '.totals.leaked_count == 0 and .totals.live_count >= 1024'
+	victim_check
+	victim_works
+}
+
+@test "who writes so much that a copy takes the rest lives on" {
+	start_limited 200 345
+	for i in 1 2 3 4 5; do
+		probe leaks "$victim_pid"
+		# In time, or given up.
+		[ "$status" -eq 0 ] || [[ $status -eq 1 && $stderr = *"was given up"* ]]
+	done
+	probe leaks "$victim_pid" --no-fork
+	status_is 0
+	victim_check
+	victim_works
+}
