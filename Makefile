@@ -3,6 +3,8 @@
 CC ?= gcc
 CFLAGS ?= -O2 -g
 BUILD ?= build
+# One folder has one name, or what depends on a header would be known by the other name only.
+override BUILD := $(patsubst $(CURDIR)/%,%,$(BUILD))
 PREFIX ?= /usr/local
 DESTDIR ?=
 
