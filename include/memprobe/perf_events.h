@@ -43,7 +43,9 @@ struct perf_options {
 	const struct perf_spec *specs;
 	unsigned spec_count;  /* at most PERF_SPECS_MAX */
 	uint32_t stack_bytes; /* copied with each sample; a multiple of 8, at most PERF_STACK_MAX */
-	size_t ring_bytes;    /* of each CPU; 0: 64 MiB. Less where the limits allow less. */
+	/* Where the rings have to be small, copy less of each stack: a half or a quarter. */
+	bool stack_flexible;
+	size_t ring_bytes; /* of each CPU; 0: 64 MiB. Less where the limits allow less. */
 	/* A user without the right to see what happens in kernel mode gets what happens in user
 	 * mode only (session's user_only), instead of ERROR_PERMISSION. */
 	bool user_only_allowed;

@@ -137,7 +137,9 @@ static void warn(const struct faults_run *run)
 	const struct faults_result *result = &run->result;
 
 	if (result->lost)
-		log_warn("%" PRIu64 " faults were lost: the rings were full", result->lost);
+		log_warn("%" PRIu64 " faults were lost: the rings were full; without CAP_IPC_LOCK "
+			 "`ulimit -l` bounds them, and --stack-size 1K makes more fit",
+			 result->lost);
 	if (result->user_only)
 		log_warn("faults that the kernel took (read(2) into fresh memory) could not be "
 			 "seen: that takes CAP_PERFMON or perf_event_paranoid at most 1");

@@ -121,7 +121,9 @@ static void warn(const struct syscalls_run *run)
 	if (failed)
 		log_warn("%" PRIu64 " of the calls failed: they count for no bytes", failed);
 	if (result->lost)
-		log_warn("%" PRIu64 " calls were lost: the rings were full", result->lost);
+		log_warn("%" PRIu64 " calls were lost: the rings were full; without CAP_IPC_LOCK "
+			 "`ulimit -l` bounds them, and --stack-size 1K makes more fit",
+			 result->lost);
 	if (result->execed)
 		log_warn(
 			"the process has replaced its program: what was recorded is of the former");

@@ -146,6 +146,7 @@ static struct error *open_events(struct faults_recording *recording,
 		.specs = specs,
 		.spec_count = fill_specs(recording, specs),
 		.stack_bytes = options->stack_bytes ? options->stack_bytes : STACK_BYTES,
+		.stack_flexible = !options->stack_bytes,
 		.ring_bytes = options->ring_bytes,
 	};
 	struct error *error = perf_open(recording->target, &perf, &recording->perf);

@@ -288,6 +288,7 @@ static struct error *open_events(struct memory_calls_recording *recording,
 		.specs = specs,
 		.spec_count = MEMORY_CALLS,
 		.stack_bytes = options->stack_bytes ? options->stack_bytes : STACK_BYTES,
+		.stack_flexible = !options->stack_bytes,
 		.ring_bytes = options->ring_bytes,
 	};
 

@@ -27,6 +27,11 @@
 #define RING_MIN   (256u << 10)
 #define PASSES_MAX 64
 #define PARANOID   "/proc/sys/kernel/perf_event_paranoid"
+#define MLOCK_KB   "/proc/sys/kernel/perf_event_mlock_kb"
+
+/* Rings of less keep only halves, or quarters, of stacks that may be cut. */
+#define STACKS_WHOLE (16u << 20)
+#define STACKS_HALF  (2u << 20)
 
 /* The registers of user mode: ax to ss, and r8 to r15 (asm/perf_regs.h). */
 #define USER_REGS 0xff0fffull
@@ -236,13 +241,13 @@ static struct error *find_cpus(struct perf_session *session)
 	return NULL;
 }
 
-static void raise_file_limit(void)
+static void raise_limit(int resource)
 {
 	struct rlimit limit;
 
-	if (!getrlimit(RLIMIT_NOFILE, &limit) && limit.rlim_cur < limit.rlim_max) {
+	if (!getrlimit(resource, &limit) && limit.rlim_cur < limit.rlim_max) {
 		limit.rlim_cur = limit.rlim_max;
-		setrlimit(RLIMIT_NOFILE, &limit);
+		setrlimit(resource, &limit);
 	}
 }
 
@@ -253,6 +258,29 @@ static size_t power_of_two_below(size_t size)
 	while (power <= size / 2)
 		power *= 2;
 	return power;
+}
+
+/*
+ * What the limits leave for each ring: without CAP_IPC_LOCK all of a user's rings together may have
+ * perf_event_mlock_kb for each CPU, and what the process may lock (kernel/events/core.c,
+ * perf_mmap()).
+ */
+static void choose_ring_size(struct perf_session *session, const struct perf_options *options)
+{
+	uint64_t most = PERF_RINGS_BYTES,
+		 size = options->ring_bytes ? options->ring_bytes : RING_BYTES;
+	struct rlimit limit;
+
+	raise_limit(RLIMIT_NOFILE);
+	raise_limit(RLIMIT_MEMLOCK);
+	if (geteuid() && !getrlimit(RLIMIT_MEMLOCK, &limit) && limit.rlim_cur < most) {
+		most = limit.rlim_cur +
+		       1024 * session->ring_count * (uint64_t)read_number(MLOCK_KB, 0);
+		/* Each ring has a page more. */
+		most -= min_u64(most, session->ring_count * PAGE_SIZE);
+	}
+	size = min_u64(size, most / session->ring_count);
+	session->ring_bytes = power_of_two_below(max_u64(size, RING_MIN));
 }
 
 struct error *perf_open(struct target *target, const struct perf_options *options,
@@ -279,13 +307,10 @@ struct error *perf_open(struct target *target, const struct perf_options *option
 	error = find_cpus(session);
 	if (error)
 		return error;
-	session->ring_bytes = options->ring_bytes ? options->ring_bytes : RING_BYTES;
-	if (session->ring_bytes > PERF_RINGS_BYTES / session->ring_count)
-		session->ring_bytes = PERF_RINGS_BYTES / session->ring_count;
-	session->ring_bytes = power_of_two_below(session->ring_bytes);
-	if (session->ring_bytes < RING_MIN)
-		session->ring_bytes = RING_MIN;
-	raise_file_limit();
+	choose_ring_size(session, options);
+	if (options->stack_flexible && session->ring_bytes < STACKS_WHOLE)
+		session->stack_bytes /= session->ring_bytes < STACKS_HALF ? 4 : 2;
+	session->stack_bytes &= ~7u;
 	error = add_threads(session);
 	if (error)
 		return error;

@@ -121,3 +121,19 @@ record_shape() { # VARIANT [OPTION...]
 	status_is 5
 	victim_check
 }
+
+@test "faults as an ordinary user: what the kernel took is unattributed, and said so" {
+	skip_unless_root
+	start_victim_as_user faultshape
+	user_memprobe_record faults "$victim_pid" --json --stack-size 1K
+	victim_say go
+	victim_wait '^done$'
+	record_end
+	victim_check
+	[ "$status" -eq 0 ] || [ "$status" -eq 6 ] || fail "$status" "$stderr"
+	json '.rss_after - .rss_before == .new - .gone and ([.sites[].bytes] | add) == .new'
+	if [ "$(cat /proc/sys/kernel/perf_event_paranoid)" -ge 2 ]; then
+		[[ $stderr == *CAP_PERFMON* ]]
+		json '.unattributed >= 16777216'
+	fi
+}
