@@ -5,6 +5,7 @@
 #include "memprobe/elf_file.h"
 #include "memprobe/log.h"
 #include "memprobe/num.h"
+#include "memprobe/sparse_read.h"
 #include "ptmalloc_layout.h"
 
 /* What hostile or changing memory may cost us. */
@@ -450,7 +451,10 @@ static uint64_t static_tls_size(struct target *target)
 	return min_u64(size, TLS_SCAN_MAX);
 }
 
-/* Downwards page by page: the nearest hit counts, the lower end may not be mapped. */
+/*
+ * Downwards page by page: the nearest hit counts, the lower end may not be mapped. Pages that the
+ * thread has not touched yet stay so: they are its stack's.
+ */
 const struct arena *arena_of_thread(struct target *target, const struct thread *thread,
 				    const struct arena_vec *arenas)
 {
@@ -463,10 +467,12 @@ const struct arena *arena_of_thread(struct target *target, const struct thread *
 	lowest = end - round_down(static_tls_size(target), word);
 	while (end > lowest) {
 		uint64_t start = max_u64(lowest, round_down(end - 1, PAGE_SIZE));
-		struct error *error = target_read(target, start, bytes, end - start);
+		uint64_t missing = 0;
+		struct error *error =
+			target_read_sparse(target, start, bytes, end - start, &missing);
 
 		error_destroy(error);
-		if (error)
+		if (error || missing)
 			return NULL;
 		for (size_t i = end - start; i >= word; i -= word) {
 			const struct arena *arena =

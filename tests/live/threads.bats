@@ -37,6 +37,41 @@ load lib
 	done
 }
 
+# The pages that are there of the mappings of 32 MiB, the stacks.
+stack_pages() {
+	python3 - "$victim_pid" <<'END'
+import struct, sys
+pid = sys.argv[1]
+with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/pagemap", "rb", buffering=0) as table:
+    for line in maps:
+        start, end = (int(part, 16) for part in line.split()[0].split("-"))
+        if end - start == 32 << 20:
+            table.seek(start // 4096 * 8)
+            entries = struct.iter_unpack("<Q", table.read((end - start) // 4096 * 8))
+            print(hex(start), *(at for at, (entry,) in enumerate(entries) if entry >> 62))
+END
+}
+
+@test "looking at stacks and arenas touches no page of a stack" {
+	local before
+	for variant in layout layout-32; do
+		start_victim $variant 6 32768
+		before=$(stack_pages)
+		[ "$(wc -l <<<"$before")" -ge 6 ]
+		for command in threads maps mallinfo stack; do
+			probe $command "$victim_pid"
+			status_is 0
+			[ "$before" = "$(stack_pages)" ] || fail "$command: $before" "$(stack_pages)"
+		done
+		probe maps "$victim_pid" --json
+		rss=$(json_get '[.mappings[] | select(.type == "thread-stack" and .size == 33554432) | .rss] | add')
+		probe threads "$victim_pid" --json
+		json '[.threads[] | select(.stack_size == 33554432) | .stack_rss] | add == $rss' --argjson rss "$rss"
+		victim_check
+		stop_victim
+	done
+}
+
 @test "deepest use is seen, not only what is in use now" {
 	start_victim stackdepth 200
 	read -r tid bytes <<<"$(victim_truth deep)"
