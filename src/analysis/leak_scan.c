@@ -295,20 +295,52 @@ static void scan_part_blocks(struct worker *worker, size_t part)
 
 /* ---- roots ---- */
 
+static void scan_root_bytes(struct worker *worker, const struct root *root, uint64_t start,
+			    uint64_t end)
+{
+	worker->error = target_read_shared(worker->scan->heap->target, root->file, start,
+					   worker->buffer, end - start);
+	if (!worker->error)
+		sieve_words(&worker->sieve, worker->buffer, end - start, 0);
+}
+
+/* From *at_ret on, the next run of pages that hold something; false: there is none. */
+static bool next_run(const bool *present, size_t pages, size_t *at_ret, size_t *end_ret)
+{
+	while (*at_ret < pages && !present[*at_ret])
+		++*at_ret;
+	*end_ret = *at_ret;
+	while (*end_ret < pages && present[*end_ret])
+		++*end_ret;
+	return *at_ret < pages;
+}
+
+/* What was only reserved is not looked at: that may be a hundred times the memory of the process.
+ */
 static void scan_root(struct worker *worker, const struct root *root)
 {
-	uint64_t size = root->end - root->start;
+	bool present[ROOT_PART / PAGE_SIZE + 1];
+	uint64_t first = round_down(root->start, PAGE_SIZE);
+	size_t pages = (round_up(root->end, PAGE_SIZE) - first) / PAGE_SIZE, at = 0, end;
+	struct error *error = NULL;
 
 	worker->start = worker->end = 0;
 	worker->last_target = HEAP_NONE;
 	worker->sieve.hit = keep_root;
-	worker->error = target_read_shared(worker->scan->heap->target, root->file, root->start,
-					   worker->buffer, size);
-	if (worker->error)
-		return;
-	worker->root_bytes += size;
-	sieve_words(&worker->sieve, worker->buffer, size, 0);
-	sieve_flush(&worker->sieve);
+	worker->root_bytes += root->end - root->start;
+	if (!root->file)
+		error = target_page_present(worker->scan->heap->target, first, pages, present);
+	if (root->file || error) {
+		/* What stands in the way of reading will tell. */
+		error_destroy(error);
+		scan_root_bytes(worker, root, root->start, root->end);
+	} else {
+		for (; !worker->error && next_run(present, pages, &at, &end); at = end)
+			scan_root_bytes(worker, root, max_u64(root->start, first + at * PAGE_SIZE),
+					min_u64(root->end, first + end * PAGE_SIZE));
+	}
+	if (!worker->error)
+		sieve_flush(&worker->sieve);
 }
 
 /* ---- threads ---- */
