@@ -60,6 +60,12 @@ long_options() { # of -h, between two headings
 	done
 }
 
+@test "the README names every command" {
+	for command in $commands; do
+		grep -qE "\`$command\b|memprobe $command\b" "$ROOT/README.md" || fail "$command"
+	done
+}
+
 @test "the manual pages are clean" {
 	for file in "$ROOT"/man/*.1; do
 		run groff -man -Tutf8 -ww -z "$file"
