@@ -37,6 +37,13 @@ client() { # COUNT
 	timeout 60 "$leaky" client "$port" "$1"
 }
 
+traffic() { # for some seconds, while something is recorded
+	local end=$((SECONDS + 4))
+	while [ $SECONDS -lt $end ]; do
+		client 4000 >/dev/null || return 1
+	done
+}
+
 # The server ends by itself after five minutes, whatever becomes of this script.
 "$leaky" server "$work/port" 300 &
 server=$!
@@ -87,6 +94,17 @@ show heap "$server" --top 4
 
 say '6. And nothing points to them any more:'
 show leaks "$server" --top 3
+
+say '7. Who allocates it? Recorded with stacks, while the server answers requests:'
+traffic &
+traffic=$!
+show allocs "$server" -d 2 --reachable --top 3 | tee "$work/allocs"
+show allocs "$server" -d 1 -o "$work/unfreed.svg"
+wait "$traffic" || problem 'the server gave a wrong answer while it was recorded'
+echo "(unfreed.svg is a flame graph for the browser: $(wc -c <"$work/unfreed.svg") bytes)"
+sed -n 4p "$work/allocs" | grep -q make_request ||
+	problem 'the recording does not show make_request on top'
+grep -q make_request "$work/unfreed.svg" || problem 'the flame graph lacks make_request'
 
 say 'And the server? It goes on as if nothing had been:'
 client 2000 || problem 'the server gave a wrong answer afterwards'

@@ -4,8 +4,9 @@
 trace_at() {
 	local cycles=2 loop=$BUILD/tests/torture/trace_loop
 	[ "${TORTURE:-}" != long ] || cycles=100
-	run timeout -k 5 600 "$loop" "$1" attach run=300 pause detach read rate=0 attach run=100 detach \
-		"cycle=$cycles" leftovers
+	# All that is allocated: a load may leave nothing of a third of a second.
+	run timeout -k 5 600 "$loop" "$1" rate=4096 all attach run=300 pause detach read \
+		rate=0 attach run=100 detach "cycle=$cycles" leftovers
 	status_is 0
 	[[ $output == *" lost=0 lost_frees=0 "* && $output == *"cycles $cycles remaining=0 "* &&
 		$output == *"leftovers 0"* ]] || fail "$(grep -v ^site <<<"$output")"

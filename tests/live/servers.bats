@@ -6,6 +6,7 @@ load lib
 load look
 load look_heap
 load look_trace
+load look_allocs
 load kill_series
 
 setup() {
@@ -69,6 +70,7 @@ quietly() {
 	fi
 	look_at "$server"
 	trace_at "$server"
+	allocs_at "$server"
 	kill_at_server "$server"
 	still_under_load
 	[ "$(redis-cli -s "$dir/redis" get canary)" = 4711 ]
@@ -96,6 +98,7 @@ quietly() {
 	look_at "$server"
 	look_heap_at "$server"
 	trace_at "$server"
+	allocs_at "$server" reachable
 	kill_at_server "$server"
 	still_under_load
 	[ "$(sql 'select n from test.canary')" = 4711 ]
@@ -136,6 +139,7 @@ quietly() {
 	look_leaks_max=2000
 	look_heap_at "$backend"
 	trace_at "$backend"
+	allocs_at "$backend" reachable
 	kill_at_server "$backend"
 	look_still_at "$backend"
 	still_under_load
@@ -177,6 +181,7 @@ quietly() {
 	look_at "$worker"
 	look_heap_at "$worker"
 	trace_at "$worker"
+	allocs_at "$worker" reachable
 	kill_at_server "$worker"
 	still_under_load
 	[ "$(get)" = canary-4711 ]
@@ -214,6 +219,7 @@ quietly() {
 	look_at "$server"
 	look_heap_at "$server"
 	trace_at "$server" quiet
+	allocs_at "$server" reachable
 	kill_at_server "$server"
 	still_under_load
 	look_still_at "$server"
@@ -238,6 +244,7 @@ print(connection.recv(64).decode())' "$dir/socket"
 	look_at "$server"
 	look_heap_at "$server"
 	trace_at "$server"
+	allocs_at "$server" reachable
 	kill_at_server "$server"
 	look_still_at "$server"
 	rounds=$(ask)
