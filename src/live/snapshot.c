@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fork_events.h"
 #include "frozen.h"
 #include "memprobe/core.h"
 #include "memprobe/log.h"
@@ -538,6 +539,12 @@ static struct error *take(struct freezer *freezer)
 
 	if (!freezer->options.no_fork && !has_room(freezer->target)) {
 		log_warn("process %d is held while it is read: there is no memory left for a copy",
+			 (int)freezer->target->pid);
+		return hold(freezer);
+	}
+	if (!freezer->options.no_fork && process_tells_of_forks(freezer->target->process)) {
+		log_warn("process %d is held while it is read: it has asked to be told of forks "
+			 "(userfaultfd)",
 			 (int)freezer->target->pid);
 		return hold(freezer);
 	}

@@ -1,5 +1,5 @@
 #!/usr/bin/env bats
-# A process that has little memory left: a frozen copy of it must not be what it dies of.
+# Processes that must not be forked: those that have little memory left, and one that would notice.
 
 load lib
 
@@ -60,4 +60,15 @@ teardown() {
 	status_is 0
 	victim_check
 	victim_works
+}
+
+@test "who would be told of a fork is held instead" {
+	start_victim forktold
+	! grep -q '^refused' "$victim_out" || skip "no userfaultfd here"
+	for command in leaks heap; do
+		probe $command "$victim_pid" --json
+		status_is 0
+		json '.warnings | any(contains("told of forks"))'
+	done
+	victim_check
 }
