@@ -66,6 +66,11 @@ struct error *module_each_symbol(struct target *target, struct module *module,
 					       void *data),
 				 void *data);
 
+/* Calls @visit for every name that the module asks others for (undefined in .dynsym), until it
+ * returns false. */
+struct error *module_each_import(struct target *target, struct module *module,
+				 bool (*visit)(const char *name, void *data), void *data);
+
 /* Program header @index in Elf64 form; false past the end. */
 bool module_program_header(struct target *target, struct module *module, unsigned index,
 			   Elf64_Phdr *ret);

@@ -28,7 +28,7 @@
 
 #include "memprobe/target.h"
 
-#define PERF_SPECS_MAX	 16
+#define PERF_SPECS_MAX	 96
 #define PERF_STACK_MAX	 65528u
 #define PERF_RINGS_BYTES (256ull << 20) /* of all CPUs together, at most */
 
@@ -37,6 +37,8 @@ struct perf_spec {
 	uint32_t type; /* PERF_TYPE_SOFTWARE, PERF_TYPE_TRACEPOINT, or a PMU of sysfs */
 	uint64_t config, config1, config2;
 	bool raw; /* samples carry the tracepoint's record */
+	/* Of the stack, with samples of this spec; 0: options.stack_bytes. */
+	uint32_t stack_bytes;
 };
 
 struct perf_options {
@@ -49,6 +51,9 @@ struct perf_options {
 	/* A user without the right to see what happens in kernel mode gets what happens in user
 	 * mode only (session's user_only), instead of ERROR_PERMISSION. */
 	bool user_only_allowed;
+	/* Forked children are not watched, where the kernel can tell them from threads (Linux
+	 * 5.13). */
+	bool threads_only;
 };
 
 struct perf_sample {
@@ -90,6 +95,10 @@ struct error *perf_poll(struct perf_session *session, int timeout_ms, perf_visit
 /* Events for which there was no room, so far. */
 uint64_t perf_lost(const struct perf_session *session);
 
+/* The same for each spec: @ret has options.spec_count elements. False: the kernel tells only the
+ * sum (before Linux 6.0); nothing is written then. */
+bool perf_lost_by_spec(const struct perf_session *session, uint64_t *ret);
+
 /* Only events of user mode are seen: see perf_options.user_only_allowed. */
 bool perf_user_only(const struct perf_session *session);
 
@@ -98,6 +107,9 @@ bool perf_target_execed(const struct perf_session *session);
 
 /* Whether all rings stood empty and no watched thread is left. */
 bool perf_target_exited(const struct perf_session *session);
+
+/* How many events there are: one for each thread, CPU and spec. */
+size_t perf_event_count(const struct perf_session *session);
 
 void perf_close(struct perf_session *session);
 CLEANUP_DEFINE(perf, struct perf_session *, perf_close)

@@ -33,7 +33,22 @@
 #define TRACE_LEASE_US 2000000
 #define TRACE_TICK_US  50000
 
+/*
+ * Who records. The agent is meant above. Where it is refused, probes of the kernel (uprobes) at the
+ * same functions tell memprobe of every call, which unwinds the stacks and keeps the table itself:
+ * nothing is injected, but each call costs 1 to 2 us, whatever the rate, and what memprobe does not
+ * keep up with is lost, and counted. They need root or CAP_PERFMON. They are taken out by
+ * trace_detach(), or by the kernel when memprobe ends, however that comes about: either takes some
+ * 50 ms for each probe, CPU and thread.
+ */
+enum trace_engine {
+	TRACE_ENGINE_AUTO, /* the agent; uprobes where it is refused */
+	TRACE_ENGINE_AGENT,
+	TRACE_ENGINE_UPROBE,
+};
+
 struct trace_options {
+	enum trace_engine engine;
 	/* Mean bytes between two samples. 1: every block, exactly. 0: chosen by how much is
 	 * allocated in the first tenth of a second. */
 	uint64_t rate;
@@ -41,9 +56,12 @@ struct trace_options {
 	uint64_t min_size, max_size;
 	/* Also counts what was freed again: trace_site.all_count, all_bytes. */
 	bool all;
-	unsigned depth_max;	   /* frames of a stack; 0: TRACE_DEPTH_MAX */
-	uint64_t memory_max;	   /* bytes that the tables may take; 0: unlimited */
-	uint64_t timeout_us;	   /* of attaching and of detaching; 0: 10 s */
+	unsigned depth_max;  /* frames of a stack; 0: TRACE_DEPTH_MAX */
+	uint64_t memory_max; /* bytes that the tables may take; 0: unlimited */
+	uint64_t timeout_us; /* of attaching and of detaching; 0: 10 s */
+	/* Copied with each allocation by TRACE_ENGINE_UPROBE: deeper stacks are cut. A multiple of
+	 * 8; 0: 8 KiB. */
+	uint32_t stack_bytes;
 	bool (*interrupted)(void); /* asked while attaching: true gives up. May be NULL. */
 };
 
@@ -62,7 +80,10 @@ VEC_DEFINE(trace_hook_vec, struct trace_hook)
 
 /* What it took, and what it left. Valid until trace_destroy(). */
 struct trace_report {
-	const char *allocator; /* struct allocator.name; NULL: unknown */
+	enum trace_engine engine; /* that records: never TRACE_ENGINE_AUTO */
+	char *refused;		  /* owned; why it is not the agent; NULL: it is, or was not
+				   * wanted */
+	const char *allocator;	  /* struct allocator.name; NULL: unknown */
 	struct trace_hook_vec hooks;
 	uint64_t rate;			     /* as in trace_options, never 0 */
 	uint64_t attach_stopped_us;	     /* the longest time that a thread was held to attach */

@@ -8,6 +8,18 @@
 
 /* ---- warnings ---- */
 
+static void warn_of_lost_samples(const struct trace_counters *counters)
+{
+	if (counters->lost_allocs)
+		log_warn("%" PRIu64
+			 " allocations were lost: the rings were full, or they came from "
+			 "an operator new whose return cannot be probed",
+			 counters->lost_allocs);
+	if (counters->lost_frees)
+		log_warn("%" PRIu64 " frees were lost: what counts as not freed may be too much",
+			 counters->lost_frees);
+}
+
 static void warn_of_lost(const struct trace_counters *counters)
 {
 	if (counters->lost_threads)
@@ -36,7 +48,13 @@ void allocs_warn(struct allocs_run *run)
 				 ? "the process has replaced its program: what was recorded is of "
 				   "the former"
 				 : "the process has ended: what was recorded is as of its end");
-	warn_of_lost(counters);
+	if (report->refused)
+		log_warn("%s: uprobes have recorded instead of the agent, for 1 to 2 us a call",
+			 report->refused);
+	if (report->engine == TRACE_ENGINE_UPROBE)
+		warn_of_lost_samples(counters);
+	else
+		warn_of_lost(counters);
 	if (counters->truncated)
 		log_warn("%" PRIu64 " of %" PRIu64 " stacks could not be followed to their end",
 			 counters->truncated, counters->recorded);
@@ -84,14 +102,17 @@ json_t *allocs_document(struct allocs_run *run)
 	const struct trace_counters *counters = &run->data->counters;
 	json_t *document = command_json(run->context);
 	json_t *figures = json_pack(
-		"{s:s, s:b, s:I, s:I, s:I, s:f, s:I, s:I, s:I, s:b, s:o, s:o}", "engine", "agent",
-		"net", !run->all, "rate", (json_int_t)report->rate, "allocs",
-		(json_int_t)counters->recorded, "frees", (json_int_t)counters->freed, "older",
-		(double)run->older_ms / 1e3, "attach_stopped_us",
-		(json_int_t)report->attach_stopped_us, "detach_stopped_us",
+		"{s:s, s:b, s:I, s:I, s:I, s:f, s:I, s:I, s:I, s:b, s:o, s:o}", "engine",
+		report->engine == TRACE_ENGINE_UPROBE ? "uprobe" : "agent", "net", !run->all,
+		"rate", (json_int_t)report->rate, "allocs", (json_int_t)counters->recorded, "frees",
+		(json_int_t)counters->freed, "older", (double)run->older_ms / 1e3,
+		"attach_stopped_us", (json_int_t)report->attach_stopped_us, "detach_stopped_us",
 		(json_int_t)report->detach_stopped_us, "remaining", (json_int_t)report->remaining,
 		"leftovers_removed", report->leftovers_removed, "counters", json_counters(counters),
 		"hooks", json_hooks(report));
+
+	if (figures && report->refused)
+		json_object_set_new(figures, "agent_refused", json_text(report->refused));
 
 	if (figures && run->reach.fates)
 		json_object_set_new(figures, "freed_meanwhile",

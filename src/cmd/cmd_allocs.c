@@ -26,7 +26,8 @@ static const struct command_option options[] = {
 	{ "max-size", 0, "SIZE", "no blocks above SIZE" },
 	{ "older", 0, "TIME", "of what is not freed, only what is as old at the end" },
 	{ "reachable", 0, NULL, "tell apart what nothing points to at the end" },
-	{ "engine", 0, "auto|agent", "what records" },
+	{ "engine", 0, "auto|agent|uprobe", "what records" },
+	{ "stack-size", 0, "SIZE", "with uprobes: how much of a stack is copied (default 8K)" },
 	OPTION_NO_FORK,
 	PROFILE_OUTPUT_OPTIONS,
 	{ NULL, 0, NULL, NULL },
@@ -67,10 +68,25 @@ static struct error *read_older(const struct command_context *context, uint32_t 
 	return error;
 }
 
+static struct error *read_engine(const struct command_context *context, enum trace_engine *ret)
+{
+	static const char *const names[] = { [TRACE_ENGINE_AUTO] = "auto",
+					     [TRACE_ENGINE_AGENT] = "agent",
+					     [TRACE_ENGINE_UPROBE] = "uprobe" };
+	const char *engine = command_option(context, "engine");
+
+	for (unsigned i = 0; engine && i < sizeof(names) / sizeof(names[0]); i++) {
+		if (strcmp(engine, names[i]))
+			continue;
+		*ret = (enum trace_engine)i;
+		return NULL;
+	}
+	return engine ? error_create(ERROR_USAGE, "no engine is called '%s'", engine) : NULL;
+}
+
 static struct error *read_options(struct allocs_run *run, struct trace_options *ret)
 {
 	struct command_context *context = run->context;
-	const char *engine = command_option(context, "engine");
 	uint64_t duration;
 	struct error *error = profile_output_choose(context, &run->output);
 
@@ -88,8 +104,10 @@ static struct error *read_options(struct allocs_run *run, struct trace_options *
 		error = read_size(context, "max-size", &ret->max_size);
 	if (!error)
 		error = read_older(context, &run->older_ms);
-	if (!error && engine && strcmp(engine, "auto") && strcmp(engine, "agent"))
-		error = error_create(ERROR_USAGE, "no engine is called '%s'", engine);
+	if (!error)
+		error = read_engine(context, &ret->engine);
+	if (!error)
+		error = recording_stack_size(context, &ret->stack_bytes);
 	if (!error && ret->max_size && ret->max_size < ret->min_size)
 		error = error_create(ERROR_USAGE, "--max-size is below --min-size");
 	return error;
@@ -224,7 +242,8 @@ const struct command cmd_allocs = {
 	.summary = "record allocations with stacks: who allocated what has not been freed",
 	.notes =
 		"Maps an agent into the target and leads the entries of its allocator through it; both\n"
-		"are taken out again at the end. All threads are held twice, for about a millisecond.\n",
+		"are taken out again at the end. All threads are held twice, for about a millisecond.\n"
+		"Where that is refused, uprobes of the kernel record, for 1 to 2 us a call.\n",
 	.target = TARGET_LIVE,
 	.options = options,
 	.run = run_allocs,

@@ -401,3 +401,21 @@ struct error *module_each_symbol(struct target *target, struct module *module,
 	}
 	return NULL;
 }
+
+struct error *module_each_import(struct target *target, struct module *module,
+				 bool (*visit)(const char *name, void *data), void *data)
+{
+	struct error *error = elf_open(target, module);
+	const struct symbol_table *table;
+
+	if (error)
+		return error;
+	table = elf_dynsym(target, module);
+	for (size_t i = 0; i < table->count; i++) {
+		const char *name = symbol_name(table, &table->symbols[i]);
+
+		if (table->symbols[i].st_shndx == SHN_UNDEF && name[0] && !visit(name, data))
+			break;
+	}
+	return NULL;
+}

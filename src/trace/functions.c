@@ -167,10 +167,10 @@ static bool is_known(const struct function_vec *functions, uint64_t address)
 	return false;
 }
 
-static struct error *add(struct call_session *session, const struct allocator *allocator,
-			 const struct function_spec *spec, struct function_vec *ret)
+static struct error *add(struct target *target, struct call_session *session,
+			 const struct allocator *allocator, const struct function_spec *spec,
+			 struct function_vec *ret)
 {
-	struct target *target = call_target(session);
 	struct function function = { .spec = spec, .module = allocator->module };
 	struct elf_symbol symbol;
 	struct error *error = NULL;
@@ -182,6 +182,8 @@ static struct error *add(struct call_session *session, const struct allocator *a
 	function.address = symbol.address;
 	function.size = symbol.size;
 	if (symbol.type == STT_GNU_IFUNC) {
+		if (!session)
+			return NULL;
 		function.size = 0;
 		error = call_find_function(session, function.name, &function.address);
 	} else if (symbol.type != STT_FUNC) {
@@ -252,11 +254,10 @@ static bool is_debugging(const struct module *module)
 	return strstr(name, "tcmalloc") && strstr(name, "_debug");
 }
 
-struct error *functions_find(struct call_session *session, const struct allocator *allocator,
-			     struct function_vec *ret, uint64_t *text_start_ret,
-			     uint64_t *text_end_ret)
+struct error *functions_find(struct target *target, struct call_session *session,
+			     const struct allocator *allocator, struct function_vec *ret,
+			     uint64_t *text_start_ret, uint64_t *text_end_ret)
 {
-	struct target *target = call_target(session);
 	unsigned families = families_of(allocator);
 
 	if (target->arch != &arch_x86_64)
@@ -272,7 +273,7 @@ struct error *functions_find(struct call_session *session, const struct allocato
 		struct error *error = NULL;
 
 		if (specs[i].family & families)
-			error = add(session, allocator, &specs[i], ret);
+			error = add(target, session, allocator, &specs[i], ret);
 		if (error)
 			return error;
 	}

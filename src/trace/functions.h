@@ -47,10 +47,11 @@ void functions_deinit(struct function_vec *functions);
 /*
  * Every one that the serving allocator has, each address once. *text_start_ret, *text_end_ret: what
  * calls from there while an allocation is going on belongs to it. ERROR_UNSUPPORTED: there is none,
- * or the allocator is one that must not be hooked.
+ * or the allocator is one that must not be hooked. @session, open on the target, is for functions
+ * that a resolver has to be asked for (IFUNC); NULL: they are left out.
  */
-struct error *functions_find(struct call_session *session, const struct allocator *allocator,
-			     struct function_vec *ret, uint64_t *text_start_ret,
-			     uint64_t *text_end_ret);
+struct error *functions_find(struct target *target, struct call_session *session,
+			     const struct allocator *allocator, struct function_vec *ret,
+			     uint64_t *text_start_ret, uint64_t *text_end_ret);
 
 #endif

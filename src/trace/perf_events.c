@@ -81,6 +81,7 @@ static void fill_attr(const struct perf_session *session, unsigned spec, bool fi
 		.read_format = session->no_lost_format ? 0 : PERF_FORMAT_LOST,
 		.disabled = 1,
 		.inherit = 1,
+		.inherit_thread = session->threads_only,
 		.exclude_kernel = session->user_only,
 		.exclude_hv = 1,
 		.watermark = 1,
@@ -89,17 +90,20 @@ static void fill_attr(const struct perf_session *session, unsigned spec, bool fi
 		.use_clockid = 1,
 		.clockid = CLOCK_MONOTONIC,
 		.sample_regs_user = USER_REGS,
-		.sample_stack_user = session->stack_bytes,
+		.sample_stack_user = perf_stack_bytes(session, spec),
 		/* Births, ends and new programs are told once. */
 		.task = first,
 		.comm = first,
 		.comm_exec = first,
 	};
-	if (!session->stack_bytes)
+	if (!attr->sample_stack_user)
 		attr->sample_type &= ~(uint64_t)PERF_SAMPLE_STACK_USER;
 }
 
-/* PERF_FORMAT_LOST is Linux 6.0; without it only the records of loss are counted. */
+/*
+ * PERF_FORMAT_LOST is Linux 6.0, attr.inherit_thread 5.13: without the one only the records of loss
+ * are counted, without the other samples of forked children come.
+ */
 static int open_event(struct perf_session *session, unsigned spec, pid_t tid, int cpu)
 {
 	struct perf_event_attr attr;
@@ -112,6 +116,8 @@ static int open_event(struct perf_session *session, unsigned spec, pid_t tid, in
 			return fd;
 		if (errno == EINVAL && !session->no_lost_format && !session->events.size)
 			session->no_lost_format = true;
+		else if (errno == EINVAL && session->threads_only && !session->events.size)
+			session->threads_only = false;
 		else if ((errno == EACCES || errno == EPERM) && session->user_only_allowed &&
 			 !session->user_only && !session->events.size)
 			session->user_only = true;
@@ -300,6 +306,7 @@ struct error *perf_open(struct target *target, const struct perf_options *option
 	session->stack_bytes = options->stack_bytes & ~7u;
 	if (session->stack_bytes > PERF_STACK_MAX)
 		session->stack_bytes = PERF_STACK_MAX;
+	session->threads_only = options->threads_only;
 	session->user_only_allowed = options->user_only_allowed;
 	session->scratch = malloc(PERF_RECORD_MAX);
 	if (!session->scratch)
@@ -360,6 +367,25 @@ uint64_t perf_lost(const struct perf_session *session)
 	return lost;
 }
 
+bool perf_lost_by_spec(const struct perf_session *session, uint64_t *ret)
+{
+	if (session->no_lost_format)
+		return false;
+	memset(ret, 0, session->spec_count * sizeof(*ret));
+	vec_for_each (event, &session->events) {
+		uint64_t values[2];
+
+		if (read(event->fd, values, sizeof(values)) == (ssize_t)sizeof(values))
+			ret[event->spec] += values[1];
+	}
+	return true;
+}
+
+size_t perf_event_count(const struct perf_session *session)
+{
+	return session->events.size;
+}
+
 bool perf_user_only(const struct perf_session *session)
 {
 	return session->user_only;
@@ -381,8 +407,12 @@ void perf_close(struct perf_session *session)
 		return;
 	for (unsigned i = 0; session->rings && i < session->ring_count; i++)
 		perf_ring_unmap(&session->rings[i]);
-	vec_for_each (event, &session->events)
-		close(event->fd);
+	/* Taking out one uprobe may take 0.1 s: a function's come one after the other, so that the
+	 * first ones are soon fast again. */
+	for (unsigned spec = 0; spec < session->spec_count; spec++)
+		vec_for_each (event, &session->events)
+			if (event->spec == spec)
+				close(event->fd);
 	perf_event_vec_deinit(&session->events);
 	pid_vec_deinit(&session->own);
 	free(session->rings);

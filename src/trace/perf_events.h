@@ -45,7 +45,7 @@ struct perf_session {
 	unsigned spec_count;
 	uint32_t stack_bytes;
 	size_t ring_bytes;
-	bool user_only_allowed, user_only, no_lost_format, execed, exited;
+	bool user_only_allowed, user_only, threads_only, no_lost_format, execed, exited;
 	struct perf_event_vec events; /* by id, once all are open */
 	struct pid_vec own;	      /* threads with events of their own */
 	struct perf_ring *rings;
@@ -57,6 +57,14 @@ struct perf_session {
 /* Returns errno. */
 int perf_ring_map(struct perf_ring *ring, int fd, size_t size);
 void perf_ring_unmap(struct perf_ring *ring);
+
+/* Of the stack, with samples of this spec. */
+static inline uint32_t perf_stack_bytes(const struct perf_session *session, unsigned spec)
+{
+	uint32_t own = session->specs[spec].stack_bytes & ~7u;
+
+	return own ? own : session->stack_bytes;
+}
 
 struct perf_event *perf_event_of(const struct perf_session *session, uint64_t id);
 

@@ -218,7 +218,7 @@ static bool parse_sample(const struct perf_session *session, const struct perf_e
 		sample->raw = take(&reader, sample->raw_size);
 	}
 	take_regs(&reader, sample);
-	if (session->stack_bytes)
+	if (perf_stack_bytes(session, event->spec))
 		take_stack(&reader, sample);
 	if (reader.failed)
 		return false;

@@ -1,5 +1,6 @@
 /* The tables as plain data. All of it is foreign: the target can write there what it likes. */
 #include "session.h"
+#include "uprobe.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -234,6 +235,8 @@ struct error *trace_read(struct trace_session *session, const struct trace_wante
 	};
 	struct error *error;
 
+	if (session->uprobe)
+		return uprobe_read(session->uprobe, wanted, ret);
 	if (!data)
 		return &error_no_memory;
 	error = read_frames(&reading);
@@ -275,10 +278,13 @@ static double estimate(const struct trace_session *session, double count, double
 
 struct error *trace_count(struct trace_session *session, struct trace_counters *ret)
 {
-	const struct agent_counters *all = tables_counters(&session->tables);
+	const struct agent_counters *all;
 	uint64_t sums[AGENT_COUNTERS] = { 0 };
 	struct trace_counters counters = { 0 };
 
+	if (session->uprobe)
+		return uprobe_count(session->uprobe, ret);
+	all = tables_counters(&session->tables);
 	for (unsigned i = 0; i <= AGENT_THREADS; i++) {
 		bool used = false;
 

@@ -203,6 +203,7 @@ void history_destroy(struct history *history);
 
 struct trace_session {
 	struct target *target;
+	struct uprobe_engine *uprobe; /* does it all but the history; NULL: the agent does */
 	struct trace_options options;
 	struct trace_report report;
 	struct hooks hooks;

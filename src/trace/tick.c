@@ -1,5 +1,6 @@
 /* What keeps a recording going. */
 #include "session.h"
+#include "uprobe.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -46,6 +47,8 @@ static struct error *take_modules(struct trace_session *session)
 
 	if (!error)
 		error = history_add(session->history, now);
+	if (session->uprobe)
+		return error;
 	if (!error)
 		error = unwind_table_update(session->unwind, now, &changed, &removed);
 	if (!error && changed)
@@ -178,6 +181,11 @@ struct error *trace_tick(struct trace_session *session, bool *alive_ret)
 	*alive_ret = false;
 	if (session->gone || !session->attached)
 		return NULL;
+	if (session->uprobe) {
+		if (!session->paused && session->ticks++ % MODULES_EVERY == 0)
+			look_for_modules(session);
+		return uprobe_tick(session->uprobe, alive_ret);
+	}
 	if (!is_there(session) || !control_renew_lease(session)) {
 		session->gone = true;
 		trace_end(session);

@@ -11,6 +11,7 @@
 #include "memprobe/num.h"
 #include "memprobe/ptrace.h"
 #include "session.h"
+#include "uprobe.h"
 
 #define TIMEOUT_US 10000000
 
@@ -141,7 +142,7 @@ static struct error *plan(struct trace_session *session, struct call_session *ca
 	if (error)
 		return error;
 	session->report.allocator = allocator.name;
-	error = functions_find(call, &allocator, &hooks->functions, &hooks->text_start,
+	error = functions_find(target, call, &allocator, &hooks->functions, &hooks->text_start,
 			       &hooks->text_end);
 	if (error)
 		return error;
@@ -341,6 +342,7 @@ static struct error *create(struct target *target, const struct trace_options *o
 		session->options.timeout_us = TIMEOUT_US;
 	if (!session->options.depth_max || session->options.depth_max > TRACE_DEPTH_MAX)
 		session->options.depth_max = TRACE_DEPTH_MAX;
+	session->report.engine = TRACE_ENGINE_AGENT;
 	session->report.rate = session->options.rate ? session->options.rate : PROBE_RATE;
 	session->clock_us_0 = clock_us();
 	session->tsc_0 = __rdtsc();
@@ -353,16 +355,14 @@ static struct error *create(struct target *target, const struct trace_options *o
 	return NULL;
 }
 
-struct error *trace_attach(struct target *target, const struct trace_options *options,
-			   struct trace_session **ret)
+static struct error *attach_agent(struct target *target, const struct trace_options *options,
+				  struct trace_session **ret)
 {
 	struct trace_session *session = NULL;
 	struct call_session *call = NULL;
-	struct error *error = options ? check_options(options) : NULL;
+	struct error *error = NULL;
 
-	if (!error && !target->process)
-		error = error_create(ERROR_UNSUPPORTED, "only a live process can be recorded");
-	if (!error && target->arch != &arch_x86_64)
+	if (target->arch != &arch_x86_64)
 		error = error_create(ERROR_UNSUPPORTED,
 				     "allocations of %s processes cannot be recorded",
 				     target->arch->name);
@@ -386,11 +386,67 @@ struct error *trace_attach(struct target *target, const struct trace_options *op
 	return error;
 }
 
+static struct error *attach_uprobes(struct target *target, const struct trace_options *options,
+				    struct trace_session **ret)
+{
+	struct trace_session *session = NULL;
+	struct error *error = create(target, options, &session);
+
+	if (!error)
+		error = history_create(target, &session->history);
+	if (!error)
+		error = uprobe_attach(target, &session->options, &session->report,
+				      &session->uprobe);
+	if (error) {
+		trace_destroy(session);
+		return error;
+	}
+	session->report.engine = TRACE_ENGINE_UPROBE;
+	session->attached = true;
+	*ret = session;
+	return NULL;
+}
+
+/* Why the one engine does not do is more than why the other does not, either. */
+static struct error *join(struct error *agent, struct error *uprobe)
+{
+	if (!agent->hint)
+		agent = error_hint(agent, "without the agent: %s", uprobe->message);
+	error_destroy(uprobe);
+	return agent;
+}
+
+struct error *trace_attach(struct target *target, const struct trace_options *options,
+			   struct trace_session **ret)
+{
+	enum trace_engine engine = options ? options->engine : TRACE_ENGINE_AUTO;
+	struct error *error = options ? check_options(options) : NULL, *refusal;
+
+	if (!error && !target->process)
+		error = error_create(ERROR_UNSUPPORTED, "only a live process can be recorded");
+	if (error)
+		return error;
+	if (engine == TRACE_ENGINE_UPROBE)
+		return attach_uprobes(target, options, ret);
+	refusal = attach_agent(target, options, ret);
+	if (engine == TRACE_ENGINE_AGENT ||
+	    (!error_is(refusal, ERROR_UNSUPPORTED) && !error_is(refusal, ERROR_PERMISSION)))
+		return refusal;
+	error = attach_uprobes(target, options, ret);
+	if (error)
+		return join(refusal, error);
+	(*ret)->report.refused = strdup(refusal->message);
+	error_destroy(refusal);
+	return NULL;
+}
+
 /* ---- the end ---- */
 
 void trace_pause(struct trace_session *session)
 {
-	if (session->attached && !session->gone && !session->paused)
+	if (session->uprobe)
+		uprobe_pause(session->uprobe);
+	else if (session->attached && !session->gone && !session->paused)
 		control_put_32(session, CTL(active), AGENT_INACTIVE);
 	session->paused = true;
 	trace_end(session);
@@ -404,6 +460,10 @@ struct error *trace_detach(struct trace_session *session)
 	if (!session->attached)
 		return NULL;
 	trace_pause(session);
+	if (session->uprobe) {
+		session->attached = false;
+		return uprobe_detach(session->uprobe);
+	}
 	leave = calloc(1, sizeof(*leave));
 	if (!leave)
 		return &error_no_memory;
@@ -449,6 +509,8 @@ void trace_destroy(struct trace_session *session)
 		free(hook->reason);
 	}
 	trace_hook_vec_deinit(&session->report.hooks);
+	free(session->report.refused);
+	uprobe_destroy(session->uprobe);
 	free(session->report.remaining_reason);
 	tables_close(&session->tables);
 	hooks_deinit(&session->hooks);

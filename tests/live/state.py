@@ -82,7 +82,8 @@ def look(print):
     with open(f"{root}/mem", "rb", buffering=0) as memory:
         for line in maps:
             span, perms, offset, _, inode, *path = line.split(None, 5)
-            if "x" not in perms or "[vsyscall]" in path:
+            # [uprobes] is a page that the kernel keeps once it has had a return probe there.
+            if "x" not in perms or "[vsyscall]" in path or "[uprobes]" in path:
                 continue
             start, end = (int(part, 16) for part in span.split("-"))
             names = [part.encode(errors="replace") for part in path]

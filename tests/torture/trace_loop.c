@@ -2,7 +2,7 @@
  * trace_loop PID COMMAND...
  *
  * Records the allocations of PID by the library, without a command in between. COMMANDS, in turn:
- *	rate=N all min=N max=N		options of the attaching that follows
+ *	rate=N all min=N max=N uprobe	options of the attaching that follows
  *	attach				begins
  *	run=MS				records for so long
  *	wait				until a line comes on stdin, or its end
@@ -71,6 +71,8 @@ static void say_report(const struct loop *loop)
 	       (unsigned long long)report->detach_stopped_us, report->detach_stops,
 	       (unsigned long long)report->tables_us, report->leftovers_removed,
 	       (unsigned long long)report->remaining);
+	if (report->engine == TRACE_ENGINE_UPROBE)
+		printf("uprobes %s\n", report->refused ? report->refused : "wanted");
 	if (report->remaining_reason)
 		printf("remains %s\n", report->remaining_reason);
 }
@@ -160,6 +162,8 @@ static struct error *cycle(struct loop *loop, unsigned count)
 		if (report->detach_stopped_us > detach_max)
 			detach_max = report->detach_stopped_us;
 		remaining += report->remaining;
+		if (report->engine == TRACE_ENGINE_UPROBE)
+			printf("uprobes %s\n", report->refused ? report->refused : "wanted");
 		if (report->remaining_reason)
 			printf("remains %s\n", report->remaining_reason);
 		trace_destroy(loop->session);
@@ -197,6 +201,10 @@ static struct error *perform(struct loop *loop, const char *command)
 		loop->options.rate = number;
 	else if (IS("all"))
 		loop->options.all = true;
+	else if (IS("agent"))
+		loop->options.engine = TRACE_ENGINE_AGENT;
+	else if (IS("uprobe"))
+		loop->options.engine = TRACE_ENGINE_UPROBE;
 	else if (IS("min"))
 		loop->options.min_size = number;
 	else if (IS("max"))

@@ -1,0 +1,209 @@
+/*
+ * uprobe.h - records allocations from outside, by probes of the kernel. Private to trace/.
+ *
+ * For where the agent may not go: perf events of the kernel's uprobes at the allocator's functions
+ * tell size and pointers by registers, their return probes the block and the stack. Nothing is
+ * written into the target but by the kernel, which takes its breakpoints away when memprobe ends,
+ * however that comes about. What it leaves is the mapping [uprobes] of the kernel's, a page that
+ * only execve() or the end removes.
+ *
+ * Every call costs the target its two or three traps, whatever the sampling: that only saves
+ * memprobe's own work.
+ */
+#ifndef TRACE_UPROBE_H
+#define TRACE_UPROBE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "functions.h"
+#include "memprobe/perf_events.h"
+#include "memprobe/sample_stacks.h"
+#include "memprobe/trace.h"
+
+/* ---- uprobe_place.c ---- */
+
+/*
+ * The offset at which to probe a function of x86-64: its arguments and the stack pointer are still
+ * those of its call there, every call comes by, and the kernel carries the instruction out itself
+ * (push, jmp, jcc; arch/x86/kernel/uprobes.c) instead of stepping over it, which takes ten times
+ * as long. 0, which is right but may be slow, where there is none.
+ */
+unsigned uprobe_place(const uint8_t *code, size_t size);
+
+/* ---- uprobe_wanted.c ---- */
+
+/*
+ * Refuses the functions that nothing in the target calls: each probe takes the kernel its time to
+ * take out. malloc and its nearest kin stay in any case; so does what a module asks for by any of
+ * its names, and all operators as soon as there is a module in C++.
+ */
+extern const char uprobe_unwanted[]; /* function.refused of these */
+struct error *uprobe_refuse_unwanted(struct target *target, const struct module *allocator,
+				     struct function_vec *functions);
+
+/* ---- uprobe_table.c: blocks that have not been freed ---- */
+
+struct uprobe_block {
+	uint64_t address; /* 0: none */
+	uint64_t size;
+	uint64_t time; /* ns, of its sample */
+	uint32_t stack;
+};
+
+/* A zeroed struct is empty. */
+struct uprobe_table {
+	struct uprobe_block *blocks;
+	size_t size;
+	size_t capacity; /* 0, or a power of two */
+	/* Frees of what was not there: the block's sample may come late. By the address's hash. */
+	struct uprobe_block *late; /* address and time */
+};
+
+void uprobe_table_deinit(struct uprobe_table *table);
+
+/*
+ * *replaced_ret: there was one already, whose free was missed. A block that has been freed since
+ * its time is not entered.
+ */
+struct error *uprobe_table_put(struct uprobe_table *table, const struct uprobe_block *block,
+			       bool *replaced_ret);
+
+/* Takes it out, if it is older than @time; false: it is not there. *ret may be NULL. */
+bool uprobe_table_take(struct uprobe_table *table, uint64_t address, uint64_t time,
+		       struct uprobe_block *ret);
+
+/* NULL: it is not there. */
+struct uprobe_block *uprobe_table_find(struct uprobe_table *table, uint64_t address);
+
+/* ---- uprobe_calls.c: which return belongs to which call ---- */
+
+/* A call of an allocating function that has not returned. */
+struct uprobe_call {
+	uint64_t sp; /* at its beginning: where the return address is */
+	uint64_t pointer, size;
+	unsigned function;	 /* number of the caller's */
+	struct uprobe_block old; /* taken out by a realloc; address 0: none */
+};
+
+#define UPROBE_CALLS_MAX 8
+
+struct uprobe_thread {
+	pid_t tid;
+	unsigned depth;
+	struct uprobe_call calls[UPROBE_CALLS_MAX]; /* the innermost last */
+	uint64_t last_sp; /* of the return that was the thread's last event; 0: it was another */
+};
+
+struct uprobe_calls;
+
+struct error *uprobe_calls_create(struct uprobe_calls **ret);
+void uprobe_calls_destroy(struct uprobe_calls *calls);
+
+/* A function begins. */
+struct error *uprobe_calls_enter(struct uprobe_calls *calls, pid_t tid,
+				 const struct uprobe_call *call);
+
+/* What a return is worth. */
+enum uprobe_return {
+	UPROBE_UNKNOWN, /* its call began before the recording, or was lost */
+	UPROBE_OUTER,	/* of the program's call */
+	UPROBE_INNER,	/* of the allocator's call of itself, or a second one of a tail call */
+};
+
+/*
+ * @function returns, with @sp behind its return address; @own_caller: to the allocator's own text.
+ * *ret its call, unless it is unknown.
+ */
+struct error *uprobe_calls_return(struct uprobe_calls *calls, pid_t tid, unsigned function,
+				  uint64_t sp, bool own_caller, struct uprobe_call *ret,
+				  enum uprobe_return *kind_ret);
+
+/* Calls that never returned: left by longjmp(), or their return was lost. */
+uint64_t uprobe_calls_abandoned(const struct uprobe_calls *calls);
+/* Threads that have called. */
+uint64_t uprobe_calls_threads(const struct uprobe_calls *calls);
+
+/* ---- the engine, and what its parts share ---- */
+
+/* What a perf event tells about. */
+struct uprobe_event {
+	unsigned function; /* index into functions */
+	bool is_return;
+};
+
+struct uprobe_total {
+	double count, bytes;
+};
+
+VEC_DEFINE(uprobe_total_vec, struct uprobe_total)
+
+struct uprobe_engine {
+	struct target *target;
+	struct trace_options options;
+	uint64_t rate;
+	struct function_vec functions;
+	uint64_t text_start, text_end; /* of the allocator: struct agent_config.allocator_* */
+	struct perf_spec specs[PERF_SPECS_MAX];
+	struct uprobe_event events[PERF_SPECS_MAX]; /* by spec */
+	unsigned spec_count;
+
+	/* The reader takes samples out of the rings all the time; @lock is for all below. */
+	pthread_t reader;
+	bool reads;
+	atomic_bool stop;
+	atomic_uint wanted; /* others who wait for the lock: the reader lets them */
+	pthread_mutex_t lock;
+	struct error *error;	   /* that ended the reader */
+	struct perf_session *perf; /* NULL: detached */
+	struct sample_stacks *stacks;
+	struct uprobe_table table;
+	struct uprobe_calls *calls;
+	struct uprobe_total_vec totals; /* with options.all, by stack */
+	uint64_t since, until;		/* ns: what began before or ended later is not recorded */
+	uint64_t begin_us, end_us;
+	bool exited, execed;
+	uint64_t random;
+	double countdown; /* bytes up to the next sample point */
+	struct uprobe_counts {
+		uint64_t calls, recorded, freed, filtered, replaced, unpaired;
+		uint64_t unreturned; /* calls of functions whose return is not probed */
+		uint64_t bytes;
+		uint64_t lost_entries, lost_returns, lost_frees;
+	} counts;
+	uint64_t rate_us, rate_bytes; /* for bytes per second */
+	double bytes_per_second;
+};
+
+/* uprobe_open.c: the functions, their probes and the rings. */
+struct error *uprobe_open(struct uprobe_engine *engine, struct trace_report *report);
+
+/* uprobe_visit.c: perf_visit of the engine. */
+struct error *uprobe_visit(void *engine, const struct perf_sample *sample);
+
+/* uprobe_read.c: how many blocks one that was sampled stands for. */
+double uprobe_weight(uint64_t rate, uint64_t size);
+/* With the lock held. */
+struct error *uprobe_collect(struct uprobe_engine *engine, const struct trace_wanted *wanted,
+			     struct trace_data *ret);
+void uprobe_counters(struct uprobe_engine *engine, struct trace_counters *ret);
+
+/* ---- uprobe_engine.c ---- */
+
+/*
+ * The engine for @target; fills in @report's allocator, hooks and rate. ERROR_UNSUPPORTED: the
+ * kernel has no uprobes, it is Go, i386, or there are no functions to be found; ERROR_PERMISSION.
+ */
+struct error *uprobe_attach(struct target *target, const struct trace_options *options,
+			    struct trace_report *report, struct uprobe_engine **ret);
+struct error *uprobe_tick(struct uprobe_engine *engine, bool *alive_ret);
+struct error *uprobe_read(struct uprobe_engine *engine, const struct trace_wanted *wanted,
+			  struct trace_data **ret);
+struct error *uprobe_count(struct uprobe_engine *engine, struct trace_counters *ret);
+/* No more is recorded. */
+void uprobe_pause(struct uprobe_engine *engine);
+/* The probes are taken out, which may take seconds; what was recorded can still be read. */
+struct error *uprobe_detach(struct uprobe_engine *engine);
+void uprobe_destroy(struct uprobe_engine *engine);
+
+#endif

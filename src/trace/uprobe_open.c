@@ -1,0 +1,298 @@
+/* From the allocator's functions to perf events, and what speaks against it. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "memprobe/elf_file.h"
+#include "memprobe/log.h"
+#include "memprobe/num.h"
+#include "uprobe.h"
+
+#define STACK_BYTES 8192u
+
+/* Of an entry: the return address would do; the kernel asks for a multiple of 8. */
+#define ENTRY_STACK_BYTES 8u
+
+/* To take one out the kernel waits for all CPUs, some 50 ms. */
+#define EVENTS_MAX 4096u
+
+/* The bit of perf_event_attr.config (uprobe PMU's format/retprobe). */
+#define RETURN_PROBE 1u
+
+static bool returns_block(const struct function *function)
+{
+	switch (function->spec->kind) {
+	case AGENT_KIND_ALLOC:
+	case AGENT_KIND_ALLOC_AT:
+	case AGENT_KIND_REALLOC:
+	case AGENT_KIND_RESIZE:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* An exception does not find its way past a return address that leads to the kernel's page. */
+static const char *why_not(const struct function *function)
+{
+	if (function->refused)
+		return function->refused;
+	if (function->spec->kind == AGENT_KIND_NEW)
+		return "an exception that it throws could not pass the probe of its return";
+	return NULL;
+}
+
+static bool file_offset(const struct module *module, uint64_t address, uint64_t *ret)
+{
+	vec_for_each (segment, &module->segments) {
+		if (address < segment->start || address >= segment->end)
+			continue;
+		*ret = segment->offset + (address - segment->start);
+		return true;
+	}
+	return false;
+}
+
+static void add_spec(struct uprobe_engine *engine, uint32_t type, unsigned function, bool is_return,
+		     uint64_t offset)
+{
+	unsigned spec = engine->spec_count++;
+
+	engine->events[spec] = (struct uprobe_event){ function, is_return };
+	engine->specs[spec] = (struct perf_spec){
+		.type = type,
+		.config = is_return ? RETURN_PROBE : 0,
+		.config2 = offset,
+		.stack_bytes = is_return ? 0 : ENTRY_STACK_BYTES,
+	};
+}
+
+static void add_specs(struct uprobe_engine *engine, uint32_t type)
+{
+	for (unsigned i = 0; i < engine->functions.size; i++) {
+		struct function *function = &engine->functions.data[i];
+		uint64_t offset;
+
+		if (function->refused || engine->spec_count + 2 > PERF_SPECS_MAX)
+			continue;
+		if (!file_offset(function->module, function->address, &offset)) {
+			function->refused = "its code is in no file";
+			continue;
+		}
+		offset += uprobe_place(function->code, function->code_size);
+		add_spec(engine, type, i, false, offset);
+		if (returns_block(function))
+			add_spec(engine, type, i, true, offset);
+	}
+}
+
+static struct error *tell_hooks(struct uprobe_engine *engine, struct trace_report *report)
+{
+	vec_for_each (function, &engine->functions) {
+		const char *refused = why_not(function);
+		struct trace_hook hook = {
+			.name = strdup(function->name),
+			.module = strdup(function->module->path),
+			.address = function->address,
+			.hooked = !refused,
+			.reason = refused ? strdup(refused) : NULL,
+		};
+		struct error *error = NULL;
+
+		if (!hook.name || !hook.module || (refused && !hook.reason))
+			error = &error_no_memory;
+		if (!error)
+			error = trace_hook_vec_append(&report->hooks, &hook);
+		if (error) {
+			free(hook.name);
+			free(hook.module);
+			free(hook.reason);
+			return error;
+		}
+	}
+	return NULL;
+}
+
+/* Without them the record would be nonsense. */
+static struct error *check_functions(const struct uprobe_engine *engine)
+{
+	bool allocates = false, frees = false;
+
+	vec_for_each (function, &engine->functions) {
+		if (!function->refused) {
+			allocates |= returns_block(function);
+			frees |= function->spec->kind == AGENT_KIND_FREE;
+			continue;
+		}
+		if (function->refused == uprobe_unwanted)
+			continue;
+		log_warn("%s cannot be probed: %s", function->name, function->refused);
+		if (function->spec->kind == AGENT_KIND_FREE ||
+		    function->spec->kind == AGENT_KIND_REALLOC ||
+		    !strcmp(function->spec->name, "malloc"))
+			return error_create(
+				ERROR_UNSUPPORTED,
+				"cannot record the allocations of %d: %s cannot be probed: %s",
+				(int)engine->target->pid, function->name, function->refused);
+	}
+	if (allocates && frees)
+		return NULL;
+	return error_create(ERROR_UNSUPPORTED,
+			    "the functions that allocate and free cannot be found in %d",
+			    (int)engine->target->pid);
+}
+
+/* Its runtime moves stacks and walks them: a return address that is not its own ends it. */
+static bool is_go(struct target *target)
+{
+	const struct module_vec *modules;
+	struct error *error = target_modules(target, &modules);
+	struct elf_symbol symbol;
+	Elf64_Shdr section;
+	bool found = false;
+
+	for (size_t i = 0; !error && i < modules->size && !found; i++) {
+		struct module *module = &target->modules.data[i];
+
+		found = module->is_exe &&
+			(module_section(target, module, ".gopclntab", &section) ||
+			 module_section(target, module, ".go.buildinfo", &section) ||
+			 module_symbol(target, module, "runtime.mallocgc", &symbol));
+	}
+	error_destroy(error);
+	return found;
+}
+
+/*
+ * From Linux 6.11 on a return probe is left by a system call of its own, which seccomp's filters
+ * did not know (and so killed the process for it) until 6.14 let it pass.
+ */
+static bool kernel_breaks_seccomp(void)
+{
+	unsigned major, minor;
+	struct utsname name;
+
+	if (uname(&name) || sscanf(name.release, "%u.%u", &major, &minor) != 2)
+		return true;
+	return major == 6 && minor >= 11 && minor < 14;
+}
+
+static struct error *check_target(struct target *target)
+{
+	struct process_status status;
+	struct error *error;
+
+	if (target->arch != &arch_x86_64)
+		return error_create(ERROR_UNSUPPORTED,
+				    "allocations of %s processes cannot be recorded",
+				    target->arch->name);
+	if (is_go(target))
+		return error_create(ERROR_UNSUPPORTED,
+				    "%d is a Go program: its runtime does not bear return probes",
+				    (int)target->pid);
+	error = process_read_status(target->process, 0, &status);
+	if (error)
+		return error;
+	if (status.shadow_stack)
+		return error_create(ERROR_UNSUPPORTED,
+				    "%d has a shadow stack, which return probes would break",
+				    (int)target->pid);
+	if (status.seccomp > 0 && kernel_breaks_seccomp())
+		return error_create(ERROR_UNSUPPORTED,
+				    "%d is under seccomp, which takes return probes amiss on this "
+				    "kernel (before Linux 6.14)",
+				    (int)target->pid);
+	return NULL;
+}
+
+static struct error *check_count(const struct uprobe_engine *engine)
+{
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	struct pid_vec tids = { 0 };
+	struct error *error = process_list_threads(engine->target->process, &tids);
+	uint64_t count = tids.size * (uint64_t)(cpus > 0 ? cpus : 1) * engine->spec_count;
+
+	if (!error && count > EVENTS_MAX)
+		error = error_create(ERROR_UNSUPPORTED,
+				     "%d has %zu threads: with %ld CPUs and %u probes that are "
+				     "%llu perf events, of which at most %u are sensible",
+				     (int)engine->target->pid, tids.size, cpus, engine->spec_count,
+				     (unsigned long long)count, EVENTS_MAX);
+	pid_vec_deinit(&tids);
+	return error;
+}
+
+static struct error *explain(const struct uprobe_engine *engine, struct error *error)
+{
+	struct error *better;
+
+	if (!error_is(error, ERROR_PERMISSION))
+		return error;
+	better = error_hint(error_create(ERROR_PERMISSION, "cannot probe %d: not permitted",
+					 (int)engine->target->pid),
+			    "uprobes need CAP_PERFMON beside the right to trace it: run as root, "
+			    "or setcap cap_perfmon,cap_sys_ptrace+ep memprobe");
+	error_destroy(error);
+	return better;
+}
+
+/* The kernel takes the file by a path; the descriptor's leads to the very one that is mapped, were
+ * it deleted or in a container. */
+static struct error *open_events(struct uprobe_engine *engine, struct module *module)
+{
+	const struct perf_options perf = {
+		.specs = engine->specs,
+		.spec_count = engine->spec_count,
+		.stack_bytes =
+			engine->options.stack_bytes ? engine->options.stack_bytes : STACK_BYTES,
+		.ring_bytes = PERF_RINGS_BYTES,
+		.threads_only = true,
+	};
+	struct target *target = engine->target;
+	cleanup(close) int fd = -1;
+	char path[32];
+	struct error *error;
+
+	if (!target->ops->open_module)
+		return error_create(ERROR_UNSUPPORTED, "there is no file to probe");
+	error = target->ops->open_module(target, module, &fd);
+	if (error)
+		return error;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	for (unsigned i = 0; i < engine->spec_count; i++)
+		engine->specs[i].config1 = (uintptr_t)path;
+	error = perf_open(target, &perf, &engine->perf);
+	return explain(engine, error);
+}
+
+struct error *uprobe_open(struct uprobe_engine *engine, struct trace_report *report)
+{
+	struct allocator allocator;
+	uint32_t type = 0;
+	struct error *error = check_target(engine->target);
+
+	if (!error)
+		error = perf_pmu_type("uprobe", &type);
+	if (!error)
+		error = allocator_detect(engine->target, &allocator);
+	if (error)
+		return error;
+	report->allocator = allocator.name;
+	error = functions_find(engine->target, NULL, &allocator, &engine->functions,
+			       &engine->text_start, &engine->text_end);
+	if (error)
+		return error;
+	error = uprobe_refuse_unwanted(engine->target, allocator.module, &engine->functions);
+	if (error)
+		return error;
+	add_specs(engine, type);
+	error = tell_hooks(engine, report);
+	if (!error)
+		error = check_functions(engine);
+	if (!error)
+		error = check_count(engine);
+	return error ? error : open_events(engine, allocator.module);
+}

@@ -1,0 +1,211 @@
+/* What a sample means: calls begin, blocks come and go. In the order of time, over all threads. */
+#include <math.h>
+#include <string.h>
+#include <sys/user.h>
+
+#include "memprobe/num.h"
+#include "uprobe.h"
+
+static uint64_t argument(const struct perf_sample *sample, unsigned number)
+{
+	const struct user_regs_struct *regs = &sample->regs;
+	const uint64_t values[] = {
+		regs->rdi, regs->rsi, regs->rdx, regs->rcx, regs->r8, regs->r9
+	};
+
+	return number < sizeof(values) / sizeof(values[0]) ? values[number] : 0;
+}
+
+/* What cannot be is not multiplied: the function fails then. */
+static uint64_t size_of(const struct function_spec *spec, const struct perf_sample *sample)
+{
+	uint64_t size = argument(sample, spec->size), product;
+
+	if (spec->count == AGENT_NO_ARG)
+		return size;
+	return __builtin_mul_overflow(size, argument(sample, spec->count), &product) ? 0 : product;
+}
+
+/* ---- blocks ---- */
+
+static bool take_out(struct uprobe_engine *engine, uint64_t address, uint64_t time,
+		     struct uprobe_block *ret)
+{
+	if (!address || !uprobe_table_take(&engine->table, address, time, ret))
+		return false;
+	engine->counts.freed++;
+	return true;
+}
+
+static double next_random(struct uprobe_engine *engine)
+{
+	engine->random ^= engine->random << 13;
+	engine->random ^= engine->random >> 7;
+	engine->random ^= engine->random << 17;
+	return (double)(engine->random >> 11) * 0x1p-53;
+}
+
+/* Whether a sample point falls into a block; they are as far apart as in a Poisson process. */
+static bool is_sampled(struct uprobe_engine *engine, uint64_t size)
+{
+	if (engine->rate <= 1)
+		return true;
+	engine->countdown -= (double)max_u64(size, 1);
+	if (engine->countdown > 0)
+		return false;
+	engine->countdown = -log1p(-next_random(engine)) * (double)engine->rate;
+	return true;
+}
+
+static struct error *add_total(struct uprobe_engine *engine, uint32_t stack, uint64_t size)
+{
+	const struct uprobe_total none = { 0 };
+	double weight = uprobe_weight(engine->rate, size);
+
+	while (engine->totals.size <= stack) {
+		struct error *error = uprobe_total_vec_append(&engine->totals, &none);
+
+		if (error)
+			return error;
+	}
+	engine->totals.data[stack].count += weight;
+	engine->totals.data[stack].bytes += weight * (double)size;
+	return NULL;
+}
+
+static struct error *enter_block(struct uprobe_engine *engine, const struct perf_sample *sample,
+				 uint64_t address, uint64_t size)
+{
+	struct uprobe_block block = { .address = address, .size = size, .time = sample->time };
+	struct error *error;
+	bool replaced;
+
+	engine->counts.bytes += size;
+	if (size < engine->options.min_size ||
+	    (engine->options.max_size && size > engine->options.max_size)) {
+		engine->counts.filtered++;
+		return NULL;
+	}
+	if (!is_sampled(engine, size))
+		return NULL;
+	error = sample_stacks_add(engine->stacks, sample, &block.stack);
+	if (!error && engine->options.all)
+		error = add_total(engine, block.stack, size);
+	if (!error)
+		error = uprobe_table_put(&engine->table, &block, &replaced);
+	if (error)
+		return error;
+	engine->counts.recorded++;
+	engine->counts.replaced += replaced;
+	return NULL;
+}
+
+/* ---- calls ---- */
+
+static struct error *visit_entry(struct uprobe_engine *engine, unsigned number,
+				 const struct perf_sample *sample)
+{
+	const struct function_spec *spec = engine->functions.data[number].spec;
+	struct uprobe_call call = {
+		.sp = sample->regs.rsp,
+		.pointer = argument(sample, spec->pointer),
+		.size = size_of(spec, sample),
+		.function = number,
+	};
+
+	engine->counts.calls++;
+	switch (spec->kind) {
+	case AGENT_KIND_FREE:
+		take_out(engine, call.pointer, sample->time, NULL);
+		return NULL;
+	case AGENT_KIND_NEW:
+		engine->counts.unreturned++;
+		return NULL;
+	case AGENT_KIND_REALLOC:
+		/* Somebody else may get the old place before it returns. */
+		if (!take_out(engine, call.pointer, sample->time, &call.old))
+			call.old.address = 0;
+		break;
+	default:
+		break;
+	}
+	return uprobe_calls_enter(engine->calls, sample->tid, &call);
+}
+
+/* posix_memalign(3) writes it where the caller says, mostly on its stack. */
+static uint64_t read_out(struct uprobe_engine *engine, const struct perf_sample *sample,
+			 uint64_t address)
+{
+	uint64_t offset = address - sample->regs.rsp, block = 0;
+
+	if (offset < sample->stack_size && sample->stack_size - offset >= sizeof(block))
+		memcpy(&block, sample->stack + offset, sizeof(block));
+	else
+		error_destroy(target_read_word(engine->target, address, &block));
+	return block;
+}
+
+static struct error *put_back(struct uprobe_engine *engine, const struct uprobe_block *block)
+{
+	bool replaced;
+
+	if (!block->address)
+		return NULL;
+	engine->counts.freed--;
+	return uprobe_table_put(&engine->table, block, &replaced);
+}
+
+static struct error *visit_outcome(struct uprobe_engine *engine, const struct function_spec *spec,
+				   const struct uprobe_call *call, const struct perf_sample *sample)
+{
+	uint64_t result = sample->regs.rax;
+	struct uprobe_block *block;
+
+	switch (spec->kind) {
+	case AGENT_KIND_RESIZE:
+		block = uprobe_table_find(&engine->table, call->pointer);
+		if (block)
+			block->size = result;
+		return NULL;
+	case AGENT_KIND_ALLOC_AT:
+		result = (uint32_t)result ? 0 : read_out(engine, sample, call->pointer);
+		break;
+	case AGENT_KIND_REALLOC:
+		if (!result && call->size)
+			return put_back(engine, &call->old);
+		break;
+	default:
+		break;
+	}
+	return result ? enter_block(engine, sample, result, call->size) : NULL;
+}
+
+static struct error *visit_return(struct uprobe_engine *engine, unsigned number,
+				  const struct perf_sample *sample)
+{
+	bool own = sample->regs.rip >= engine->text_start && sample->regs.rip < engine->text_end;
+	struct uprobe_call call;
+	enum uprobe_return kind;
+	struct error *error = uprobe_calls_return(engine->calls, sample->tid, number,
+						  sample->regs.rsp, own, &call, &kind);
+
+	if (error)
+		return error;
+	engine->counts.unpaired += kind == UPROBE_UNKNOWN;
+	if (kind != UPROBE_OUTER)
+		return NULL;
+	return visit_outcome(engine, engine->functions.data[number].spec, &call, sample);
+}
+
+struct error *uprobe_visit(void *data, const struct perf_sample *sample)
+{
+	struct uprobe_engine *engine = data;
+	const struct uprobe_event *event = &engine->events[sample->spec];
+
+	if (sample->pid != engine->target->pid || !sample->has_regs ||
+	    sample->time < engine->since || (engine->until && sample->time > engine->until) ||
+	    perf_target_execed(engine->perf))
+		return NULL;
+	return event->is_return ? visit_return(engine, event->function, sample)
+				: visit_entry(engine, event->function, sample);
+}

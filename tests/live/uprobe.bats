@@ -1,0 +1,153 @@
+#!/usr/bin/env bats
+# Recording allocations from outside, by the library (tests/torture/trace_loop.c): the program's own
+# truth comes out as with the agent, and no probe stays. Taking a probe out takes the kernel some
+# 0.1 s for each CPU and thread: the victims have few threads.
+
+load lib
+
+TRACE=$BUILD/tests/torture/trace_loop
+
+setup_file() {
+	[ -e /sys/bus/event_source/devices/uprobe/type ] && [ "$(id -u)" -eq 0 ] ||
+		export UPROBES_FORBIDDEN=1
+}
+
+setup() {
+	[ -z "${UPROBES_FORBIDDEN:-}" ] || skip 'uprobes are not permitted here'
+}
+
+# trace_begin COMMAND...: in the background; it goes on from `wait` by trace_go.
+trace_begin() {
+	trace_out=$BATS_TEST_TMPDIR/trace.out
+	trace_in=$BATS_TEST_TMPDIR/trace.in
+	rm -f "$trace_in"
+	mkfifo "$trace_in"
+	exec {trace_fd}<>"$trace_in"
+	"$TRACE" "$victim_pid" "$@" <"$trace_in" >"$trace_out" 2>&1 3>&- &
+	trace_pid=$!
+	ends_with "$trace_pid"
+	wait_until 60 trace_has_begun || fail "$(cat "$trace_out")"
+	grep -q ^attached "$trace_out" || fail "$(cat "$trace_out")"
+}
+
+trace_has_begun() {
+	grep -qE '^(attached|error)' "$trace_out" || is_gone "$trace_pid"
+}
+
+trace_go() {
+	echo >&"$trace_fd"
+	wait "$trace_pid" || fail "$(cat "$trace_out")"
+}
+
+count_of() { # REGEX
+	grep -cE "$1" "$victim_out" || true
+}
+
+more_than() { # REGEX COUNT
+	[ "$(count_of "$1")" -gt "$2" ]
+}
+
+tell() { # COMMAND REGEX: a command, and its answer
+	local before
+	before=$(count_of "$2")
+	victim_say "$1"
+	wait_until 60 more_than "$2" "$before" || fail "no $2 after $1" "$(tail -3 "$victim_out")"
+}
+
+runs_for_rounds() { # COUNT
+	local rounds
+	rounds=$(ping)
+	wait_until 60 has_progressed $((rounds + $1))
+}
+
+record_rounds() { # COUNT COMMAND...
+	trace_begin "${@:2}" attach wait pause read detach
+	tell go '^going'
+	runs_for_rounds "$1"
+	tell stop '^stopped'
+	trace_go
+	grep -q '^uprobes ' "$trace_out" || fail "$(grep -v ^site "$trace_out")"
+}
+
+still_works() {
+	tell go '^going'
+	runs_for_rounds 10
+	tell stop '^stopped'
+	victim_check
+	! grep . /sys/kernel/tracing/uprobe_events 2>/dev/null || fail 'a probe is left'
+}
+
+is_exact() {
+	"$ROOT/tests/live/truth.py" "$victim_out" "$trace_out" "$@" ||
+		fail "$(grep -v ^site "$trace_out")"
+}
+
+@test "uprobes: exact with two threads, glibc" {
+	start_victim alloc_truth 2
+	record_rounds 100 uprobe
+	is_exact
+	grep -q '^uprobes wanted' "$trace_out"
+	still_works
+}
+
+@test "uprobes: exact with jemalloc and linked statically" {
+	if ldconfig -p | grep -q libjemalloc.so.2; then
+		start_command env LD_PRELOAD=libjemalloc.so.2 "$VICTIMS/alloc_truth" 1
+		record_rounds 50 uprobe
+		is_exact
+		still_works
+	fi
+	start_victim alloc_truth-musl 1
+	record_rounds 50 uprobe
+	is_exact
+	still_works
+}
+
+@test "uprobes: samples weigh what they stand for" {
+	start_victim alloc_truth 1 20000
+	record_rounds 400 uprobe rate=4096
+	is_exact --sampled
+	still_works
+}
+
+@test "uprobes: taken where seccomp forbids the agent" {
+	start_command "$VICTIMS/under_filter" "$VICTIMS/alloc_truth" 1
+	run "$TRACE" "$victim_pid" agent attach
+	status_is 1
+	[[ $output == *"error 4 "* ]] || fail "$output"
+	record_rounds 50
+	grep -q '^uprobes .*seccomp' "$trace_out" || fail "$(grep -v ^site "$trace_out")"
+	is_exact
+	still_works
+}
+
+@test "uprobes: go with a memprobe that is killed" {
+	start_victim alloc_truth 1
+	trace_begin uprobe attach wait
+	tell go '^going'
+	runs_for_rounds 10
+	kill -KILL "$trace_pid"
+	wait "$trace_pid" || true
+	runs_for_rounds 10
+	tell stop '^stopped'
+	still_works
+	record_rounds 20 uprobe
+	# What came before is not known.
+	grep -q '^counters .* lost=0 lost_frees=0 ' "$trace_out"
+	still_works
+}
+
+@test "uprobes: refused for 32-bit processes, and without the right to them" {
+	start_victim idle-32
+	run "$TRACE" "$victim_pid" uprobe attach
+	status_is 1
+	[[ $output == *"error 5 "*i386* ]] || fail "$output"
+	victim_check
+	stop_victim
+	start_victim_as_user alloc_truth 1
+	install -m 755 "$TRACE" "${user_memprobe%/*}/trace_loop"
+	run as_user "${user_memprobe%/*}/trace_loop" "$victim_pid" uprobe attach
+	status_is 1
+	[[ $output == *"error 4 cannot probe"* ]] || fail "$output"
+	victim_check
+}
