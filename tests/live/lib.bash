@@ -56,7 +56,7 @@ record_begin() {
 	# What a former recording said is not to be taken for this one's.
 	rm -f "$record_out" "$record_out.err"
 	touch "$record_out.err"
-	timeout -k 5 120 "${as[@]}" "$MEMPROBE" "$@" -v >"$record_out" 2>"$record_out.err" 3>&- &
+	timeout -k 40 120 "${as[@]}" "$MEMPROBE" "$@" -v >"$record_out" 2>"$record_out.err" 3>&- &
 	record_pid=$!
 	wait_until 60 record_is_on || fail "it does not record" "$(cat "$record_out.err")"
 }

@@ -151,3 +151,35 @@ is_exact() {
 	[[ $output == *"error 4 cannot probe"* ]] || fail "$output"
 	victim_check
 }
+
+@test "allocs --engine=uprobe: what each function has not freed, exactly" {
+	start_victim allocshape
+	record_begin allocs "$victim_pid" --json --engine=uprobe --all
+	victim_say go
+	victim_wait '^done 1$' >/dev/null
+	record_end
+	status_is 0
+	json '.engine == "uprobe" and .rate == 1 and .lost == 0 and (has("agent_refused") | not)'
+	json '.stopped_us == 0 and .counters.truncated == 0'
+	while read -r _ function truth; do
+		got=$(json_get '[.sites[] | select(any(.frames[]; contains($f)))] |
+			"\(map(.count) | add // 0) \(map(.bytes) | add // 0) " +
+			"\(map(.all_count) | add // 0) \(map(.all_bytes) | add // 0)"' --arg f "$function")
+		[ "$got" = "$truth" ] || fail "$function: $got instead of $truth" "$output"
+	done < <(grep '^truth' "$victim_out")
+	victim_check
+}
+
+@test "allocs takes uprobes where seccomp forbids the agent, and says so" {
+	start_command "$VICTIMS/under_filter" "$VICTIMS/allocshape"
+	probe allocs "$victim_pid" --engine=agent -d 10ms
+	status_is 4
+	record_begin allocs "$victim_pid" --json
+	victim_say go
+	victim_wait '^done 1$' >/dev/null
+	record_end
+	status_is 0
+	json '.engine == "uprobe" and (.agent_refused | contains("seccomp")) and .totals.count > 0'
+	[[ $stderr == *"uprobes have recorded instead"* ]] || fail "$stderr"
+	victim_check
+}
