@@ -56,9 +56,11 @@ static bool has_identity(struct target *target, const struct core_file *file,
 /*
  * The kernel, gcore and memprobe dump the first page of ELF files, which mostly has the build-id.
  * Without it, a file that is older than the core and of the same identity, or else an ELF file, is
- * taken.
+ * taken. Of others it cannot be told.
  */
-static bool is_what_was_mapped(struct target *target, int index, int fd)
+enum sameness { SAME, OTHER, UNTOLD };
+
+static enum sameness is_what_was_mapped(struct target *target, int index, int fd)
 {
 	struct core *core = target->backend;
 	char in_core[PAGE_SIZE], in_file[PAGE_SIZE];
@@ -66,16 +68,19 @@ static bool is_what_was_mapped(struct target *target, int index, int fd)
 	ssize_t size = pread(fd, in_file, sizeof(in_file), 0);
 
 	if (fstat(fd, &status) < 0 || size <= 0)
-		return false;
+		return OTHER;
 	vec_for_each (segment, &core->segments)
 		if (segment->file == index && segment->file_offset == 0 &&
 		    segment->dumped >= (uint64_t)size && !(segment->perms & PERM_WRITE) &&
 		    core_pread(core, segment->offset, in_core, size) == (size_t)size)
-			return !memcmp(in_core, in_file, size);
+			return memcmp(in_core, in_file, size) ? OTHER : SAME;
 	if (!is_older(&status.st_mtim, &core->time))
-		return false;
-	return has_identity(target, &core->files.data[index], &status) ||
-	       (!core->maps_text && size >= SELFMAG && !memcmp(in_file, ELFMAG, SELFMAG));
+		return OTHER;
+	if (has_identity(target, &core->files.data[index], &status))
+		return SAME;
+	if (core->maps_text)
+		return OTHER;
+	return size >= SELFMAG && !memcmp(in_file, ELFMAG, SELFMAG) ? SAME : UNTOLD;
 }
 
 static int open_file(struct target *target, int index)
@@ -94,13 +99,21 @@ static int open_file(struct target *target, int index)
 		log_debug("%s, which the core's process had mapped, cannot be opened", file->path);
 		return -1;
 	}
-	if (!is_what_was_mapped(target, index, fd)) {
+	switch (is_what_was_mapped(target, index, fd)) {
+	case SAME:
+		return fd;
+	case OTHER:
 		log_warn("%s is not the file that the core's process had mapped: it is left out",
 			 file->path);
-		close(fd);
-		return -1;
+		break;
+	case UNTOLD:
+		log_debug("whether the core's process had mapped %s as it is now cannot be told: "
+			  "it is left out",
+			  file->path);
+		break;
 	}
-	return fd;
+	close(fd);
+	return -1;
 }
 
 int core_file_fd(struct target *target, int file)

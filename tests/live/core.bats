@@ -255,6 +255,26 @@ check_kernel_core() { # VICTIM
 	done
 }
 
+# It has no first page of the locale's files: nothing speaks against them.
+@test "a core of gcore's: files of which nothing can be told are no warning" {
+	command -v gcore >/dev/null || skip "no gcore"
+	head -c 8192 /dev/zero >mapped
+	start_command python3 -c "
+import mmap, sys, time
+file = open('mapped', 'rb')
+view = mmap.mmap(file.fileno(), 8192, prot=mmap.PROT_READ)
+print('ready', flush=True)
+time.sleep(600)"
+	timeout 120 gcore -o made "$victim_pid" >/dev/null 2>&1
+	probe maps "made.$victim_pid" --json
+	status_is 0
+	json '.warnings == []'
+	probe find "made.$victim_pid" nowhere-to-be-found --count -v
+	[[ $stderr == *'mapped as it is now cannot be told'* || $stderr != *'is not the file'* ]] ||
+		fail "$stderr"
+	victim_check
+}
+
 @test "the heap in a core is the heap" {
 	start_victim heapshape
 	probe mallinfo "$victim_pid" --json
