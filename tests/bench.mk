@@ -17,7 +17,8 @@ BENCH_PROGRAMS += $(BUILD)/tests/bench/leaky-lsan
 bench:
 	sh contrib/install-deps.sh --build --bench
 	$(MAKE) all $(BENCH_PROGRAMS) $(BUILD)/tests/bench/agent_cost $(VICTIM_DIR)/manymaps $(VICTIM_DIR)/leaks \
-		$(VICTIM_DIR)/faultshape $(VICTIM_DIR)/mapcalls
+		$(VICTIM_DIR)/faultshape $(VICTIM_DIR)/mapcalls \
+		$(VICTIM_DIR)/allocload
 	tests/bench/bench.py $(BUILD) $(PARTS)
 	$(if $(PARTS),,$(MAKE) bench-unwind)
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures memprobe beside its peers, on the same targets, in turns, in the same run.
 
-bench.py BUILD [PART...]	parts: stall maps dump find heap leaks core pause faults syscalls agent (all)
+bench.py BUILD [PART...]	parts: stall maps dump find heap leaks core pause faults syscalls agent allocs (all)
 ROUNDS=N in the environment: how often leaks, core and pause are measured (5).
 
 Prints medians and, for every row, its ratio to the row that the part compares with. Nothing here
@@ -521,14 +521,120 @@ def agent():
          ["", "ns", "added"], lines)
 
 
+HEAPTRACK = "/usr/lib/heaptrack/libheaptrack_preload.so"
+
+
+class Recorder:
+    """memprobe allocs with these options at work on a process; nothing if they are None."""
+
+    def __init__(self, pid, options):
+        self.process = None
+        if options is None:
+            return
+        self.process = subprocess.Popen([MEMPROBE, "allocs", str(pid), "--json", "-v"] + options,
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        while b"recording begins" not in self.process.stderr.readline():
+            if self.process.poll() is not None:
+                sys.exit("bench: memprobe allocs does not record")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        if self.process:
+            self.process.send_signal(signal.SIGINT)
+            self.process.communicate()
+
+
+def allocs_pairs():
+    """Full speed and a pace, each way in turns; heaptrack has a process of its own."""
+    pairs, paced, rate = 400000, 200000, 100000
+    folder = tempfile.mkdtemp()
+    program = f"{BUILD}/victims/allocload"
+    full, slow, p99 = {}, {}, {}
+    ways = [("untraced", None), ("memprobe allocs", []), ("memprobe allocs --sample 1",
+                                                          ["--sample", "1"])]
+    with Victim(program) as victim:
+        preloaded = None
+        if os.path.exists(HEAPTRACK):
+            preloaded = Victim(program, env={**os.environ, "LD_PRELOAD": HEAPTRACK,
+                                             "DUMP_HEAPTRACK_OUTPUT": f"{folder}/raw"})
+        for _ in range(ROUNDS):
+            turns = [(name, victim, options) for name, options in ways]
+            if preloaded:
+                turns.append(("heaptrack, preloaded", preloaded, None))
+            for name, process, options in turns:
+                with Recorder(process.pid, options):
+                    took = process.ask(f"pairs {pairs}").split()
+                    full.setdefault(name, []).append(int(took[1]) / pairs)
+                    took = process.ask(f"paced {paced} {rate}").split()
+                    slow.setdefault(name, []).append(int(took[1]) / 1e9 / (paced / rate))
+                    p99.setdefault(name, []).append(int(took[2]) / 1e3)
+        if preloaded:
+            preloaded.__exit__()
+    shutil.rmtree(folder)
+    base, base_slow = (statistics.median(times["untraced"]) for times in (full, slow))
+    show(f"malloc and free, 2 threads, 64 stacks 12 deep (CPU time, medians of {ROUNDS})",
+         ["", "ns a pair", "added", "cores at 100,000/s", "added", "p99 us"],
+         [[name, cell(statistics.median(full[name])), cell(statistics.median(full[name]) - base),
+           f"{statistics.median(slow[name]):.3f}",
+           f"{statistics.median(slow[name]) - base_slow:+.3f}",
+           cell(statistics.median(p99[name]))] for name in full])
+
+
+def redis_rate(socket, test):
+    output = subprocess.run(["redis-benchmark", "-s", socket, "--csv", "-t", test, "-n", "60000",
+                             "-r", "10000", "-d", "200", "-c", "8"], check=True,
+                            stdout=subprocess.PIPE, text=True)
+    return float(output.stdout.splitlines()[-1].split(",")[1].strip('"'))
+
+
+def allocs_redis():
+    """Requests a second, traced against untraced of the same turn, with a 95 % interval."""
+    if not shutil.which("redis-server"):
+        return
+    folder = tempfile.mkdtemp()
+    server = subprocess.Popen(["redis-server", "--port", "0", "--unixsocket", f"{folder}/redis",
+                               "--save", "", "--dir", folder], stdout=subprocess.DEVNULL)
+    while not os.path.exists(f"{folder}/redis"):
+        time.sleep(0.05)
+    rounds = 4 * ROUNDS
+    lines = []
+    for test in ["set", "get"]:
+        plain, ratios = [], []
+        redis_rate(f"{folder}/redis", test)
+        for turn in range(rounds):
+            rates = {}
+            for traced in [False, True] if turn % 2 else [True, False]:
+                with Recorder(server.pid, [] if traced else None):
+                    rates[traced] = redis_rate(f"{folder}/redis", test)
+            plain.append(rates[False])
+            ratios.append(100 * (rates[True] / rates[False] - 1))
+        spread = 1.96 * statistics.stdev(ratios) / rounds ** 0.5
+        lines.append([test, cell(statistics.median(plain)), f"{statistics.mean(ratios):+.1f} %",
+                      f"{statistics.mean(ratios) - spread:+.1f} to "
+                      f"{statistics.mean(ratios) + spread:+.1f} %"])
+    server.terminate()
+    server.wait()
+    shutil.rmtree(folder)
+    show(f"redis-server under redis-benchmark, default sampling ({rounds} turns)",
+         ["", "requests/s", "recorded", "95 % interval"], lines)
+
+
+def allocs():
+    allocs_pairs()
+    allocs_redis()
+
+
 def main():
     wanted = sys.argv[2:] or ["stall", "maps", "dump", "find", "heap", "leaks", "core", "pause",
-                              "faults", "syscalls", "agent"]
+                              "faults", "syscalls", "agent", "allocs"]
     print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; compare within a table only")
     for name in wanted:
         {"stall": stall, "maps": maps, "dump": dump, "find": find, "heap": heap,
          "leaks": leaks, "core": core, "pause": pause,
-         "faults": faults, "syscalls": syscalls, "agent": agent}[name]()
+         "faults": faults, "syscalls": syscalls, "agent": agent,
+         "allocs": allocs}[name]()
 
 
 main()
