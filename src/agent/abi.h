@@ -41,7 +41,7 @@
 #define AGENT_CTL_FILTER  0x1000
 #define AGENT_CTL_THREADS 0x11000
 
-#define AGENT_CTL_SIZE 17780736
+#define AGENT_CTL_SIZE 18317312
 
 #define AGENT_THREAD_KEY       0
 #define AGENT_THREAD_COUNTDOWN 8
@@ -71,6 +71,8 @@
 #ifndef __ASSEMBLER__
 #include <stddef.h>
 #include <stdint.h>
+
+#include "agent/unwind_abi.h"
 
 /* ---- IMAGE ---- */
 
@@ -247,6 +249,8 @@ struct agent_ctl {
 	 * unwind table. */
 	uint64_t unwind_cache[AGENT_UNWIND_CACHE];
 	struct agent_scratch scratch[AGENT_THREADS];
+	struct unwind_guesses guesses[AGENT_THREADS];
+	uint8_t pad2[4096 - AGENT_THREADS * sizeof(struct unwind_guesses) % 4096];
 };
 
 static inline uint32_t agent_thread_index(uint64_t key)

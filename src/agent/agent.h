@@ -116,6 +116,9 @@ bool live_insert(struct agent_thread *thread, uint64_t address, const struct age
 /* Brings the bucket of a block into the cache. */
 void live_expect(uint64_t address);
 
+/* Only what is needed to take it out. */
+void live_expect_key(uint64_t address);
+
 /* Takes it out. False: it was not there. @ret may be NULL. */
 bool live_remove(uint64_t address, struct agent_block *ret);
 

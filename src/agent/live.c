@@ -80,6 +80,11 @@ void live_expect(uint64_t address)
 	__builtin_prefetch(&bucket->blocks[0], 1);
 }
 
+void live_expect_key(uint64_t address)
+{
+	__builtin_prefetch(bucket_of(0, agent_hash(address), 0), 1);
+}
+
 bool live_insert(struct agent_thread *thread, uint64_t address, const struct agent_block *block)
 {
 	uint64_t hash = agent_hash(address);

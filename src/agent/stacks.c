@@ -109,20 +109,18 @@ static bool walk(struct agent_call *call, struct unwind_frames *frames)
 	return result == UNWIND_COMPLETE;
 }
 
+/* A sum, no chain: none of the multiplications waits for another one, nor for the walk's end. */
 static uint64_t hash_frames(const struct unwind_frames *frames)
 {
-	uint64_t a = frames->count, b = 0x94d049bb133111eb;
-	unsigned i;
+	uint64_t sum = frames->count, place = 0x94d049bb133111eb;
 
-	/* Two chains: a multiplication need not wait for the one before. */
-	for (i = 0; i + 1 < frames->count; i += 2) {
-		a = ((a << 7 | a >> 57) ^ frames->pcs[i]) * 0x9e3779b97f4a7c15;
-		b = ((b << 7 | b >> 57) ^ frames->pcs[i + 1]) * 0xbf58476d1ce4e5b9;
+	for (unsigned i = 0; i < frames->count; i++, place += 0x9e3779b97f4a7c15) {
+		uint64_t part = (frames->pcs[i] ^ place) * 0xbf58476d1ce4e5b9;
+
+		sum += part ^ part >> 32;
 	}
-	if (i < frames->count)
-		a = ((a << 7 | a >> 57) ^ frames->pcs[i]) * 0x9e3779b97f4a7c15;
-	a = (a ^ b ^ b >> 31) * 0x94d049bb133111eb;
-	return (a ^ a >> 32) | 1ull << 63; /* never 0 */
+	sum *= 0x94d049bb133111eb;
+	return (sum ^ sum >> 32) | 1ull << 63; /* never 0 */
 }
 
 /* Copies the frames to where they stay; 0: no room. */
@@ -215,7 +213,10 @@ static bool count_pair(uint64_t hash, uint32_t id, uint64_t size)
 static uint32_t record(struct agent_call *call, uint64_t *pcs)
 {
 	unsigned max = agent_ctl.max_frames;
-	struct unwind_frames frames = { .pcs = pcs };
+	struct unwind_frames frames = {
+		.pcs = pcs,
+		.guesses = &agent_ctl.guesses[call->thread - agent_ctl.threads],
+	};
 	struct agent_stack *stack;
 	uint32_t id;
 	uint64_t hash;

@@ -116,6 +116,17 @@ enum unwind_special {
 #define UNWIND_CACHE_BITS 14
 #define UNWIND_CACHE_SIZE (1u << UNWIND_CACHE_BITS)
 
+/*
+ * Where the CFA of a frame was that had the same stack pointer, a while ago. It is believed only
+ * where it is right; but the processor believes it sooner, and so finds frames side by side that
+ * without it it would have to find one after the other.
+ */
+#define UNWIND_GUESSES 64
+
+struct unwind_guesses {
+	uint16_t size[UNWIND_GUESSES]; /* of the frame, in words; by agreement 0: not known */
+};
+
 /* In addresses that the walk gives: the frame was interrupted there. Without it the address is one
  * that a call returns to, and the call stands in front of it. */
 #define UNWIND_PC_EXACT (1ull << 63)

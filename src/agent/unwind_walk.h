@@ -301,7 +301,79 @@ struct unwind_frames {
 	uint64_t *pcs;
 	uint64_t *sps; /* the stack pointer in each frame; NULL: not wanted */
 	unsigned max, count;
+	struct unwind_guesses *guesses; /* from one walk to the next; NULL: none */
 };
+
+static inline __attribute__((always_inline)) uint64_t unwind_guess(struct unwind_guesses *guesses,
+								   uint64_t sp, uint64_t cfa)
+{
+	uint16_t *size = &guesses->size[sp / 8 % UNWIND_GUESSES];
+	uint64_t guess = sp + 8ull * __atomic_load_n(size, __ATOMIC_RELAXED);
+
+	if (__builtin_expect(guess == cfa, 1)) {
+		/* A branch it must remain, and no longer depend on the right one. */
+		__asm__("" : "+r"(guess));
+		return guess;
+	}
+	__atomic_store_n(size, (uint16_t)((cfa - sp) / 8), __ATOMIC_RELAXED);
+	return cfa;
+}
+
+/*
+ * Walks on from @frame, which was called, as long as its callers are found as nearly all are: by a
+ * rule that the cache has, relative to rsp or rbp, in memory that is known. Leaves the rest, the
+ * first frame that is not so found included, to unwind_step(), which would have come to the same.
+ * All it needs is in registers; that is what it is for.
+ */
+static inline __attribute__((always_inline)) void unwind_run(const uint64_t *cache,
+							     const struct unwind_memory *memory,
+							     struct unwind_frame *frame,
+							     struct unwind_frames *frames)
+{
+	uint64_t pc = frame->pc, sp = frame->sp, bp = frame->bp, shift = memory->shift;
+	uint64_t low = memory->low, high = memory->high;
+	struct unwind_guesses *guesses = frames->guesses;
+	uint64_t *pcs = frames->pcs, *sps = frames->sps;
+	unsigned count = frames->count, max = frames->max;
+
+	for (; count < max; count++) {
+		uint64_t tag = ((pc - 1) >> UNWIND_CACHE_BITS) & ((1ull << 34) - 1);
+		uint64_t word = __atomic_load_n(&cache[((pc - 1) ^ tag) & (UNWIND_CACHE_SIZE - 1)],
+						__ATOMIC_RELAXED);
+		uint32_t rule = word & 0x3fffffff;
+		unsigned slot = UNWIND_RULE_BP(rule);
+		uint64_t cfa, next, saved = bp;
+
+		if (word >> 30 != tag || !rule)
+			break;
+		if (UNWIND_RULE_KIND(rule) == UNWIND_SP)
+			cfa = sp + 8ull * UNWIND_RULE_OFFSET(rule);
+		else if (UNWIND_RULE_KIND(rule) == UNWIND_BP)
+			cfa = bp + 8 * UNWIND_RULE_SIGNED(rule);
+		else
+			break;
+		if (cfa <= sp || cfa > high || cfa - 8ull * slot < low || cfa - 8 < low ||
+		    cfa < 8 * UNWIND_BP_MAX)
+			break;
+		if (guesses)
+			cfa = unwind_guess(guesses, sp, cfa);
+		__builtin_memcpy(&next, (const void *)(cfa - 8 + shift), 8);
+		if (slot)
+			__builtin_memcpy(&saved, (const void *)(cfa - 8ull * slot + shift), 8);
+		if ((next - 1) >> 48)
+			break;
+		if (sps)
+			sps[count] = sp;
+		pcs[count] = pc;
+		pc = next;
+		sp = cfa;
+		bp = saved;
+	}
+	if (count == frames->count)
+		return;
+	frames->count = count;
+	*frame = (struct unwind_frame){ .pc = pc, .sp = sp, .bp = bp };
+}
 
 static inline __attribute__((always_inline)) enum unwind_result unwind_walk_following(
 	const struct unwind_header *table, uint64_t *cache, const struct unwind_start *start,
@@ -321,6 +393,11 @@ static inline __attribute__((always_inline)) enum unwind_result unwind_walk_foll
 	for (frames->count = 0; frames->count < frames->max;) {
 		enum unwind_result result;
 
+		if (!follow_bx && cache && !frame.is_exact) {
+			unwind_run(cache, memory, &frame, frames);
+			if (frames->count == frames->max)
+				break;
+		}
 		if (frames->sps)
 			frames->sps[frames->count] = frame.sp;
 		frames->pcs[frames->count++] = frame.pc | (frame.is_exact ? UNWIND_PC_EXACT : 0);

@@ -75,13 +75,16 @@ static enum unwind_result walk(struct image *image, struct unwind_start start, u
 		.high = STACK + sizeof(image->stack),
 		.shift = (uint64_t)image->stack - STACK,
 	};
+	struct unwind_guesses guesses;
 	enum unwind_result result = 0;
 
-	image->frames = (struct unwind_frames){ image->pcs, image->sps, max, 0 };
-	/* Looked up, and then out of the cache. */
-	for (unsigned i = 0; i < 2; i++) {
+	memset(&guesses, 3, sizeof(guesses));
+	image->frames = (struct unwind_frames){ .pcs = image->pcs, .sps = image->sps, .max = max };
+	/* Looked up, then out of the cache, then with guesses, first wrong ones. */
+	for (unsigned i = 0; i < 4; i++) {
 		enum unwind_result before = result;
 
+		image->frames.guesses = i < 2 ? NULL : &guesses;
 		result = unwind_walk(&image->header, image->cache, &start, &memory, &image->frames);
 		assert_true(!i || before == result);
 	}
@@ -381,7 +384,12 @@ static __attribute__((noinline)) void compare_walks(void)
 	struct unwind_memory memory = { start.sp, start.sp + (64 << 10), 0, NULL, NULL };
 	struct backtrace expected = { .count = 0 };
 	uint64_t pcs[64];
-	struct unwind_frames frames = { pcs, NULL, 64, 0 };
+	static struct unwind_guesses guesses;
+	struct unwind_frames frames = {
+		.pcs = pcs,
+		.max = 64,
+		.guesses = compared % 4 == 3 ? &guesses : NULL,
+	};
 	enum unwind_result result;
 
 	_Unwind_Backtrace(visit, &expected);
