@@ -157,8 +157,12 @@ bool frame_is_alive(struct agent_thread *thread, uint64_t frame, const struct ag
 
 	if (frame == sp)
 		return false; /* we are where it was */
-	known = frame - sp < 4096 ||
-		(frame >= thread->stack_low && frame + sizeof(*call) <= thread->stack_high);
+	/* A frame that was left may be on a stack that is gone: what is known of this one is the
+	 * page that we are in, and what has been read of it lately. */
+	known = (frame + sizeof(*call) - 1) >> 12 == sp >> 12 ||
+		(thread->stack_time == agent_ctl.now && sp >= thread->stack_low &&
+		 sp < thread->stack_high && frame >= sp &&
+		 frame + sizeof(*call) <= thread->stack_high);
 	if (!known && !memory_is_readable((uint64_t)&other->cookie & ~7ull))
 		return false;
 	if (*(const volatile uint64_t *)&other->cookie != (frame ^ AGENT_COOKIE))

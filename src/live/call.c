@@ -280,6 +280,10 @@ struct attempt {
 	uint64_t deadline;
 	bool as_helper;
 	unsigned round;
+	/* Of this round: threads that their filters keep from it, and what was said of the first.
+	 */
+	size_t refusals;
+	struct error *refusal;
 };
 
 static enum fitness_power power_needed(const struct attempt *attempt)
@@ -336,6 +340,16 @@ static bool may_disturb(struct call_session *session, pid_t tid,
 	return false;
 }
 
+/* Another thread may be under other filters. */
+static void note_refusal(struct call_session *session, struct attempt *attempt, struct error *error)
+{
+	snprintf(session->reason, sizeof(session->reason), "%s", error->message);
+	if (attempt->refusals++)
+		error_destroy(error);
+	else
+		attempt->refusal = error;
+}
+
 /* The stopped thread runs the script if it is fit to. It is detached afterwards. */
 static struct error *use_stopped(struct call_session *session, pid_t tid, bool filtered,
 				 struct attempt *attempt, bool *done_ret)
@@ -348,6 +362,11 @@ static struct error *use_stopped(struct call_session *session, pid_t tid, bool f
 	if (filtered)
 		error = foreseen_check(session, tid, attempt->script, attempt->options,
 				       attempt->as_helper);
+	if (error_is(error, ERROR_PERMISSION)) {
+		engine_release(session, tid, &regs);
+		note_refusal(session, attempt, error);
+		return NULL;
+	}
 	if (error ||
 	    !victim_fits(session, tid, &regs, power_needed(attempt), stack_needed(attempt)) ||
 	    !may_disturb(session, tid, &regs, attempt)) {
@@ -428,6 +447,7 @@ static struct error *try_round(struct call_session *session, struct attempt *att
 		error = error_create(ERROR_FAILED, "process %d has exited",
 				     (int)session->target->pid);
 	*done_ret = false;
+	attempt->refusals = 0;
 	for (size_t i = 0; !error && !*done_ret && i < tids.size; i++) {
 		error = try_thread(session, tids.data[i], attempt, done_ret);
 		if (error && !*done_ret && is_passing(error)) {
@@ -437,6 +457,9 @@ static struct error *try_round(struct call_session *session, struct attempt *att
 		if (clock_us() >= attempt->deadline)
 			break;
 	}
+	if (!error && !*done_ret && tids.size && attempt->refusals == tids.size)
+		error = take_pointer(attempt->refusal);
+	error_destroy(take_pointer(attempt->refusal));
 	pid_vec_deinit(&tids);
 	return error;
 }

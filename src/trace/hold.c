@@ -8,9 +8,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "filters.h"
 #include "memprobe/log.h"
 #include "memprobe/num.h"
 #include "memprobe/ptrace.h"
+#include "sharers.h"
 
 /* Stacks are looked at from end to end. */
 #define STACK_MAX   (16u << 20)
@@ -145,11 +147,30 @@ static bool missed_is_clear(struct hold *hold, pid_t tid)
 	return clear;
 }
 
+/* No stop holds a process that merely shares the memory. */
+static bool is_shared(struct hold *hold, pid_t tid, pid_t since)
+{
+	pid_t sharer = sharers_find(hold->target, tid, since);
+
+	if (sharer)
+		snprintf(hold->reason, sizeof(hold->reason),
+			 "process %d runs in the same memory (vfork, or clone with CLONE_VM)",
+			 (int)sharer);
+	return sharer != 0;
+}
+
 static void while_held(void *data, struct stop *stop, struct error *error)
 {
 	struct hold *hold = data;
 	bool clear = !error && !stop->incomplete;
 
+	if (clear && stop->threads.size)
+		clear = !is_shared(hold, stop->threads.data[0].tid, hold->last_pid);
+	if (clear && hold->filtered) {
+		clear = !stop->missed.size;
+		error = filters_allow_agent(hold->target, stop, hold->image);
+		clear = clear && !error;
+	}
 	if (stop) {
 		for (size_t i = 0; clear && i < stop->threads.size; i++)
 			clear = is_clear(hold, &stop->threads.data[i]);
@@ -164,23 +185,39 @@ static void while_held(void *data, struct stop *stop, struct error *error)
 	stop_destroy(stop);
 }
 
-/* What would not stop would hold up the others. */
-static bool somebody_waits(struct hold *hold)
+/* What would not stop would hold up the others; *alive_ret: a thread that has not ended. */
+static bool somebody_waits(struct hold *hold, pid_t *alive_ret)
 {
 	struct pid_vec tids = { 0 };
 	struct error *error = process_list_threads(hold->target->process, &tids);
 	bool waits = false;
 
+	*alive_ret = 0;
 	for (size_t i = 0; !error && !waits && i < tids.size; i++) {
 		struct process_status status = { 0 };
 
 		/* One that has ended waits for nothing. */
 		error_destroy(process_read_status(hold->target->process, tids.data[i], &status));
 		waits = status.state == 'D';
+		if (status.state && status.state != 'Z' && status.state != 'X')
+			*alive_ret = tids.data[i];
 	}
 	error_destroy(error);
 	pid_vec_deinit(&tids);
 	return waits;
+}
+
+/* Whether a stop is worth its while. Of processes that share the memory, only those that are made
+ * from now on need then be looked for. */
+static bool is_promising(struct hold *hold, bool in_any_case)
+{
+	pid_t alive;
+	bool waits = somebody_waits(hold, &alive);
+
+	hold->last_pid = sharers_last_pid();
+	if (alive && is_shared(hold, alive, 0))
+		return false;
+	return in_any_case || !waits;
 }
 
 static struct error *try(struct hold *hold)
@@ -212,7 +249,7 @@ struct error *hold_run(struct hold *hold)
 	for (;;) {
 		struct error *error = NULL;
 
-		if (hold->once || clock_us() >= begin + half || !somebody_waits(hold))
+		if (is_promising(hold, hold->once || clock_us() >= begin + half))
 			error = try(hold);
 		if (error || hold->done)
 			return error;

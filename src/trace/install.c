@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "memprobe/num.h"
@@ -22,6 +23,9 @@
 #define REACH (UINT64_C(0x7ff00000))
 /* Below that, kernels map nothing (vm.mmap_min_addr). */
 #define LOWEST (1u << 16)
+
+/* x86-64's number, as of the agent. */
+#define PRCTL 157
 
 /* ---- a place for the hooks ---- */
 
@@ -74,8 +78,9 @@ struct error *install_find_near(struct target *target, const struct text_range *
 struct script {
 	struct call_script script;
 	size_t descriptor; /* data word */
-	size_t results[8];
-	const char *names[8];
+	size_t tsc;	   /* data word: prctl(PR_GET_TSC) */
+	size_t results[10];
+	const char *names[10];
 	unsigned count;
 };
 
@@ -98,18 +103,21 @@ static void add_map(struct script *script, uint64_t address, uint64_t size, int 
 	add_call(script, "mmap", script->script.arch->syscalls.mmap, 6, args, CALL_EXPECT, address);
 }
 
-static void add_map_shared(struct script *script, uint64_t address, uint64_t size)
+/* [@offset, @offset + @size) of the tables, which lie at @base. */
+static void add_map_shared(struct script *script, uint64_t base, uint64_t offset, uint64_t size,
+			   int prot)
 {
 	const struct call_arg args[] = {
-		CALL_ARG(address),
+		CALL_ARG(base + offset),
 		CALL_ARG(size),
-		CALL_ARG(PROT_READ | PROT_WRITE),
+		CALL_ARG(prot),
 		CALL_ARG(MAP_SHARED | MAP_NORESERVE | MAP_FIXED),
 		CALL_WORD(script->descriptor),
-		CALL_ARG(0),
+		CALL_ARG(offset),
 	};
 
-	add_call(script, "mmap", script->script.arch->syscalls.mmap, 6, args, CALL_EXPECT, address);
+	add_call(script, "mmap", script->script.arch->syscalls.mmap, 6, args, CALL_EXPECT,
+		 base + offset);
 }
 
 static void add_advice(struct script *script, uint64_t address, uint64_t size, int advice,
@@ -146,14 +154,21 @@ static void write_image_script(const struct install *install, struct script *scr
 		.op = CALL_OP_STORE,
 		.args = { CALL_ARG(ctl + INSTALL_UNDO_IMAGE), CALL_ARG(install->image_space) },
 	};
+	struct call_arg get_tsc[] = { CALL_ARG(PR_GET_TSC), CALL_ARG(0) };
+	uint64_t enabled = PR_TSC_ENABLE;
 	size_t size;
 
 	call_begin(&script->script, call_target(install->session)->arch);
 	size = call_add_data(&script->script, &install->image_space, 8);
+	script->tsc = call_add_data(&script->script, &enabled, 8);
+	get_tsc[1] = CALL_ADDR(script->tsc);
 	add_map(script, install->image, install->image_space, PROT_NONE, MAP_FIXED_NOREPLACE);
 	add_map(script, install->image, AGENT_IMAGE_SPACE, PROT_READ | PROT_EXEC, MAP_FIXED);
 	add_map(script, ctl, sizeof(struct agent_ctl), PROT_READ | PROT_WRITE, MAP_FIXED);
 	call_add_step(&script->script, &store);
+	add_advice(script, ctl, sizeof(struct agent_ctl), MADV_WIPEONFORK, true);
+	add_advice(script, ctl, sizeof(struct agent_ctl), MADV_NOHUGEPAGE, false);
+	add_call(script, "prctl", PRCTL, 2, get_tsc, CALL_ANY, 0);
 	call_add_marker(&script->script);
 	add_undo(script, ctl + INSTALL_UNDO_IMAGE, install->image, size);
 	/* Without CTL there is no word to be loaded. */
@@ -164,6 +179,7 @@ static void write_image_script(const struct install *install, struct script *scr
 static void write_rest_script(const struct install *install, struct script *script)
 {
 	uint64_t ctl = install->image + AGENT_IMAGE_SPACE, none = UINT64_MAX;
+	uint64_t shm = ctl + sizeof(struct agent_ctl);
 	struct call_arg memfd[] = { CALL_ARG(0), CALL_ARG(MFD_CLOEXEC) };
 	const struct arch *arch = call_target(install->session)->arch;
 	size_t size;
@@ -177,9 +193,10 @@ static void write_rest_script(const struct install *install, struct script *scri
 	add_call(script, "memfd_create", arch->syscalls.memfd_create, 2, memfd, CALL_NO_ERRNO, 0);
 	add_copy(script, CALL_ADDR(script->descriptor),
 		 CALL_ADDR(script->results[script->count - 1]));
-	add_map_shared(script, ctl + sizeof(struct agent_ctl), install->tables->size);
-	add_advice(script, ctl, sizeof(struct agent_ctl), MADV_WIPEONFORK, true);
-	add_advice(script, ctl, sizeof(struct agent_ctl), MADV_NOHUGEPAGE, false);
+	add_map_shared(script, shm, 0, install->tables->size, PROT_READ | PROT_WRITE);
+	/* What the target only reads it shall not be able to spoil. */
+	add_map_shared(script, shm, install->tables->unwind_offset,
+		       install->tables->unwind_capacity, PROT_READ);
 	/* A core of the target would have all of the reservation in it. */
 	add_advice(script, install->image, install->image_space, MADV_DONTDUMP, true);
 	call_add_marker(&script->script);
@@ -208,10 +225,18 @@ static struct error *cannot_write(const struct install *install)
 
 static struct error *fill_image(struct target *target, const struct call_result *result, void *data)
 {
-	struct install *install = ((struct marker *)data)->install;
+	const struct marker *marker = data;
+	struct install *install = marker->install;
 	const struct agent_header *image = image_header();
 	uint64_t ctl = install->image + AGENT_IMAGE_SPACE, keep = 0;
 
+	/* The agent would fault wherever it looks at its lease. */
+	if ((uint32_t)call_result_word(result, &marker->script->script, marker->script->tsc) !=
+	    PR_TSC_ENABLE)
+		return error_create(ERROR_UNSUPPORTED,
+				    "%d may not read the time stamp counter (PR_SET_TSC), by which "
+				    "the agent tells that memprobe lives",
+				    (int)target->pid);
 	/* The header last: what begins with it is complete. */
 	if (!put(install, install->image + sizeof(*image), image + 1,
 		 image->image_size - sizeof(*image)) ||

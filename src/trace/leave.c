@@ -197,7 +197,7 @@ static struct error *take_out(struct leave *leave)
 		.unwind = leave->unwind,
 		.deadline = clock_us() + leave->timeout_us,
 	};
-	struct error *error = restore(leave, &hold);
+	struct error *error = leave->unused ? NULL : restore(leave, &hold);
 
 	log_debug("taking the hooks out held the threads for %llu us, in %u stops",
 		  (unsigned long long)leave->stopped_us, leave->stops);

@@ -74,6 +74,10 @@ struct hold {
 	/* Nobody may be in, or return to, one of these. */
 	const struct text_range *ranges;
 	size_t range_count;
+	/* The threads are to make the system calls of the agent at @image: their seccomp filters
+	 * are to be asked. */
+	bool filtered;
+	uint64_t image;
 	/* The agent's struct agent_ctl and the place that originals return to; 0: there is none. */
 	uint64_t ctl, return_point;
 	/* Called with all threads held. */
@@ -85,6 +89,7 @@ struct hold {
 
 	uint64_t stopped_us; /* the longest time that a thread was held */
 	unsigned stops;
+	pid_t last_pid;	  /* sharers_last_pid() before the stop */
 	char reason[160]; /* who was in the way last */
 	bool done;
 	struct error *error;
@@ -166,6 +171,7 @@ struct leave {
 	struct unwind_table *unwind;  /* may be NULL */
 	int memory;
 	uint64_t image;
+	bool unused;		    /* no hook has ever led into it */
 	struct agent_config config; /* as it is in the target */
 	uint64_t timeout_us;
 
@@ -213,6 +219,8 @@ struct trace_session {
 	struct history *history;
 	int memory;	/* /proc/PID/mem: bound to the program that was running at the start */
 	uint64_t image; /* of the agent in the target; 0: none */
+	int filters;	/* seccomp filters of its threads: filters_count() */
+	bool hooked;	/* some function led into the agent at some time */
 	bool attached, paused;
 	bool gone; /* exited, or another program now */
 

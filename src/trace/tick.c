@@ -1,4 +1,5 @@
 /* What keeps a recording going. */
+#include "filters.h"
 #include "session.h"
 #include "uprobe.h"
 
@@ -159,6 +160,21 @@ static void notice_lapse(struct trace_session *session)
 	control_put_32(session, CTL(active), control_mode(session));
 }
 
+/*
+ * A filter that the target has installed meanwhile may kill it for what the agent does: recording
+ * ends.
+ */
+static bool is_newly_filtered(struct trace_session *session, bool all)
+{
+	if (filters_count(session->target, all) <= session->filters)
+		return false;
+	trace_pause(session);
+	log_warn("%d has installed a seccomp filter: the recording ends, since the agent's system "
+		 "calls may not be allowed any more",
+		 (int)session->target->pid);
+	return true;
+}
+
 static void measure_rate(struct trace_session *session, const struct trace_counters *counters)
 {
 	uint64_t now = clock_us(), elapsed = now - session->rate_us;
@@ -192,7 +208,8 @@ struct error *trace_tick(struct trace_session *session, bool *alive_ret)
 		return NULL;
 	}
 	*alive_ret = true;
-	if (session->paused)
+	if (session->paused ||
+	    is_newly_filtered(session, session->ticks % THREADS_EVERY == THREADS_EVERY - 1))
 		return NULL;
 	notice_lapse(session);
 	error = trace_count(session, &counters);

@@ -10,6 +10,7 @@
 #include "memprobe/log.h"
 #include "memprobe/num.h"
 #include "memprobe/ptrace.h"
+#include "filters.h"
 #include "session.h"
 #include "uprobe.h"
 
@@ -17,7 +18,7 @@
 
 /* Address space that the tables may reserve, if there is no limit. */
 #define SPACE_MAX (UINT64_C(64) << 30)
-#define SPACE_MIN (UINT64_C(256) << 20)
+#define SPACE_MIN (UINT64_C(128) << 20)
 
 /* To choose a rate: for how long is looked, with which one, and how many samples a second are to
  * be taken. One takes about 2 us. */
@@ -64,21 +65,31 @@ static struct error *activate(struct trace_session *session)
 
 /* ---- attaching ---- */
 
-/* What of the address space is free under its limit; half of it, for the tables. */
-static uint64_t space_of(struct target *target)
+/* For the tables a quarter of what of the address space is free under its limit: the target's own
+ * mmap() is not to fail for want of it. */
+static struct error *space_of(struct target *target, uint64_t *ret)
 {
 	uint64_t limit = process_limit(target->process, "Max address space"), used = 0;
 	struct mapping_vec maps = { 0 };
 	struct error *error;
 
+	*ret = SPACE_MAX;
 	if (limit == UINT64_MAX)
-		return SPACE_MAX;
+		return NULL;
 	error = target_read_maps(target, MAPS_PLAIN, &maps);
 	vec_for_each (mapping, &maps)
 		used += mapping->end - mapping->start;
-	error_destroy(error);
 	mappings_deinit(&maps);
-	return max_u64(SPACE_MIN, min_u64(SPACE_MAX, (limit - min_u64(limit, used)) / 2));
+	if (error)
+		return error;
+	used = limit - min_u64(limit, used);
+	if (used < 2 * SPACE_MIN)
+		return error_create(ERROR_UNSUPPORTED,
+				    "%d has no room for the recording's tables: only %llu MiB are "
+				    "left of its address space (ulimit -v)",
+				    (int)target->pid, (unsigned long long)(used >> 20));
+	*ret = max_u64(SPACE_MIN, min_u64(SPACE_MAX, used / 4));
+	return NULL;
 }
 
 static struct error *tell_hooks(struct trace_session *session)
@@ -137,6 +148,7 @@ static struct error *plan(struct trace_session *session, struct call_session *ca
 	uint64_t shm = AGENT_IMAGE_SPACE + sizeof(struct agent_ctl);
 	struct allocator allocator;
 	struct text_range text;
+	uint64_t space;
 	struct error *error = allocator_detect(target, &allocator);
 
 	if (error)
@@ -147,11 +159,14 @@ static struct error *plan(struct trace_session *session, struct call_session *ca
 	if (error)
 		return error;
 	text = (struct text_range){ hooks->text_start, hooks->text_end };
+	error = space_of(target, &space);
+	if (error)
+		return error;
 	hooks->near_size = round_up(AGENT_SLOTS * NEAR_SLOT, PAGE_SIZE);
 	hooks->near_bytes = calloc(1, hooks->near_size);
 	if (!hooks->near_bytes)
 		return &error_no_memory;
-	tables_plan(&session->tables, session->report.rate <= 1, space_of(target),
+	tables_plan(&session->tables, session->report.rate <= 1, space,
 		    session->options.memory_max);
 	install->image_space = shm + session->tables.size;
 	error = install_find_near(target, &text, hooks->near_size, &hooks->near);
@@ -215,11 +230,15 @@ static struct error *hook(struct trace_session *session)
 	};
 	struct error *error;
 
+	session->filters = filters_count(session->target, true);
+	hold.filtered = session->filters != 0;
+	hold.image = session->image;
 	/* Of the five bytes the first is where the function begins as before. */
 	for (unsigned i = 0; i < session->hooks.count; i++)
 		ranges[i] = (struct text_range){ session->config.slots[i].function + 1,
 						 session->config.slots[i].function + 5 };
 	error = hold_run(&hold);
+	session->hooked = hold.done;
 	log_debug("setting the hooks held the threads for %llu us, in %u stops",
 		  (unsigned long long)hold.stopped_us, hold.stops);
 	session->report.attach_stopped_us =
@@ -471,6 +490,7 @@ struct error *trace_detach(struct trace_session *session)
 	leave->unwind = session->unwind;
 	leave->memory = session->memory;
 	leave->image = session->image;
+	leave->unused = !session->hooked;
 	leave->config = session->config;
 	leave->timeout_us = session->options.timeout_us;
 	error = leave_run(leave);

@@ -378,3 +378,74 @@ poke() { # ADDRESS BYTE: sets $saved to the first one that was there
 	nothing_is_left
 	victim_check
 }
+
+@test "threads whose filters would kill them for what the agent does" {
+	skip_unless_root
+	[ "$(awk '/^Seccomp:/ { print $2 }' /proc/self/status)" = 0 ] || skip "runs under a filter"
+	for call in 186 14; do
+		start_victim alloc_perils filter $call
+		run trace attach run=50 detach
+		[[ $output == *"error 4 "*"seccomp kills the process on"* ]] || fail "$output"
+		nothing_is_left
+		victim_works
+		victim_check
+		stop_victim
+	done
+}
+
+@test "a filter that comes later ends the recording" {
+	start_victim alloc_perils later
+	trace_begin attach wait detach
+	tell filter '^filtered'
+	wait_until 20 grep -q 'warning .*seccomp' "$trace_out"
+	trace_go
+	nothing_is_left
+	victim_works
+}
+
+@test "a process that shares the memory and is no thread" {
+	start_victim alloc_perils sharer
+	run trace attach
+	[[ $output == *"error 7 process "*"runs in the same memory"* ]] || fail "$output"
+	nothing_is_left
+	victim_works
+	victim_check
+	stop_victim
+	# Born while it is recorded: the hooks stay, idle, as long as it lives.
+	start_victim alloc_perils later
+	trace_begin attach wait detach
+	tell share '^sharer'
+	trace_go
+	grep -q '^remains process .* runs in the same memory' "$trace_out" || fail "$(cat "$trace_out")"
+	trace leftovers | grep -q 'active=0' || fail 'the hooks are not idle'
+	victim_works
+	tell unshare '^unshared'
+	run trace remove leftovers
+	[[ $output == *"removed remaining=0"*"leftovers 0"* ]] || fail "$output"
+	nothing_is_left
+	victim_works
+	victim_check
+}
+
+@test "a program that may not read the clock of the agent" {
+	start_victim alloc_perils tsc
+	run trace attach
+	[[ $output == *"error 5 "*"time stamp counter"* ]] || fail "$output"
+	run trace remove leftovers
+	[[ $output == *"leftovers 0"* ]] || fail "$output"
+	nothing_is_left
+	victim_works
+	victim_check
+}
+
+@test "memory that is locked" {
+	skip_unless_root
+	start_victim alloc_perils locked
+	run trace attach run=100 detach
+	status_is 0
+	nothing_is_left
+	victim_works
+	[ "$(awk '/^VmHWM/ { print $2 }' "/proc/$victim_pid/status")" -lt 60000 ] ||
+		fail "$(grep ^Vm "/proc/$victim_pid/status")"
+	victim_check
+}

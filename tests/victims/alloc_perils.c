@@ -1,0 +1,149 @@
+/*
+ * Programs that an agent inside of them can harm: `alloc_perils KIND`. All of them allocate in one
+ * thread all the time.
+ *
+ * filter SYSCALL...	a filter of that thread alone kills the process on one of these
+ * sharer		a child process shares the memory, without being a thread, and allocates
+ * tsc			the time stamp counter must not be read
+ * locked		mlockall(): what is mapped is to be in memory
+ * later		nothing of this until it is told: `filter`, `share` and `unshare`, `fork` (a
+ *			child that allocates on and on)
+ */
+#include "filter.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+
+#ifndef PR_SET_TSC
+#define PR_SET_TSC     26
+#define PR_TSC_SIGSEGV 2
+#endif
+
+#define BLOCKS 256
+
+static int killers[8];
+static unsigned killer_count;
+
+static void work_once(void *blocks[BLOCKS], unsigned long round)
+{
+	unsigned i = round * 7919 % BLOCKS;
+	size_t size = 16 + round * 61 % 3000;
+
+	if (blocks[i]) {
+		unsigned char *bytes = blocks[i];
+
+		if (bytes[0] != (unsigned char)i)
+			say("WRONG block: %u is %u", bytes[0], (unsigned char)i);
+		free(blocks[i]);
+	}
+	blocks[i] = malloc(size);
+	memset(blocks[i], (int)i, size);
+	if (round % 64 == 0)
+		blocks[i] = realloc(blocks[i], size + 100);
+}
+
+static void *work(void *data)
+{
+	void *blocks[BLOCKS] = { NULL };
+
+	if (killer_count)
+		filter_install(killers, killer_count, SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_ALLOW);
+	for (unsigned long round = 0;; round++) {
+		work_once(blocks, round);
+		victim_progress++;
+		if (round % 16 == 0)
+			usleep(100);
+	}
+	return NULL;
+}
+
+/* ---- sharer ---- */
+
+static volatile bool unshared;
+
+static int share(void *data)
+{
+	void *blocks[BLOCKS] = { NULL };
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	for (unsigned long round = 0; !unshared; round++) {
+		work_once(blocks, round);
+		if (round % 16 == 0)
+			victim_progress++;
+	}
+	_exit(0);
+	return 0;
+}
+
+/* The child has this thread's pointer, so this thread waits for it. */
+static void *begin_share(void *data)
+{
+	size_t size = 1 << 18;
+	char *stack = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int status, pid;
+
+	pid = clone(share, stack + size, CLONE_VM | CLONE_FILES | SIGCHLD, NULL);
+	check_that(pid > 0, "clone");
+	say("sharer %d", pid);
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	if (WIFSIGNALED(status))
+		say("WRONG sharer: signal %d", WTERMSIG(status));
+	say("unshared");
+	return NULL;
+}
+
+/* ---- born ---- */
+
+static bool command(const char *line)
+{
+	pthread_t thread;
+	pid_t pid;
+
+	if (!strcmp(line, "filter")) {
+		filter_install((int[]){ SYS_getppid }, 1, SECCOMP_RET_KILL_PROCESS,
+			       SECCOMP_RET_ALLOW);
+		say("filtered");
+		return true;
+	}
+	if (!strcmp(line, "share")) {
+		check_that(!pthread_create(&thread, NULL, begin_share, NULL), "pthread_create");
+		return true;
+	}
+	if (!strcmp(line, "unshare")) {
+		unshared = true;
+		return true;
+	}
+	if (strcmp(line, "fork"))
+		return false;
+	pid = fork();
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		work(NULL);
+	}
+	say("born %d", (int)pid);
+	return true;
+}
+
+int main(int argc, char **argv)
+{
+	const char *kind = argc > 1 ? argv[1] : "";
+	void *(*begin)(void *) = work;
+	pthread_t thread;
+
+	victim_init();
+	for (int i = 2; !strcmp(kind, "filter") && i < argc && killer_count < 8; i++)
+		killers[killer_count++] = (int)victim_number(argc, argv, i, 0);
+	if (!strcmp(kind, "sharer"))
+		begin = begin_share;
+	if (!strcmp(kind, "tsc"))
+		check_that(!prctl(PR_SET_TSC, PR_TSC_SIGSEGV), "prctl");
+	if (!strcmp(kind, "locked"))
+		check_that(!mlockall(MCL_CURRENT | MCL_FUTURE), "mlockall");
+	check_that(!pthread_create(&thread, NULL, begin, NULL), "pthread_create");
+	victim_ready();
+	victim_serve(command);
+	return 0;
+}
