@@ -20,6 +20,9 @@ MANDIR ?= $(PREFIX)/share/man
 BASH_COMPLETIONS ?= $(PREFIX)/share/bash-completion/completions
 ZSH_COMPLETIONS ?= $(PREFIX)/share/zsh/site-functions
 FISH_COMPLETIONS ?= $(PREFIX)/share/fish/vendor_completions.d
+# Where the program looks for them: beside its own folder.
+POOLDIR = $(PREFIX)/share/memprobe/pools
+POOLS := $(sort $(wildcard contrib/pools/*.pool))
 INSTALL ?= install
 
 COMPLETIONS := $(BUILD)/completion/memprobe.bash $(BUILD)/completion/_memprobe \
@@ -45,6 +48,8 @@ install: all $(COMPLETIONS)
 		$(DESTDIR)$(FISH_COMPLETIONS)
 	$(INSTALL) -m 755 $(BUILD)/memprobe $(DESTDIR)$(PREFIX)/bin/memprobe
 	$(INSTALL) -m 644 $(MANUALS) $(DESTDIR)$(MANDIR)/man1
+	$(INSTALL) -d $(DESTDIR)$(POOLDIR)
+	$(INSTALL) -m 644 $(POOLS) $(DESTDIR)$(POOLDIR)
 	$(INSTALL) -m 644 $(BUILD)/completion/memprobe.bash $(DESTDIR)$(BASH_COMPLETIONS)/memprobe
 	$(INSTALL) -m 644 $(BUILD)/completion/_memprobe $(DESTDIR)$(ZSH_COMPLETIONS)/_memprobe
 	$(INSTALL) -m 644 $(BUILD)/completion/memprobe.fish \
@@ -52,6 +57,7 @@ install: all $(COMPLETIONS)
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/memprobe \
+		$(addprefix $(DESTDIR)$(POOLDIR)/,$(notdir $(POOLS))) \
 		$(addprefix $(DESTDIR)$(MANDIR)/man1/,$(notdir $(MANUALS))) \
 		$(DESTDIR)$(BASH_COMPLETIONS)/memprobe $(DESTDIR)$(ZSH_COMPLETIONS)/_memprobe \
 		$(DESTDIR)$(FISH_COMPLETIONS)/memprobe.fish

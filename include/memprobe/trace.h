@@ -47,6 +47,8 @@ enum trace_engine {
 	TRACE_ENGINE_UPROBE,
 };
 
+struct pool_file;
+
 struct trace_options {
 	enum trace_engine engine;
 	/* Mean bytes between two samples. 1: every block, exactly. 0: chosen by how much is
@@ -56,6 +58,9 @@ struct trace_options {
 	uint64_t min_size, max_size;
 	/* Also counts what was freed again: trace_site.all_count, all_bytes. */
 	bool all;
+	/* The functions of this pool are recorded in place of malloc's, by the agent only; lent for
+	 * the session's life. NULL: malloc. */
+	const struct pool_file *pool;
 	unsigned depth_max;  /* frames of a stack; 0: TRACE_DEPTH_MAX */
 	uint64_t memory_max; /* bytes that the tables may take; 0: unlimited */
 	uint64_t timeout_us; /* of attaching and of detaching; 0: 10 s */
@@ -120,6 +125,7 @@ struct trace_counters {
 /* A block that has not been freed yet. */
 struct trace_block {
 	uint64_t address, size; /* as asked for */
+	uint64_t context;	/* of a pool, that it belongs to; 0: none, or of malloc */
 	uint32_t site;		/* index into trace_data.sites */
 	uint32_t age_ms;
 	/* How many blocks of its size it stands for: 1 with rate 1, else 1/(1-exp(-size/rate)). */
@@ -142,6 +148,15 @@ struct trace_site {
 
 VEC_DEFINE(trace_site_vec, struct trace_site)
 
+/* What is live of a pool's context. */
+struct trace_context {
+	uint64_t address; /* 0: of none */
+	uint64_t samples;
+	double live_count, live_bytes;
+};
+
+VEC_DEFINE(trace_context_vec, struct trace_context)
+
 struct trace_wanted {
 	bool blocks;	   /* trace_data.blocks; else sums by site only */
 	uint32_t older_ms; /* of live blocks, only those of at least this age */
@@ -150,6 +165,7 @@ struct trace_wanted {
 struct trace_data {
 	struct trace_site_vec sites; /* those without anything live or all are left out */
 	struct trace_block_vec blocks;
+	struct trace_context_vec contexts; /* with a pool; those without anything live left out */
 	struct trace_counters counters;
 	uint64_t *pcs; /* private: what sites point into */
 };

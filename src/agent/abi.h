@@ -114,18 +114,25 @@ enum agent_kind {
 	 * exceptions never pass the agent.
 	 */
 	AGENT_KIND_NEW,
-	/* Reserved for pools: the context argument is arg_context. */
-	AGENT_KIND_POOL_ALLOC,
-	AGENT_KIND_POOL_REALLOC,
-	AGENT_KIND_POOL_FREE,
-	AGENT_KIND_POOL_RESET,
-	AGENT_KIND_POOL_DELETE,
+	/* A pool's: all blocks of the context are freed (struct agent_pools); then a tail jump. */
+	AGENT_KIND_RESET,
 };
 
 /* Integer arguments are numbered from 0 (rdi); this means: it has none. */
 #define AGENT_NO_ARG 0xff
 
-#define AGENT_SLOT_SWAP 1 /* `direct` takes (second, first) */
+#define AGENT_SLOT_SWAP	    1 /* `direct` takes (second, first) */
+#define AGENT_SLOT_SELF	    2 /* AGENT_KIND_RESET: of the context itself */
+#define AGENT_SLOT_CHILDREN 4 /* ... of all that are below it */
+#define AGENT_SLOT_DELETE   8 /* ... and it is gone, if it is a block itself */
+
+/* Where a pool's function has the context that a block belongs to. */
+enum agent_context_form {
+	AGENT_CONTEXT_NONE,   /* nowhere; a new size keeps the old block's */
+	AGENT_CONTEXT_ARG,    /* argument arg_context */
+	AGENT_CONTEXT_GLOBAL, /* the word at the address context_word */
+	AGENT_CONTEXT_AT_ARG, /* the word at argument arg_context + context_word */
+};
 
 struct agent_slot {
 	uint64_t original; /* runs the function as it was */
@@ -136,8 +143,10 @@ struct agent_slot {
 	uint8_t arg_size;
 	uint8_t arg_count; /* multiplied with the size */
 	uint8_t arg_context;
-	uint8_t spare[2];
-	uint64_t spare_words[3];
+	uint8_t context_form;
+	uint8_t spare;
+	uint64_t context_word;
+	uint64_t spare_words[2];
 
 	/* For who takes the hooks away, perhaps a later tracer. The agent reads none of it. */
 	uint64_t function; /* address of the patched entry */
@@ -162,6 +171,33 @@ struct agent_area {
 	uint64_t size;
 };
 
+/*
+ * Pools: functions that give out memory by contexts, which are emptied as a whole. A block so has
+ * an owner, kept beside its bucket: the context and a number that every event takes from
+ * agent_shm.sequence. To empty a context only its own number is set: a block is freed as soon as
+ * its context was emptied at a higher number than its own, and its entry is left as it is, until
+ * the address is entered anew. So nothing is searched for, a context's address may be used again,
+ * and the tracer that reads the tables later knows exactly.
+ */
+struct agent_pools {
+	uint64_t contexts;	       /* struct agent_context[contexts_mask + 1]; 0: no pools */
+	uint64_t contexts_mask;	       /* a power of two less 1 */
+	uint64_t owners[AGENT_LEVELS]; /* struct agent_owner, AGENT_BUCKET_BLOCKS for each bucket */
+	/* The tree of contexts: at context + tree_child is the link to the first child, at
+	 * context + tree_next the one to the next brother. A link holds a context's address less
+	 * tree_node. */
+	int32_t tree_child;
+	int32_t tree_next;
+	int32_t tree_node;
+	uint32_t flags;
+};
+
+#define AGENT_POOLS_TREE   1 /* there is one */
+#define AGENT_POOLS_BLOCKS 2 /* every block is a context, too: emptied, its blocks are gone */
+#define AGENT_POOLS_RESETS                                                     \
+	4 /* contexts may be emptied: a block of an unknown one is not entered \
+	   */
+
 struct agent_config {
 	/* Calls that come from here while an original runs further out on the same stack are the
 	 * allocator's own and pass through. Half-open; the allocator's functions, not all of
@@ -181,7 +217,8 @@ struct agent_config {
 		areas[8];      /* mappings to remove: near pages, shm, tables; not IMAGE, CTL */
 	uint64_t tracer;       /* its pid */
 	uint64_t tracer_start; /* and start time (/proc/PID/stat, field 22) */
-	uint64_t spare[14];
+	struct agent_pools pools;
+	uint64_t spare[2];
 
 	struct agent_slot slots[AGENT_SLOTS];
 };
@@ -270,7 +307,9 @@ static inline uint32_t agent_filter_index(uint64_t address)
 struct agent_shm {
 	char magic[16];	      /* set by the tracer, as the header's */
 	uint64_t frames_used; /* words reserved at agent_config.frames; never beyond the limit */
-	uint64_t spare[13];
+	uint64_t spare[5];
+	uint64_t sequence; /* struct agent_pools: of the last event. On a cache line of its own */
+	uint64_t spare2[7];
 };
 
 /*
@@ -296,6 +335,8 @@ enum agent_counter {
 	AGENT_COUNT_NESTED,	/* the allocator's calls of itself */
 	AGENT_COUNT_ABANDONED,	/* recorded calls that were left by longjmp: lost, too */
 	AGENT_COUNT_BYTES,	/* asked for, of the blocks of AGENT_COUNT_ALLOCS */
+	AGENT_COUNT_LOST_RESET, /* contexts that were emptied unseen: there were too many below one
+				 */
 	AGENT_COUNTERS = 16
 };
 
@@ -352,6 +393,22 @@ struct agent_bucket {
 	uint64_t spare[2];
 };
 
+/*
+ * Contexts in which a block was entered: linear probing, AGENT_CONTEXT_PROBES entries from
+ * agent_hash(key) & mask on (wrapping). Never removed.
+ */
+#define AGENT_CONTEXT_PROBES 64
+
+struct agent_context {
+	uint64_t key;	/* address; 0: free */
+	uint64_t reset; /* the number of its last emptying; 0: never */
+};
+
+struct agent_owner {
+	uint64_t context; /* 0: none */
+	uint64_t sequence;
+};
+
 static inline uint64_t agent_hash(uint64_t address)
 {
 	uint64_t h = (address >> 3) * 0x9e3779b97f4a7c15;
@@ -378,6 +435,7 @@ AGENT_ASSERT(sizeof(struct agent_ctl) == AGENT_CTL_SIZE && AGENT_CTL_SIZE % 4096
 AGENT_ASSERT(sizeof(struct agent_stack) == 32);
 AGENT_ASSERT(sizeof(struct agent_block) == 16);
 AGENT_ASSERT(sizeof(struct agent_bucket) == 192);
+AGENT_ASSERT(sizeof(struct agent_shm) == 128 && offsetof(struct agent_shm, sequence) == 64);
 
 /* The image, as it is part of memprobe; not for the agent. */
 extern const uint8_t agent_image[], agent_image_end[];

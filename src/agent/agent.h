@@ -23,7 +23,7 @@
 /* Offsets in struct agent_call. */
 #define AGENT_CALL_TARGET 0
 #define AGENT_CALL_SECOND 8
-#define AGENT_CALL_RBX	  88
+#define AGENT_CALL_RBX	  104
 
 #ifndef __ASSEMBLER__
 #include <stdbool.h>
@@ -47,8 +47,9 @@ struct agent_call {
 	bool removed; /* realloc: the old one was taken out, and is: */
 	struct agent_block old;
 	uint64_t inside_before;
-	uint64_t cookie; /* tells a frame from what is written over it once it is left */
-	uint64_t spare[2];
+	uint64_t cookie;	  /* tells a frame from what is written over it once it is left */
+	struct agent_owner owner; /* pools: of the new block */
+	struct agent_owner old_owner; /* ... and of the old one */
 
 	/* Pushed by the entry. */
 	uint64_t rbx;
@@ -110,8 +111,9 @@ uint32_t stack_record(struct agent_call *call);
 
 /* ---- live.c ---- */
 
-/* Enters a block. False: no room. */
-bool live_insert(struct agent_thread *thread, uint64_t address, const struct agent_block *block);
+/* Enters a block. False: no room. Without pools @owner is not looked at. */
+bool live_insert(struct agent_thread *thread, uint64_t address, const struct agent_block *block,
+		 const struct agent_owner *owner);
 
 /* Brings the bucket of a block into the cache. */
 void live_expect(uint64_t address);
@@ -119,11 +121,29 @@ void live_expect(uint64_t address);
 /* Only what is needed to take it out. */
 void live_expect_key(uint64_t address);
 
-/* Takes it out. False: it was not there. @ret may be NULL. */
-bool live_remove(uint64_t address, struct agent_block *ret);
+/* Takes it out. False: it was not there. @ret and @owner_ret may be NULL; without pools the latter
+ * is left as it is. */
+bool live_remove(uint64_t address, struct agent_block *ret, struct agent_owner *owner_ret);
 
 /* Changes the size of a block that is there. */
 void live_resize(uint64_t address, uint64_t size);
+
+/* ---- pools.c ---- */
+
+static inline bool pools_are_there(void)
+{
+	return agent_config.pools.contexts != 0;
+}
+
+/* The context that the call is about, as its slot tells; 0: none. */
+uint64_t pool_context(const struct agent_call *call);
+
+/* Gives a block of @context, which is to be entered now, its number. False: no room. */
+bool pool_own(uint64_t context, struct agent_owner *ret);
+
+/* AGENT_KIND_RESET. @gone is told of blocks that are contexts. */
+void pool_reset(const struct agent_call *call,
+		void (*gone)(struct agent_thread *thread, uint64_t address));
 
 /* Whether to write to SHM: it is the parent's as soon as this is a forked child. */
 static inline bool agent_is_on(void)

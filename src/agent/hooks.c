@@ -94,11 +94,12 @@ static bool is_wanted(struct agent_call *call, unsigned why)
 	return thread != NULL;
 }
 
-static bool take_out(struct agent_thread *thread, uint64_t address, struct agent_block *ret)
+static bool take_out(struct agent_thread *thread, uint64_t address, struct agent_block *ret,
+		     struct agent_owner *owner_ret)
 {
 	bool sampling = agent_ctl.active == AGENT_SAMPLING;
 
-	if (!address || (sampling && !filter_has(address)) || !live_remove(address, ret))
+	if (!address || (sampling && !filter_has(address)) || !live_remove(address, ret, owner_ret))
 		return false;
 	if (sampling)
 		filter_remove(address);
@@ -106,11 +107,12 @@ static bool take_out(struct agent_thread *thread, uint64_t address, struct agent
 	return true;
 }
 
-static void enter(struct agent_thread *thread, uint64_t address, const struct agent_block *block)
+static void enter(struct agent_thread *thread, uint64_t address, const struct agent_block *block,
+		  const struct agent_owner *owner)
 {
 	if (agent_ctl.active == AGENT_SAMPLING)
 		filter_add(address);
-	if (live_insert(thread, address, block)) {
+	if (live_insert(thread, address, block, owner)) {
 		thread_count(thread, AGENT_COUNT_ALLOCS, 1);
 		thread_count(thread, AGENT_COUNT_BYTES, block->size);
 		return;
@@ -119,6 +121,11 @@ static void enter(struct agent_thread *thread, uint64_t address, const struct ag
 		filter_remove(address);
 	thread_count(thread, AGENT_COUNT_LOST, 1);
 	thread_count(thread, AGENT_COUNT_LOST_LIVE, 1);
+}
+
+static void forget(struct agent_thread *thread, uint64_t address)
+{
+	take_out(thread, address, NULL, NULL);
 }
 
 /* The original is to be called from our frame. */
@@ -147,8 +154,24 @@ static unsigned before_alloc(struct agent_call *call, unsigned why)
 	if (!wanted_size(call))
 		return AGENT_DO_PASS;
 	call->record = is_wanted(call, why);
+	if (pools_are_there())
+		call->owner.context = pool_context(call);
 	/* In any case: the original may call, or end in a jump to, another hooked function. */
 	return call_from_here(call);
+}
+
+/* The context that the block stays in. Where that cannot be told, it could be freed unseen. */
+static void find_new_owner(struct agent_call *call, uint64_t pointer)
+{
+	call->owner.context = pool_context(call);
+	if (call->slot->context_form != AGENT_CONTEXT_NONE || !pointer)
+		return;
+	if (call->removed) {
+		call->owner.context = call->old_owner.context;
+	} else if (call->record && agent_config.pools.flags & AGENT_POOLS_RESETS) {
+		call->record = false;
+		thread_count(call->thread, AGENT_COUNT_LOST, 1);
+	}
 }
 
 static unsigned before_realloc(struct agent_call *call, unsigned why)
@@ -159,7 +182,9 @@ static unsigned before_realloc(struct agent_call *call, unsigned why)
 		return AGENT_DO_PASS; /* the old block stays */
 	/* Size 0 frees in most libraries: no new block unless one comes. */
 	call->record = is_wanted(call, why);
-	call->removed = take_out(call->thread, pointer, &call->old);
+	call->removed = take_out(call->thread, pointer, &call->old, &call->old_owner);
+	if (pools_are_there())
+		find_new_owner(call, pointer);
 	return call_from_here(call);
 }
 
@@ -192,7 +217,10 @@ unsigned agent_before(struct agent_call *call, unsigned why)
 	}
 	switch (call->slot->kind) {
 	case AGENT_KIND_FREE:
-		take_out(thread, arg(call, call->slot->arg_pointer), NULL);
+		forget(thread, arg(call, call->slot->arg_pointer));
+		return AGENT_DO_PASS;
+	case AGENT_KIND_RESET:
+		pool_reset(call, forget);
 		return AGENT_DO_PASS;
 	case AGENT_KIND_ALLOC:
 	case AGENT_KIND_ALLOC_AT:
@@ -214,8 +242,18 @@ static void record(struct agent_call *call, uint64_t address)
 	/* It comes while the stack is walked. */
 	live_expect(address);
 	block.stack = stack_record(call);
-	if (block.stack != STACK_NONE)
-		enter(call->thread, address, &block);
+	if (block.stack == STACK_NONE)
+		return;
+	if (pools_are_there()) {
+		/* What its context's emptying has freed is there still. */
+		forget(call->thread, address);
+		if (!pool_own(call->owner.context, &call->owner)) {
+			thread_count(call->thread, AGENT_COUNT_LOST, 1);
+			thread_count(call->thread, AGENT_COUNT_LOST_LIVE, 1);
+			return;
+		}
+	}
+	enter(call->thread, address, &block, &call->owner);
 }
 
 static uint64_t new_block(const struct agent_call *call)
@@ -234,7 +272,8 @@ static void after_failure(struct agent_call *call)
 		return;
 	thread_count(call->thread, AGENT_COUNT_FAILED, 1);
 	if (call->removed)
-		enter(call->thread, arg(call, call->slot->arg_pointer), &call->old);
+		enter(call->thread, arg(call, call->slot->arg_pointer), &call->old,
+		      &call->old_owner);
 }
 
 unsigned agent_after(struct agent_call *call)

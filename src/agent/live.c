@@ -15,6 +15,14 @@ static struct agent_bucket *bucket_of(unsigned level, uint64_t hash, unsigned ch
 	return &buckets[(choice ? hash >> 32 : hash) & agent_config.live[level].mask];
 }
 
+static struct agent_owner *owner_of(unsigned level, const struct agent_bucket *bucket, unsigned i)
+{
+	const struct agent_bucket *first = (struct agent_bucket *)agent_config.live[level].address;
+	struct agent_owner *owners = (struct agent_owner *)agent_config.pools.owners[level];
+
+	return &owners[(uint64_t)(bucket - first) * AGENT_BUCKET_BLOCKS + i];
+}
+
 static void fill(struct agent_bucket *bucket, unsigned i, uint64_t address,
 		 const struct agent_block *block)
 {
@@ -44,8 +52,8 @@ static inline unsigned keys_equal(const struct agent_bucket *bucket, uint64_t ke
 	return mask;
 }
 
-static bool bucket_insert(struct agent_bucket *bucket, uint64_t address,
-			  const struct agent_block *block)
+static bool bucket_insert(unsigned level, struct agent_bucket *bucket, uint64_t address,
+			  const struct agent_block *block, const struct agent_owner *owner)
 {
 	unsigned empty = keys_equal(bucket, 0);
 
@@ -55,6 +63,8 @@ static bool bucket_insert(struct agent_bucket *bucket, uint64_t address,
 
 		if (__atomic_compare_exchange_n(&bucket->keys[i], &key, AGENT_KEY_RESERVED, false,
 						__ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
+			if (pools_are_there())
+				*owner_of(level, bucket, i) = *owner;
 			fill(bucket, i, address, block);
 			return true;
 		}
@@ -85,18 +95,19 @@ void live_expect_key(uint64_t address)
 	__builtin_prefetch(bucket_of(0, agent_hash(address), 0), 1);
 }
 
-bool live_insert(struct agent_thread *thread, uint64_t address, const struct agent_block *block)
+bool live_insert(struct agent_thread *thread, uint64_t address, const struct agent_block *block,
+		 const struct agent_owner *owner)
 {
 	uint64_t hash = agent_hash(address);
 	unsigned count = 2 * levels(), tried;
 
 	/* It is there already if the free did not pass through a hook. */
-	if (count && keys_equal(bucket_of(0, hash, 0), address) && live_remove(address, NULL))
+	if (count && keys_equal(bucket_of(0, hash, 0), address) && live_remove(address, NULL, NULL))
 		thread_count(thread, AGENT_COUNT_REPLACED, 1);
 	for (tried = 0; tried < count; tried++) {
 		struct agent_bucket *bucket = bucket_of(tried / 2, hash, tried % 2);
 
-		if (bucket_insert(bucket, address, block))
+		if (bucket_insert(tried / 2, bucket, address, block, owner))
 			return true;
 		if (!agent_is_on())
 			break;
@@ -126,7 +137,7 @@ static inline struct agent_bucket *find(uint64_t address, uint64_t hash, unsigne
 	return NULL;
 }
 
-bool live_remove(uint64_t address, struct agent_block *ret)
+bool live_remove(uint64_t address, struct agent_block *ret, struct agent_owner *owner_ret)
 {
 	uint64_t hash = agent_hash(address);
 	unsigned tried;
@@ -137,6 +148,8 @@ bool live_remove(uint64_t address, struct agent_block *ret)
 		return false;
 	if (ret)
 		*ret = bucket->blocks[index];
+	if (owner_ret && pools_are_there())
+		*owner_ret = *owner_of(tried / 2, bucket, index);
 	__atomic_store_n(&bucket->keys[index], 0, __ATOMIC_RELEASE);
 	if (tried)
 		forget_overflow(hash, tried);

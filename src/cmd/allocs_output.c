@@ -117,6 +117,10 @@ json_t *allocs_document(struct allocs_run *run)
 	if (figures && run->reach.fates)
 		json_object_set_new(figures, "freed_meanwhile",
 				    json_integer((json_int_t)run->reach.freed));
+	if (figures && run->pool.file) {
+		json_object_set_new(figures, "pool", json_text(run->pool.file->name));
+		json_object_set_new(figures, "contexts", allocs_pool_json(&run->pool, run->data));
+	}
 	if (!document || !figures || json_object_update(document, figures)) {
 		json_decref(document);
 		document = NULL;
@@ -169,4 +173,6 @@ void allocs_hint(const struct allocs_run *run)
 			     " live blocks; --sample 1 records every one",
 			     format_size(report->rate, rate), live);
 	hint_of_reach(run);
+	if (run->pool.file)
+		allocs_pool_hint(run->context, &run->pool, run->data);
 }

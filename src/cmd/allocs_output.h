@@ -4,6 +4,7 @@
 #ifndef ALLOCS_OUTPUT_H
 #define ALLOCS_OUTPUT_H
 
+#include "allocs_pool.h"
 #include "allocs_reach.h"
 #include "memprobe/cmd.h"
 #include "memprobe/trace.h"
@@ -21,6 +22,7 @@ struct allocs_run {
 	struct trace_session *session;
 	struct trace_data *data;
 	struct allocs_reach reach; /* fates NULL: not known */
+	struct allocs_pool pool;   /* file NULL: none */
 	struct profile *profile;
 	struct profile_stacks *stacks;
 };

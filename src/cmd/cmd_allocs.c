@@ -26,6 +26,7 @@ static const struct command_option options[] = {
 	{ "max-size", 0, "SIZE", "no blocks above SIZE" },
 	{ "older", 0, "TIME", "of what is not freed, only what is as old at the end" },
 	{ "reachable", 0, NULL, "tell apart what nothing points to at the end" },
+	{ "pool", 0, "FILE|NAME", "a pool's functions in place of malloc's: postgres, apr ..." },
 	{ "engine", 0, "auto|agent|uprobe", "what records" },
 	{ "stack-size", 0, "SIZE", "with uprobes: how much of a stack is copied (default 8K)" },
 	OPTION_NO_FORK,
@@ -35,11 +36,13 @@ static const struct command_option options[] = {
 
 static void run_deinit(struct allocs_run *run)
 {
+	allocs_pool_deinit(&run->pool);
 	profile_stacks_destroy(run->stacks);
 	profile_destroy(run->profile);
 	allocs_reach_deinit(&run->reach);
 	trace_data_destroy(run->data);
 	trace_destroy(run->session);
+	pool_file_destroy(run->pool.file);
 }
 
 /* ---- the command line ---- */
@@ -84,6 +87,22 @@ static struct error *read_engine(const struct command_context *context, enum tra
 	return engine ? error_create(ERROR_USAGE, "no engine is called '%s'", engine) : NULL;
 }
 
+static struct error *open_pool(struct allocs_run *run, struct trace_options *ret)
+{
+	struct error *error = allocs_pool_open(run->context, &run->pool);
+
+	ret->pool = run->pool.file;
+	if (error || !ret->pool)
+		return error;
+	if (run->reachable)
+		return error_create(ERROR_USAGE,
+				    "--reachable is about malloc's blocks, not about a pool's");
+	if (ret->engine == TRACE_ENGINE_UPROBE)
+		return error_create(ERROR_USAGE, "--pool needs the agent");
+	ret->engine = TRACE_ENGINE_AGENT;
+	return NULL;
+}
+
 static struct error *read_options(struct allocs_run *run, struct trace_options *ret)
 {
 	struct command_context *context = run->context;
@@ -108,6 +127,8 @@ static struct error *read_options(struct allocs_run *run, struct trace_options *
 		error = read_engine(context, &ret->engine);
 	if (!error)
 		error = recording_stack_size(context, &ret->stack_bytes);
+	if (!error)
+		error = open_pool(run, ret);
 	if (!error && ret->max_size && ret->max_size < ret->min_size)
 		error = error_create(ERROR_USAGE, "--max-size is below --min-size");
 	return error;
@@ -171,6 +192,8 @@ static struct error *take(struct allocs_run *run)
 		run->context->status = ERROR_PARTIAL;
 	}
 	error = trace_read(run->session, &wanted, &run->data);
+	if (!error && run->pool.file && !run->gone)
+		error = allocs_pool_learn(&run->pool, run->context->target);
 	if (error || !run->reachable)
 		return error;
 	if (!run->gone)

@@ -86,8 +86,10 @@ static const struct function_spec specs[] = {
 
 void functions_deinit(struct function_vec *functions)
 {
-	vec_for_each (function, functions)
+	vec_for_each (function, functions) {
 		free(function->code);
+		free(function->owned_spec);
+	}
 	function_vec_deinit(functions);
 }
 
@@ -138,7 +140,7 @@ static const char *check_untouched(struct target *target, const struct function 
 	return NULL;
 }
 
-static struct error *read_code(struct target *target, struct function *function)
+struct error *function_read(struct target *target, struct function *function)
 {
 	/* Functions in assembly may not tell their size: then some of what follows is looked at. */
 	size_t size = min_u64(function->size ? function->size : 64, FUNCTION_BYTES_MAX);
@@ -191,7 +193,7 @@ static struct error *add(struct target *target, struct call_session *session,
 	}
 	if (error || is_known(ret, function.address))
 		return error;
-	error = read_code(target, &function);
+	error = function_read(target, &function);
 	if (!error)
 		error = function_vec_append(ret, &function);
 	if (error)

@@ -29,6 +29,7 @@ enum function_family {
 
 struct function {
 	const struct function_spec *spec;
+	struct function_spec *owned_spec; /* NULL: it is in a table */
 	char name[64];
 	uint64_t address, size;
 	struct module *module;
@@ -36,6 +37,10 @@ struct function {
 	uint8_t *code;
 	size_t code_size;
 	const char *refused; /* static; NULL: nothing speaks against it yet */
+	/* Of pools, as in struct agent_slot. */
+	enum agent_context_form context_form;
+	uint8_t context, reset_flags;
+	uint64_t context_word;
 };
 
 #define FUNCTION_BYTES_MAX (64u << 10)
@@ -53,5 +58,21 @@ void functions_deinit(struct function_vec *functions);
 struct error *functions_find(struct target *target, struct call_session *session,
 			     const struct allocator *allocator, struct function_vec *ret,
 			     uint64_t *text_start_ret, uint64_t *text_end_ret);
+
+/* Reads the code of a function that has been found and checks that nobody else has changed it. */
+struct error *function_read(struct target *target, struct function *function);
+
+/* ---- pool_functions.c ---- */
+
+struct pool_file;
+
+/*
+ * The functions of a pool. *pools_ret gets what the agent is to know of contexts, but not where its
+ * tables are. *text_start_ret, *text_end_ret: where the functions lie. ERROR_USAGE, with the place
+ * in the file: the target has no such symbol or parameter.
+ */
+struct error *functions_find_pool(struct target *target, const struct pool_file *file,
+				  struct function_vec *ret, struct agent_pools *pools_ret,
+				  uint64_t *text_start_ret, uint64_t *text_end_ret);
 
 #endif

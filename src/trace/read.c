@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "memprobe/map64.h"
 #include "memprobe/num.h"
 #include "memprobe/ptrace.h"
 
@@ -34,6 +35,9 @@ struct reading {
 	uint32_t now;
 	double rate;
 	bool exact;
+	uint64_t emptied;      /* blocks that are in the table, but freed with their context */
+	struct map64 resets;   /* context: the number of its last emptying */
+	struct map64 contexts; /* address: index into data->contexts */
 };
 
 static struct error *unreadable(void)
@@ -142,8 +146,38 @@ static double weight_of(const struct reading *reading, double size)
 
 /* ---- live blocks ---- */
 
+/* Whether the block's context has been emptied since: then it is freed, though its entry stays. */
+static bool is_emptied(const struct reading *reading, const struct agent_owner *owner)
+{
+	uint64_t reset = owner->context ? map64_get(&reading->resets, owner->context) : MAP64_NONE;
+
+	return reset != MAP64_NONE && reset > owner->sequence;
+}
+
+static struct error *count_context(struct reading *reading, const struct trace_block *block)
+{
+	struct trace_context_vec *contexts = &reading->data->contexts;
+	uint64_t index = map64_get(&reading->contexts, block->context);
+	struct error *error;
+
+	if (index == MAP64_NONE) {
+		index = contexts->size;
+		error = trace_context_vec_append(
+			contexts, &(struct trace_context){ .address = block->context });
+		if (!error)
+			error = map64_put(&reading->contexts, block->context, index);
+		if (error)
+			return error;
+	}
+	contexts->data[index].samples++;
+	contexts->data[index].live_count += block->weight;
+	contexts->data[index].live_bytes += block->weight * (double)block->size;
+	return NULL;
+}
+
+/* @owner: NULL without pools. */
 static struct error *take_block(struct reading *reading, uint64_t address,
-				const struct agent_block *block)
+				const struct agent_block *block, const struct agent_owner *owner)
 {
 	uint32_t age = reading->now - block->time;
 	struct error *error = NULL;
@@ -152,9 +186,16 @@ static struct error *take_block(struct reading *reading, uint64_t address,
 		.address = address,
 		.size = block->size,
 		.age_ms = (int32_t)age < 0 ? 0 : age,
+		.context = owner ? owner->context : 0,
 	};
 
-	if (address <= AGENT_KEY_RESERVED || taken.age_ms < reading->wanted.older_ms)
+	if (address <= AGENT_KEY_RESERVED)
+		return NULL;
+	if (owner && is_emptied(reading, owner)) {
+		reading->emptied++;
+		return NULL;
+	}
+	if (taken.age_ms < reading->wanted.older_ms)
 		return NULL;
 	if (!site_of(reading, block->stack, &taken.site, &error))
 		return error;
@@ -163,36 +204,83 @@ static struct error *take_block(struct reading *reading, uint64_t address,
 	site->samples++;
 	site->live_count += taken.weight;
 	site->live_bytes += taken.weight * (double)block->size;
+	if (owner && (error = count_context(reading, &taken)))
+		return error;
 	return reading->wanted.blocks ? trace_block_vec_append(&reading->data->blocks, &taken)
 				      : NULL;
+}
+
+/* Buckets read at a time, and the owners of their blocks. */
+enum { BUCKETS = PART / sizeof(struct agent_bucket) };
+
+struct live_part {
+	struct agent_bucket buckets[BUCKETS];
+	struct agent_owner owners[BUCKETS][AGENT_BUCKET_BLOCKS];
+};
+
+static struct error *read_part(struct reading *reading, const struct table_level *live, uint64_t at,
+			       struct live_part *part)
+{
+	const struct tables *tables = &reading->session->tables;
+	bool pools = tables->contexts_count != 0;
+	size_t count = min_u64(BUCKETS, live->count - at);
+
+	if (!tables_read(tables, live->offset + at * sizeof(part->buckets[0]), part->buckets,
+			 count * sizeof(part->buckets[0])) ||
+	    (pools && !tables_read(tables, live->owners + at * sizeof(part->owners[0]),
+				   part->owners, count * sizeof(part->owners[0]))))
+		return unreadable();
+	for (size_t i = 0; i < count; i++) {
+		for (unsigned n = 0; n < AGENT_BUCKET_BLOCKS; n++) {
+			struct error *error = take_block(reading, part->buckets[i].keys[n],
+							 &part->buckets[i].blocks[n],
+							 pools ? &part->owners[i][n] : NULL);
+
+			if (error)
+				return error;
+		}
+	}
+	return NULL;
 }
 
 static struct error *read_live(struct reading *reading)
 {
 	const struct tables *tables = &reading->session->tables;
-	cleanup(free) struct agent_bucket *part = malloc(PART);
-	enum { COUNT = PART / sizeof(struct agent_bucket) };
+	cleanup(free) struct live_part *part = malloc(sizeof(*part));
+	struct error *error = NULL;
 
 	if (!part)
 		return &error_no_memory;
 	for (unsigned level = 0; level < tables->live_ready; level++) {
 		const struct table_level *live = &tables->live[level];
 
-		for (uint64_t at = 0; at < live->count; at += COUNT) {
-			size_t count = min_u64(COUNT, live->count - at);
+		for (uint64_t at = 0; !error && at < live->count; at += BUCKETS)
+			error = read_part(reading, live, at, part);
+	}
+	return error;
+}
 
-			if (!tables_read(tables, live->offset + at * sizeof(*part), part,
-					 count * sizeof(*part)))
-				return unreadable();
-			for (size_t i = 0; i < count * AGENT_BUCKET_BLOCKS; i++) {
-				const struct agent_bucket *bucket = &part[i / AGENT_BUCKET_BLOCKS];
-				unsigned n = i % AGENT_BUCKET_BLOCKS;
-				struct error *error =
-					take_block(reading, bucket->keys[n], &bucket->blocks[n]);
+static struct error *read_contexts(struct reading *reading)
+{
+	const struct tables *tables = &reading->session->tables;
+	cleanup(free) struct agent_context *part = malloc(PART);
+	enum { COUNT = PART / sizeof(struct agent_context) };
 
-				if (error)
-					return error;
-			}
+	if (!part)
+		return &error_no_memory;
+	for (uint64_t at = 0; at < tables->contexts_count; at += COUNT) {
+		size_t count = min_u64(COUNT, tables->contexts_count - at);
+
+		if (!tables_read(tables, tables->contexts_offset + at * sizeof(*part), part,
+				 count * sizeof(*part)))
+			return unreadable();
+		for (size_t i = 0; i < count; i++) {
+			struct error *error = NULL;
+
+			if (part[i].key && part[i].reset)
+				error = map64_put(&reading->resets, part[i].key, part[i].reset);
+			if (error)
+				return error;
 		}
 	}
 	return NULL;
@@ -244,12 +332,17 @@ struct error *trace_read(struct trace_session *session, const struct trace_wante
 	if (!error)
 		error = read_stacks(&reading);
 	if (!error)
+		error = read_contexts(&reading);
+	if (!error)
 		error = read_live(&reading);
 	if (!error)
 		error = add_totals(&reading);
 	if (!error)
 		error = trace_count(session, &data->counters);
+	data->counters.freed += reading.emptied;
 	stack_entry_vec_deinit(&reading.stacks);
+	map64_deinit(&reading.resets);
+	map64_deinit(&reading.contexts);
 	if (!error)
 		*ret = take_pointer(data);
 	return error;
@@ -261,6 +354,7 @@ void trace_data_destroy(struct trace_data *data)
 		return;
 	trace_site_vec_deinit(&data->sites);
 	trace_block_vec_deinit(&data->blocks);
+	trace_context_vec_deinit(&data->contexts);
 	free(data->pcs);
 	free(data);
 }
@@ -300,7 +394,7 @@ struct error *trace_count(struct trace_session *session, struct trace_counters *
 				  (double)sums[AGENT_COUNT_BYTES]);
 	counters.calls = sums[AGENT_COUNT_CALLS];
 	counters.lost_allocs = sums[AGENT_COUNT_LOST];
-	counters.lost_frees = sums[AGENT_COUNT_REPLACED];
+	counters.lost_frees = sums[AGENT_COUNT_REPLACED] + sums[AGENT_COUNT_LOST_RESET];
 	counters.lost_threads = sums[AGENT_COUNT_LOST_SLOT];
 	counters.truncated = sums[AGENT_COUNT_TRUNCATED];
 	counters.filtered = sums[AGENT_COUNT_FILTERED];

@@ -17,6 +17,7 @@
 struct table_level {
 	uint64_t offset; /* in the memfd */
 	uint64_t count;	 /* entries: buckets or stacks */
+	uint64_t owners; /* with pools: offset of the buckets' struct agent_owner */
 };
 
 struct tables {
@@ -29,6 +30,7 @@ struct tables {
 	unsigned live_levels, stack_levels; /* there is room for */
 	unsigned live_ready, stack_ready;   /* have memory behind them */
 	uint64_t frames_offset, frames_words, frames_ready;
+	uint64_t contexts_offset, contexts_count; /* with pools: struct agent_context */
 	uint64_t unwind_offset, unwind_capacity, unwind_ready;
 	uint8_t *unwind; /* mapped */
 	size_t unwind_copied;
@@ -36,10 +38,11 @@ struct tables {
 };
 
 /* Sizes for a target; @space: bytes of its address space that may be reserved. */
-void tables_plan(struct tables *tables, bool exact, uint64_t space, uint64_t memory_max);
+void tables_plan(struct tables *tables, bool exact, bool pools, uint64_t space,
+		 uint64_t memory_max);
 /* Takes over @fd: gives it its size and the first memory. */
 struct error *tables_open(struct tables *tables, int fd);
-/* Where everything is, for a target that has them at @base. */
+/* Where everything is, for a target that has them at @base. Adds to config->pools. */
 void tables_describe(const struct tables *tables, uint64_t base, struct agent_config *config);
 /* Memory for what will soon be used. @live: blocks in the live table now. True: limits changed. */
 bool tables_grow(struct tables *tables, uint64_t live);

@@ -21,6 +21,8 @@
 #define FRAMES_FIRST	   (1u << 20)
 #define FRAMES_MAX	   (UINT64_C(1) << 30)
 #define UNWIND_CAPACITY	   (UINT64_C(1) << 30)
+#define CONTEXTS	   (256u << 10)
+#define OWNERS_SIZE	   (AGENT_BUCKET_BLOCKS * sizeof(struct agent_owner)) /* of a bucket */
 
 /* Stacks of each level that are looked at for how full it is. */
 #define STACKS_LOOKED_AT 1024
@@ -43,12 +45,19 @@ static unsigned plan_levels(struct tables *tables, struct table_level *levels, u
 	for (i = 0; i < count; i++, entries *= LEVEL_FACTOR) {
 		if (i >= 2 && tables->size + entries * entry > space)
 			break;
-		levels[i] = (struct table_level){ place(tables, entries * entry), entries };
+		levels[i] = (struct table_level){ .offset = place(tables, entries * entry),
+						  .count = entries };
 	}
 	return i;
 }
 
-void tables_plan(struct tables *tables, bool exact, uint64_t space, uint64_t memory_max)
+static void plan_owners(struct tables *tables)
+{
+	for (unsigned i = 0; i < tables->live_levels; i++)
+		tables->live[i].owners = place(tables, tables->live[i].count * OWNERS_SIZE);
+}
+
+void tables_plan(struct tables *tables, bool exact, bool pools, uint64_t space, uint64_t memory_max)
 {
 	uint64_t frames = FRAMES_MAX, unwind = UNWIND_CAPACITY;
 
@@ -66,11 +75,19 @@ void tables_plan(struct tables *tables, bool exact, uint64_t space, uint64_t mem
 	tables->frames_offset = place(tables, frames * 8);
 	tables->unwind_capacity = unwind;
 	tables->unwind_offset = place(tables, unwind);
+	if (pools) {
+		tables->contexts_count = CONTEXTS;
+		tables->contexts_offset = place(tables, CONTEXTS * sizeof(struct agent_context));
+		/* For the owners, which take 0.6 times as much as the buckets. */
+		space -= space / 4;
+	}
 	tables->stack_levels = plan_levels(tables, tables->stacks, STACK_LEVELS, STACKS_FIRST,
 					   sizeof(struct agent_stack), space / 2);
 	tables->live_levels = plan_levels(tables, tables->live, AGENT_LEVELS,
 					  exact ? LIVE_FIRST_EXACT : LIVE_FIRST_SAMPLED,
 					  sizeof(struct agent_bucket), space);
+	if (pools)
+		plan_owners(tables);
 }
 
 /* ---- memory ---- */
@@ -102,7 +119,9 @@ static bool add_live_level(struct tables *tables)
 	const struct table_level *level = &tables->live[tables->live_ready];
 
 	if (tables->live_ready == tables->live_levels ||
-	    !allocate(tables, level->offset, level->count * sizeof(struct agent_bucket)))
+	    !allocate(tables, level->offset, level->count * sizeof(struct agent_bucket)) ||
+	    (tables->contexts_count &&
+	     !allocate(tables, level->owners, level->count * OWNERS_SIZE)))
 		return false;
 	tables->live_ready++;
 	return true;
@@ -137,7 +156,10 @@ struct error *tables_open(struct tables *tables, int fd)
 	if (ftruncate(fd, (off_t)tables->size))
 		return error_errno(ERROR_FAILED, errno, "cannot make the recording's tables");
 	if (!allocate(tables, 0, tables->head_size) || !add_frames(tables) ||
-	    !add_stack_level(tables) || !add_live_level(tables))
+	    !add_stack_level(tables) || !add_live_level(tables) ||
+	    (tables->contexts_count &&
+	     !allocate(tables, tables->contexts_offset,
+		       tables->contexts_count * sizeof(struct agent_context))))
 		return &error_no_memory;
 	/* Exact recordings fill the first level within a tick or two. */
 	if (tables->live[0].count == LIVE_FIRST_EXACT)
@@ -160,6 +182,12 @@ void tables_describe(const struct tables *tables, uint64_t base, struct agent_co
 	for (unsigned i = 0; i < tables->live_levels; i++)
 		config->live[i] = (struct agent_level){ base + tables->live[i].offset,
 							tables->live[i].count - 1 };
+	if (tables->contexts_count) {
+		config->pools.contexts = base + tables->contexts_offset;
+		config->pools.contexts_mask = tables->contexts_count - 1;
+		for (unsigned i = 0; i < tables->live_levels; i++)
+			config->pools.owners[i] = base + tables->live[i].owners;
+	}
 	for (unsigned i = 0; i < tables->stack_levels; i++)
 		config->stacks[i] = (struct agent_level){ base + tables->stacks[i].offset,
 							  tables->stacks[i].count - 1 };

@@ -9,6 +9,7 @@
 
 #include "memprobe/log.h"
 #include "memprobe/num.h"
+#include "memprobe/pool_file.h"
 #include "memprobe/ptrace.h"
 #include "filters.h"
 #include "session.h"
@@ -128,6 +129,7 @@ static struct error *check_hooks(const struct trace_session *session)
 		log_warn("%s cannot be hooked: %s", function->name, function->refused);
 		if (function->spec->kind == AGENT_KIND_FREE ||
 		    function->spec->kind == AGENT_KIND_REALLOC ||
+		    function->spec->kind == AGENT_KIND_RESET ||
 		    !strcmp(function->spec->name, "malloc"))
 			return error_create(ERROR_UNSUPPORTED,
 					    "cannot record the allocations of %d: %s at 0x%llx "
@@ -139,6 +141,27 @@ static struct error *check_hooks(const struct trace_session *session)
 	return NULL;
 }
 
+static struct error *find_functions(struct trace_session *session, struct call_session *call)
+{
+	const struct pool_file *pool = session->options.pool;
+	struct hooks *hooks = &session->hooks;
+	struct allocator allocator;
+	struct error *error;
+
+	if (pool) {
+		session->report.allocator = pool->name;
+		return functions_find_pool(session->target, pool, &hooks->functions,
+					   &session->config.pools, &hooks->text_start,
+					   &hooks->text_end);
+	}
+	error = allocator_detect(session->target, &allocator);
+	if (error)
+		return error;
+	session->report.allocator = allocator.name;
+	return functions_find(session->target, call, &allocator, &hooks->functions,
+			      &hooks->text_start, &hooks->text_end);
+}
+
 /* All that can be known before the target is touched. */
 static struct error *plan(struct trace_session *session, struct call_session *call,
 			  struct install *install)
@@ -146,16 +169,10 @@ static struct error *plan(struct trace_session *session, struct call_session *ca
 	struct target *target = session->target;
 	struct hooks *hooks = &session->hooks;
 	uint64_t shm = AGENT_IMAGE_SPACE + sizeof(struct agent_ctl);
-	struct allocator allocator;
 	struct text_range text;
 	uint64_t space;
-	struct error *error = allocator_detect(target, &allocator);
+	struct error *error = find_functions(session, call);
 
-	if (error)
-		return error;
-	session->report.allocator = allocator.name;
-	error = functions_find(target, call, &allocator, &hooks->functions, &hooks->text_start,
-			       &hooks->text_end);
 	if (error)
 		return error;
 	text = (struct text_range){ hooks->text_start, hooks->text_end };
@@ -166,8 +183,8 @@ static struct error *plan(struct trace_session *session, struct call_session *ca
 	hooks->near_bytes = calloc(1, hooks->near_size);
 	if (!hooks->near_bytes)
 		return &error_no_memory;
-	tables_plan(&session->tables, session->report.rate <= 1, space,
-		    session->options.memory_max);
+	tables_plan(&session->tables, session->report.rate <= 1, session->options.pool != NULL,
+		    space, session->options.memory_max);
 	install->image_space = shm + session->tables.size;
 	error = install_find_near(target, &text, hooks->near_size, &hooks->near);
 	if (!error)
@@ -176,8 +193,11 @@ static struct error *plan(struct trace_session *session, struct call_session *ca
 	if (error)
 		return error;
 	tables_describe(&session->tables, install->image + shm, &session->config);
-	session->config.allocator_start = hooks->text_start;
-	session->config.allocator_end = hooks->text_end;
+	/* Of a pool, those functions are named that are not called by each other. */
+	if (!session->options.pool) {
+		session->config.allocator_start = hooks->text_start;
+		session->config.allocator_end = hooks->text_end;
+	}
 	session->config.areas[0] = (struct agent_area){ hooks->near, hooks->near_size };
 	session->config.areas[1] =
 		(struct agent_area){ install->image + shm, session->tables.size };

@@ -1,0 +1,240 @@
+#include "allocs_pool.h"
+
+#include <inttypes.h>
+#include <limits.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "memprobe/num.h"
+
+#define CONTEXT_TRIES 4
+#define HINT_CONTEXTS 5
+
+/* ---- files ---- */
+
+/* Where they are beside the program: installed, or in its source tree. */
+static const char *const directories[] = {
+	"../share/memprobe/pools",
+	"../contrib/pools",
+	"/usr/local/share/memprobe/pools",
+	"/usr/share/memprobe/pools",
+};
+
+static bool is_path(const char *name)
+{
+	return strpbrk(name, "/.") != NULL;
+}
+
+static bool has_pool(const char *directory, const char *name)
+{
+	char path[PATH_MAX];
+	int length = snprintf(path, sizeof(path), "%s/%s.pool", directory, name);
+
+	return length > 0 && (size_t)length < sizeof(path) && !access(path, R_OK);
+}
+
+static bool find_directory(const char *name, char *ret, size_t size)
+{
+	char program[PATH_MAX];
+	ssize_t length = readlink("/proc/self/exe", program, sizeof(program) - 1);
+	char *slash;
+
+	program[length > 0 ? length : 0] = '\0';
+	slash = strrchr(program, '/');
+	if (slash)
+		*slash = '\0';
+	for (size_t i = 0; i < sizeof(directories) / sizeof(directories[0]); i++) {
+		bool absolute = *directories[i] == '/';
+		int used = snprintf(ret, size, "%s%s%s", absolute ? "" : program,
+				    absolute ? "" : "/", directories[i]);
+
+		if (used > 0 && (size_t)used < size && has_pool(ret, name))
+			return true;
+	}
+	return false;
+}
+
+struct error *allocs_pool_open(const struct command_context *context, struct allocs_pool *ret)
+{
+	const char *name = command_option(context, "pool");
+	char directory[PATH_MAX + 64] = "";
+	struct error *error;
+
+	if (!name)
+		return NULL;
+	if (!is_path(name) && !find_directory(name, directory, sizeof(directory)))
+		return error_hint(error_create(ERROR_USAGE, "no pool is called '%s'", name),
+				  "there are postgres, apr, nginx, talloc, glib; --pool FILE takes "
+				  "one of your own, as memprobe-allocs(1) describes");
+	error = pool_file_open(name, directory, &ret->file);
+	if (error && error->code == ERROR_FAILED)
+		error->code = ERROR_USAGE;
+	return error;
+}
+
+/* ---- names ---- */
+
+struct error *allocs_pool_learn(struct allocs_pool *pool, struct target *target)
+{
+	uint64_t variable;
+	struct error *error = pg_contexts_find(target, &variable);
+
+	if (!error)
+		error = pg_contexts_read(target, variable, CONTEXT_TRIES, &pool->contexts);
+	if (error_is(error, ERROR_NO_MEMORY))
+		return error;
+	/* Without names it is a recording all the same. */
+	error_destroy(error);
+	return NULL;
+}
+
+void allocs_pool_deinit(struct allocs_pool *pool)
+{
+	pg_contexts_deinit(&pool->contexts);
+}
+
+static int compare_addresses(const void *left, const void *right)
+{
+	const struct pg_context *a = *(const struct pg_context *const *)left;
+	const struct pg_context *b = *(const struct pg_context *const *)right;
+
+	return a->address < b->address ? -1 : a->address > b->address;
+}
+
+static int compare_bytes(const void *left, const void *right)
+{
+	const struct trace_context *a = left, *b = right;
+
+	if (a->live_bytes != b->live_bytes)
+		return a->live_bytes > b->live_bytes ? -1 : 1;
+	return a->address < b->address ? -1 : a->address > b->address;
+}
+
+/* Contexts by their addresses; the caller frees it. */
+static const struct pg_context **by_address(const struct allocs_pool *pool)
+{
+	const struct pg_context **ret = calloc(pool->contexts.contexts.size + 1, sizeof(*ret));
+	size_t i = 0;
+
+	if (!ret)
+		return NULL;
+	vec_for_each (context, &pool->contexts.contexts)
+		ret[i++] = context;
+	qsort(ret, i, sizeof(*ret), compare_addresses);
+	return ret;
+}
+
+static const struct pg_context *find(const struct allocs_pool *pool,
+				     const struct pg_context **sorted, uint64_t address)
+{
+	const struct pg_context key = { .address = address }, *at = &key;
+	const struct pg_context **found = bsearch(&at, sorted, pool->contexts.contexts.size,
+						  sizeof(*sorted), compare_addresses);
+
+	return found ? *found : NULL;
+}
+
+static json_t *json_context(const struct trace_context *context, const struct pg_context *known)
+{
+	json_t *object = json_object();
+
+	json_object_set_new(object, "address",
+			    context->address ? json_address(context->address) : json_null());
+	json_object_set_new(object, "name", known ? json_text(known->name) : json_null());
+	json_object_set_new(object, "ident",
+			    known && known->ident ? json_text(known->ident) : json_null());
+	json_object_set_new(object, "count", json_integer(llround(context->live_count)));
+	json_object_set_new(object, "bytes", json_integer(llround(context->live_bytes)));
+	return object;
+}
+
+json_t *allocs_pool_json(const struct allocs_pool *pool, const struct trace_data *data)
+{
+	cleanup(free) const struct pg_context **sorted = by_address(pool);
+	cleanup(free) struct trace_context *contexts =
+		calloc(data->contexts.size + 1, sizeof(*contexts));
+	json_t *array = json_array();
+
+	if (!sorted || !contexts)
+		return array;
+	if (data->contexts.size)
+		memcpy(contexts, data->contexts.data, data->contexts.size * sizeof(*contexts));
+	qsort(contexts, data->contexts.size, sizeof(*contexts), compare_bytes);
+	for (size_t i = 0; i < data->contexts.size; i++)
+		json_array_append_new(
+			array, json_context(&contexts[i], find(pool, sorted, contexts[i].address)));
+	return array;
+}
+
+/* ---- for people: by name, since there may be thousands of one kind ---- */
+
+struct named {
+	const char *name;
+	double bytes;
+	uint64_t contexts;
+};
+
+static int compare_names(const void *left, const void *right)
+{
+	const struct named *a = left, *b = right;
+
+	return strcmp(a->name, b->name);
+}
+
+static int compare_named(const void *left, const void *right)
+{
+	const struct named *a = left, *b = right;
+
+	if (a->bytes != b->bytes)
+		return a->bytes > b->bytes ? -1 : 1;
+	return strcmp(a->name, b->name);
+}
+
+static size_t merge(struct named *named, size_t count)
+{
+	size_t kept = 0;
+
+	qsort(named, count, sizeof(*named), compare_names);
+	for (size_t i = 0; i < count; i++) {
+		if (kept && !strcmp(named[kept - 1].name, named[i].name)) {
+			named[kept - 1].bytes += named[i].bytes;
+			named[kept - 1].contexts++;
+		} else {
+			named[kept++] = named[i];
+		}
+	}
+	qsort(named, kept, sizeof(*named), compare_named);
+	return kept;
+}
+
+void allocs_pool_hint(const struct command_context *context, const struct allocs_pool *pool,
+		      const struct trace_data *data)
+{
+	cleanup(free) const struct pg_context **sorted = by_address(pool);
+	cleanup(free) struct named *named = calloc(data->contexts.size + 1, sizeof(*named));
+	char text[600] = "", bytes[SIZE_TEXT_MAX];
+	size_t count = 0;
+
+	if (!sorted || !named || !pool->contexts.contexts.size || !data->contexts.size)
+		return;
+	vec_for_each (each, &data->contexts) {
+		const struct pg_context *known = find(pool, sorted, each->address);
+
+		named[count++] = (struct named){ known ? known->name : "(gone meanwhile)",
+						 each->live_bytes, 1 };
+	}
+	count = merge(named, count);
+	for (size_t i = 0; i < count && i < HINT_CONTEXTS; i++) {
+		size_t length = strlen(text);
+
+		snprintf(text + length, sizeof(text) - length, "%s%s %s", i ? ", " : "",
+			 named[i].name, format_size((uint64_t)named[i].bytes, bytes));
+		length = strlen(text);
+		if (named[i].contexts > 1)
+			snprintf(text + length, sizeof(text) - length, " in %" PRIu64 " of them",
+				 named[i].contexts);
+	}
+	command_hint(context, "by context: %s%s", text, count > HINT_CONTEXTS ? " ..." : "");
+}

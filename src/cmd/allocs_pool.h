@@ -1,0 +1,31 @@
+/*
+ * allocs_pool.h - `allocs --pool`: which file it is, and the names of contexts.
+ */
+#ifndef ALLOCS_POOL_H
+#define ALLOCS_POOL_H
+
+#include "memprobe/cmd.h"
+#include "memprobe/pg_contexts.h"
+#include "memprobe/pool_file.h"
+#include "memprobe/trace.h"
+
+struct allocs_pool {
+	struct pool_file *file;	     /* NULL: none */
+	struct pg_contexts contexts; /* of PostgreSQL; empty: they have no names */
+};
+
+/* --pool: a file, or the name of one that came with memprobe. Nothing without the option. */
+struct error *allocs_pool_open(const struct command_context *context, struct allocs_pool *ret);
+
+/* The names of the contexts that there are now, if it is known how to find them. */
+struct error *allocs_pool_learn(struct allocs_pool *pool, struct target *target);
+
+/* Frees but the file, which a trace_session may be using. */
+void allocs_pool_deinit(struct allocs_pool *pool);
+
+/* What is live of each context, the most first. */
+json_t *allocs_pool_json(const struct allocs_pool *pool, const struct trace_data *data);
+void allocs_pool_hint(const struct command_context *context, const struct allocs_pool *pool,
+		      const struct trace_data *data);
+
+#endif

@@ -1,0 +1,107 @@
+#!/usr/bin/env bats
+# allocs --pool: PostgreSQL's contexts, exactly; and files that are wrong.
+
+load lib
+load postgres
+
+leak() { # FIRST LAST: prepared statements that nobody deallocates
+	local i
+	for ((i = $1; i <= $2; i++)); do
+		echo "prepare p$i as select * from pg_class where relname = \$1 and relpages > $i;"
+	done
+}
+
+@test "allocs --pool postgres: who fills the contexts, by stack and by context" {
+	start_postgres
+	start_session
+	say "select count(*) from pg_class; $(leak 1000 1002)"
+	adopt "$backend"
+	record_begin allocs "$backend" --pool postgres --sample 1 --json
+	say "$(leak 1 60)"
+	record_end
+	status_is 0
+	json '.pool == "postgres.pool" and .lost == 0 and .rate == 1 and .remaining == 0'
+	json '[.contexts[] | select(.name == "CachedPlanSource")] | length == 60'
+	json '[.contexts[] | select(.name == "CachedPlanQuery")] | length == 60 and all(.bytes > 1000)'
+	json '.contexts | all(.name != null) and (map(.bytes) | add) == ($all | .totals.bytes)' \
+		--argjson all "$output"
+	json '(.contexts | map(.count) | add) == .totals.count and .allocs - .frees == .totals.count'
+	json '.sites | map(select(any(.frames[]; . == "PrepareQuery"))) | map(.bytes) | add > 60000'
+	json 'all(.hooks[]; .hooked) and any(.hooks[]; .name == "MemoryContextDelete")'
+	echo "$output" >"$BATS_TEST_TMPDIR/leak.json"
+	victim_check
+
+	# Merged from the leaf on, as the issue of many callers of one leaf asks for.
+	for option in --reverse --inverted; do
+		probe flame "$BATS_TEST_TMPDIR/leak.json" "$option" -o "$BATS_TEST_TMPDIR/leak.svg"
+		status_is 0
+		grep -q PrepareQuery "$BATS_TEST_TMPDIR/leak.svg"
+	done
+
+	# What is deallocated again is not there: each has its contexts deleted.
+	record_begin allocs "$backend" --pool postgres --sample 1 --json
+	say "$(leak 2001 2060)"
+	say 'deallocate all;'
+	record_end
+	status_is 0
+	json 'all(.contexts[]; .name != "CachedPlanSource" and .name != "CachedPlanQuery")'
+	json '.totals.bytes < 60000 and .counters.recorded > 3000'
+	victim_check
+
+	probe allocs "$backend" --pool postgres --sample 1 -d 1
+	status_is 0
+	[ "$(sql 'select 4711')" = 4711 ]
+}
+
+@test "a recording agrees with the walk of the contexts to the byte" {
+	start_postgres
+	[[ $(sql 'show server_version_num') -lt 160000 ]] || skip "chunks have other headers"
+	start_session
+	# Also loads the library of PL/pgSQL, which would be a change of the process.
+	say 'select count(*) from pg_class; do $$ begin perform 1; end $$;'
+	adopt "$backend"
+	mkfifo "$dir/exact.in"
+	exec {exact_in}<>"$dir/exact.in"
+	timeout 100 "$BUILD/tests/tools/pg_exact" "$backend" "$ROOT/contrib/pools/postgres.pool" \
+		<"$dir/exact.in" >"$dir/exact" 2>&1 3>&- &
+	exact=$!
+	wait_until 60 grep -q recording "$dir/exact"
+	say "$(leak 1 40)"
+	for i in 1 2 3 4 5; do
+		say "create temp table t$i (a int primary key, b text);
+			insert into t$i select g, repeat('x', g) from generate_series(1, 300) g;
+			select string_agg(b, ',') is null from t$i; execute p$i('t$i');
+			do \$\$ begin for i in 1..50 loop perform a from t$i where a = i; end loop; end \$\$;"
+	done
+	echo end >&"$exact_in"
+	wait $exact || fail "$(cat "$dir/exact")"
+	[ "$(sed -n 's/^exact //p' "$dir/exact")" -ge 80 ]
+	victim_check
+}
+
+wrong() { # LINE MESSAGE
+	printf '%s\n' "# a comment" "$1" >"$BATS_TEST_TMPDIR/x.pool"
+	probe allocs "$victim_pid" --pool "$BATS_TEST_TMPDIR/x.pool" -d 1
+	status_is 2
+	[[ $stderr == *"x.pool:2:$2"* ]] || fail "$stderr"
+}
+
+@test "what is wrong in a pool file is said with its place" {
+	start_victim idle
+	wrong 'allot malloc size=arg0' "1: alloc, realloc, free"
+	wrong 'alloc malloc' '7: size=ARGUMENT is missing'
+	wrong 'alloc malloc size=arg9+' "19: this is no name: 'arg9+'"
+	wrong 'alloc maloc size=arg0' "7: idle has no function 'maloc'"
+	[[ $stderr == *"hint: there is"*"malloc"* ]] || fail "$stderr"
+	wrong 'alloc malloc size=arg0 context=*enviro' "32: idle has no variable 'enviro'"
+	[[ $stderr == *"environ"* ]]
+	probe allocs "$victim_pid" --pool nothing -d 1
+	status_is 2
+	[[ $stderr == *"no pool is called 'nothing'"* ]]
+	probe allocs "$victim_pid" --pool postgres -d 1
+	status_is 2
+	[[ $stderr == *"postgres.pool:4:9: idle has no function 'palloc'"* ]]
+	probe allocs "$victim_pid" --pool postgres --reachable -d 1
+	status_is 2
+	victim_check
+}

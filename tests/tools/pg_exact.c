@@ -1,0 +1,147 @@
+/*
+ * pg_exact.c - an exact recording of a PostgreSQL backend's contexts beside the walk of them.
+ *
+ *	pg_exact PID POOL-FILE		says `recording`, ends with its input
+ *
+ * Of each context that was made meanwhile: what is used of it is its header, those of its blocks,
+ * and its chunks, each rounded up, with a header (aset.c of PostgreSQL up to 15). Prints how many
+ * contexts agree to the byte, and fails if one does not, or if there are blocks of contexts that
+ * are gone.
+ */
+#include <inttypes.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "memprobe/map64.h"
+#include "memprobe/pg_contexts.h"
+#include "memprobe/pool_file.h"
+#include "memprobe/trace.h"
+
+#define CONTEXT_HEADER 224
+#define BLOCK_HEADER   40
+#define CHUNK_HEADER   16
+#define LIMIT_OFFSET   200 /* of allocChunkLimit; a recycled context has that of its former self */
+#define TRIES	       20
+
+static void check(struct error *error)
+{
+	if (!error)
+		return;
+	fprintf(stderr, "%s\n", error->message);
+	exit(1);
+}
+
+/* Those above the limit have a block of their own. */
+static uint64_t rounded(uint64_t size, uint64_t limit)
+{
+	uint64_t class = 8;
+
+	if (size > limit)
+		return (size + 7) & ~UINT64_C(7);
+	while (class < size)
+		class *= 2;
+	return class;
+}
+
+static void read_contexts(struct target *target, struct pg_contexts *ret)
+{
+	uint64_t variable;
+
+	check(pg_contexts_find(target, &variable));
+	check(pg_contexts_read(target, variable, TRIES, ret));
+	if (ret->is_inconsistent) {
+		fprintf(stderr, "%s\n", ret->issue);
+		exit(1);
+	}
+}
+
+/* Of a context that may be gone by now: then it is compared with nothing. */
+static uint64_t limit_of(struct target *target, uint64_t context)
+{
+	uint64_t limit = 0;
+
+	error_destroy(target_read_word(target, context + LIMIT_OFFSET, &limit));
+	return limit;
+}
+
+static unsigned compare(struct target *target, const struct trace_data *data,
+			const struct pg_contexts *before, const struct pg_contexts *after)
+{
+	struct map64 used = { 0 }, old = { 0 }, there = { 0 };
+	unsigned exact = 0, wrong = 0;
+
+	vec_for_each (context, &before->contexts)
+		check(map64_put(&old, context->address, 1));
+	vec_for_each (block, &data->blocks) {
+		uint64_t sum = map64_get(&used, block->context);
+
+		sum = sum == MAP64_NONE ? 0 : sum;
+		sum += CHUNK_HEADER + rounded(block->size, limit_of(target, block->context));
+		check(map64_put(&used, block->context, sum));
+	}
+	vec_for_each (context, &after->contexts) {
+		uint64_t sum = map64_get(&used, context->address);
+
+		check(map64_put(&there, context->address, 1));
+		if (context->kind != PG_CONTEXT_ALLOC_SET ||
+		    map64_get(&old, context->address) != MAP64_NONE)
+			continue;
+		sum = (sum == MAP64_NONE ? 0 : sum) + CONTEXT_HEADER +
+		      BLOCK_HEADER * context->blocks;
+		if (sum == context->total - context->free) {
+			exact++;
+			continue;
+		}
+		wrong++;
+		printf("%s: %" PRIu64 " recorded, %" PRIu64 " used\n", context->name, sum,
+		       context->total - context->free);
+	}
+	vec_for_each (context, &data->contexts) {
+		if (map64_get(&there, context->address) != MAP64_NONE)
+			continue;
+		wrong++;
+		printf("0x%" PRIx64 " is gone, but has blocks\n", context->address);
+	}
+	printf("exact %u\n", exact);
+	map64_deinit(&used);
+	map64_deinit(&old);
+	map64_deinit(&there);
+	return wrong;
+}
+
+int main(int argc, char **argv)
+{
+	struct trace_options options = { .rate = 1 };
+	const struct trace_wanted wanted = { .blocks = true };
+	struct pg_contexts before = { 0 }, after = { 0 };
+	struct pollfd input = { STDIN_FILENO, POLLIN, 0 };
+	cleanup(pool_file) struct pool_file *file = NULL;
+	cleanup(target) struct target *target = NULL;
+	cleanup(trace) struct trace_session *session = NULL;
+	cleanup(trace_data) struct trace_data *data = NULL;
+	bool alive = true;
+	unsigned wrong;
+
+	if (argc != 3)
+		return 2;
+	check(target_open_live((pid_t)strtol(argv[1], NULL, 10), &target));
+	check(pool_file_open(argv[2], "", &file));
+	options.pool = file;
+	read_contexts(target, &before);
+	check(trace_attach(target, &options, &session));
+	puts("recording");
+	fflush(stdout);
+	while (alive && !poll(&input, 1, TRACE_TICK_US / 1000))
+		check(trace_tick(session, &alive));
+	read_contexts(target, &after);
+	trace_pause(session);
+	check(trace_detach(session));
+	check(trace_read(session, &wanted, &data));
+	wrong = compare(target, data, &before, &after);
+	printf("lost %" PRIu64 "\n", data->counters.lost_allocs + data->counters.lost_frees);
+	pg_contexts_deinit(&before);
+	pg_contexts_deinit(&after);
+	return wrong || data->counters.lost_allocs || data->counters.lost_frees;
+}
