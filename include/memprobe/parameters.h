@@ -10,8 +10,9 @@
 
 /*
  * The number, among the arguments in integer registers (x86-64 System V: 0 is rdi), of the
- * parameter @name of the function at @address. ERROR_UNSUPPORTED: there is no DWARF for it, no such
- * parameter, or it is not in such a register; the message says which, and names those that are.
+ * parameter @name of the function at @address. ERROR_USAGE: it has none of that name, but those
+ * that the message tells; ERROR_UNSUPPORTED: there is no DWARF for it, or it is not in such a
+ * register.
  */
 struct error *symbolizer_parameter(struct symbolizer *symbolizer, uint64_t address,
 				   const char *name, unsigned *ret);

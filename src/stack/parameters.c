@@ -114,6 +114,6 @@ struct error *symbolizer_parameter(struct symbolizer *symbolizer, uint64_t addre
 		snprintf(names + length, sizeof(names) - length, "%s%s", length ? ", " : "",
 			 found ? found : "?");
 	} while (++seen < PARAMETERS_MAX && !dwarf_siblingof(&child, &child));
-	return error_create(ERROR_UNSUPPORTED, "it has no parameter '%s', but %s", name,
+	return error_create(ERROR_USAGE, "it has no parameter '%s', but %s", name,
 			    *names ? names : "none");
 }

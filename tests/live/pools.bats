@@ -105,3 +105,41 @@ wrong() { # LINE MESSAGE
 	status_is 2
 	victim_check
 }
+
+@test "a file of one's own: parameters by name, contexts emptied with those below" {
+	start_victim poolwork
+	cat >"$BATS_TEST_TMPDIR/own.pool" <<-EOF2
+		alloc pool_get   context=owner size=bytes
+		reset pool_clear context=which
+		tree  child=8 next=16
+	EOF2
+	record_begin allocs "$victim_pid" --pool "$BATS_TEST_TMPDIR/own.pool" --sample 1 --json
+	victim_say go
+	victim_wait '^done 1$' >/dev/null
+	record_end
+	status_is 0
+	[ "$(json_get '"\(.totals.bytes) \(.totals.count)"')" = "$(victim_truth truth)" ]
+	json '.lost == 0 and (.contexts | length) == 1 and .counters.recorded == 10 + 50 * (29 * 2 + 1)'
+	json 'all(.sites[]; any(.frames[]; startswith("keep")))'
+	sed -i s/bytes/octets/ "$BATS_TEST_TMPDIR/own.pool"
+	probe allocs "$victim_pid" --pool "$BATS_TEST_TMPDIR/own.pool" -d 1
+	status_is 2
+	[[ $stderr == *"own.pool:1:37: it has no parameter 'octets', but owner, scale, bytes, flags"* ]] ||
+		fail "$stderr"
+	victim_check
+}
+
+@test "the files that come with memprobe fit their libraries" {
+	need_library() { # POOL LIBRARY FUNCTION...
+		local pool=$1 file=$2 function
+		shift 2
+		[ -e "$file" ] || return 0
+		for function in $(awk '/^(alloc|realloc|free|reset|delete)/ { print $2 }' \
+			"$ROOT/contrib/pools/$pool.pool"); do
+			nm -D "$file" | grep -q " T $function" || fail "$file has no $function"
+		done
+	}
+	need_library apr "$(find /usr/lib -name 'libapr-1.so.0' 2>/dev/null | head -1)"
+	need_library glib "$(find /usr/lib -name 'libglib-2.0.so.0' 2>/dev/null | head -1)"
+	need_library nginx /usr/sbin/nginx
+}
