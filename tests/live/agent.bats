@@ -343,13 +343,13 @@ poke() { # ADDRESS BYTE: sets $saved to the first one that was there
 	skip_unless_root
 	[ "$(awk '/^Seccomp:/ { print $2 }' /proc/self/status)" = 0 ] || skip "runs under a filter"
 	start_victim filtered memfd
-	run trace attach
+	run trace agent attach
 	[[ $output == *"error 4 "*"seccomp answers errno 1 on system call 319"* ]] || fail "$output"
 	nothing_is_left
 	victim_check
 	stop_victim
 	start_victim filtered mmap
-	run trace attach
+	run trace agent attach
 	[[ $output == *"error 4 "*"seccomp kills the process on system call 9"* ]] || fail "$output"
 	victim_check
 }
@@ -372,7 +372,7 @@ poke() { # ADDRESS BYTE: sets $saved to the first one that was there
 	start_command bash -c 'ulimit -v 1000000; exec "$@"' limited "$VICTIMS/alloc_truth" 2
 	exact
 	start_command bash -c 'ulimit -v 30000; exec "$@"' limited "$VICTIMS/idle"
-	run trace attach
+	run trace agent attach
 	[[ $output == *"error 5 "*"address space"* || $output == *"error 5 "*"no room"* ]] ||
 		fail "$output"
 	nothing_is_left
