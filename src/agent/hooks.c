@@ -154,9 +154,14 @@ static unsigned before_alloc(struct agent_call *call, unsigned why)
 	if (!wanted_size(call))
 		return AGENT_DO_PASS;
 	call->record = is_wanted(call, why);
-	if (pools_are_there())
+	if (pools_are_there()) {
+		/* Its functions are named so that none of them calls another. */
+		if (!call->record)
+			return AGENT_DO_PASS;
 		call->owner.context = pool_context(call);
-	/* In any case: the original may call, or end in a jump to, another hooked function. */
+	}
+	/* In any other case: the original may call, or end in a jump to, another hooked function.
+	 */
 	return call_from_here(call);
 }
 
