@@ -150,11 +150,13 @@ static void ask_leaks(const struct heap *heap, struct leak_prescan *prescan, uns
 		abort();
 	if (result.leaks.size != result.leaked_count)
 		abort();
-	vec_for_each (leak, &result.leaks) {
-		if (leak->owner >= result.leaks.size ||
-		    heap_find_index(heap, leak->address) != leak->index)
+	for (size_t i = 0; i < result.leaks.size; i++) {
+		struct leak leak;
+
+		leak_get(heap, &result, i, &leak);
+		if (heap_find_index(heap, leak.address) != leak.index)
 			abort();
-		index = leak->index;
+		index = leak.index;
 	}
 	leak_result_deinit(&result);
 	if (index != HEAP_NONE && choice % 16 == 0) {

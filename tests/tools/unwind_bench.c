@@ -49,7 +49,7 @@ NOINLINE static unsigned walk_table(void)
 {
 	struct unwind_start start = UNWIND_START_CALLER;
 	struct unwind_memory memory = { start.sp, stack_top, 0, NULL, NULL };
-	struct unwind_frames frames = { pcs, NULL, DEPTH_MAX, 0 };
+	struct unwind_frames frames = { .pcs = pcs, .max = DEPTH_MAX };
 
 	unwind_walk(image, used_cache, &start, &memory, &frames);
 	return frames.count;

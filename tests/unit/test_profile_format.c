@@ -429,7 +429,7 @@ static void table_names_what_matters(void **state)
 				  " 2.0K   99.5%      2  Server::run(int)  main\n"
 				  "-------------------------------------------------\n"
 				  " 2.0K  100.0%      3  total\n"
-				  "and 1 more sites\n");
+				  "and 1 more site\n");
 	free(text);
 }
 
