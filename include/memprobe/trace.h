@@ -221,6 +221,7 @@ struct trace_leftover {
 	unsigned hooks;		/* functions that still lead into it */
 	bool recording;		/* a memprobe is at work with it */
 	bool active;		/* its hooks record: they stop when the lease is over */
+	bool inherited; /* a copy, never active, from the parent that forked while recorded */
 	/* False: it is of another version of memprobe, which alone can remove it. */
 	bool known;
 };

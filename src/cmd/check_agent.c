@@ -12,7 +12,7 @@ struct error *check_agent(struct target *target, enum check_agent_state *state_r
 	enum check_agent_state state = CHECK_AGENT_NONE;
 	unsigned hooks = 0;
 	uint64_t address = 0;
-	bool active = false;
+	bool active = false, inherited = true;
 
 	vec_for_each (leftover, &found) {
 		enum check_agent_state its = leftover->recording ? CHECK_AGENT_RECORDING
@@ -21,6 +21,7 @@ struct error *check_agent(struct target *target, enum check_agent_state *state_r
 
 		hooks += leftover->hooks;
 		active |= leftover->active;
+		inherited &= leftover->inherited;
 		address = address ? address : leftover->address;
 		state = its > state ? its : state;
 	}
@@ -31,6 +32,12 @@ struct error *check_agent(struct target *target, enum check_agent_state *state_r
 		snprintf(text, CHECK_AGENT_TEXT, "another memprobe is recording (agent at 0x%llx)",
 			 (unsigned long long)address);
 		*hint_ret = "wait for it to end";
+	} else if (state == CHECK_AGENT_LEFT && inherited) {
+		snprintf(text, CHECK_AGENT_TEXT,
+			 "inherited from a parent that forked while it was recorded: idle, at "
+			 "0x%llx, %u functions pass through it",
+			 (unsigned long long)address, hooks);
+		*hint_ret = "a recording of this process removes it";
 	} else if (state == CHECK_AGENT_LEFT) {
 		snprintf(text, CHECK_AGENT_TEXT,
 			 "left by a memprobe that was killed: %s, at 0x%llx, %u functions pass "

@@ -17,8 +17,9 @@
  * start. */
 #define SEARCHED_MAX (1u << 20)
 
-/* In agent_config.spare: the PID namespace that config.tracer counts in. */
-enum { SPARE_NAMESPACE };
+/* In agent_config.spare: the PID namespace that config.tracer counts in; the process that the agent
+ * was made for, and its start time. */
+enum { SPARE_NAMESPACE, SPARE_TARGET, SPARE_TARGET_START };
 
 struct error *trace_open_memory(struct target *target, int *ret)
 {
@@ -39,12 +40,14 @@ static uint64_t own_namespace(void)
 	return stat("/proc/self/ns/pid", &status) ? 0 : status.st_ino;
 }
 
-void trace_sign(struct agent_config *config)
+void trace_sign(struct agent_config *config, const struct target *target)
 {
 	struct process *self = NULL;
 
 	config->tracer = (uint64_t)getpid();
 	config->spare[SPARE_NAMESPACE] = own_namespace();
+	config->spare[SPARE_TARGET] = (uint64_t)target->pid;
+	config->spare[SPARE_TARGET_START] = target->process->start_time;
 	error_destroy(process_open(getpid(), &self));
 	if (self)
 		config->tracer_start = self->start_time;
@@ -60,6 +63,16 @@ static bool tracer_lives(const struct agent_config *config)
 	lives = process && process->start_time == config->tracer_start && process_is_alive(process);
 	process_close(process);
 	return lives;
+}
+
+/* A forked child has an agent like its parent's, whose CTL is zeros. */
+static bool is_inherited(const struct target *target, const struct agent_config *config)
+{
+	uint64_t namespace = own_namespace();
+
+	return config->spare[SPARE_TARGET_START] != target->process->start_time ||
+	       (namespace && config->spare[SPARE_NAMESPACE] == namespace &&
+		config->spare[SPARE_TARGET] != (uint64_t)target->pid);
 }
 
 static bool is_active(int memory, uint64_t image)
@@ -119,7 +132,8 @@ static struct error *look_at(struct target *target, uint64_t address,
 			found.size += config->areas[i].size;
 		for (size_t i = 0; i < AGENT_SLOTS; i++)
 			found.hooks += config->slots[i].patched != 0;
-		found.recording = is_recording(memory, address, config);
+		found.inherited = is_inherited(target, config);
+		found.recording = !found.inherited && is_recording(memory, address, config);
 		found.active = is_active(memory, address);
 	}
 	return trace_leftover_vec_append(ret, &found);

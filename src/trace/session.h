@@ -192,8 +192,8 @@ struct error *leave_read_config(int memory, uint64_t image, struct agent_config 
 
 /* Opens /proc/PID/mem for reading and writing; the caller closes it. */
 struct error *trace_open_memory(struct target *target, int *ret);
-/* Writes down in @config who we are. */
-void trace_sign(struct agent_config *config);
+/* Writes down in @config who we are, and that it is for @target. */
+void trace_sign(struct agent_config *config, const struct target *target);
 /* Removes what is there; ERROR_BUSY if somebody records. @session: open on the target. */
 struct error *leftovers_remove(struct call_session *session, uint64_t timeout_us,
 			       uint64_t *remaining_ret, bool *removed_ret);

@@ -201,7 +201,7 @@ static struct error *plan(struct trace_session *session, struct call_session *ca
 	session->config.areas[0] = (struct agent_area){ hooks->near, hooks->near_size };
 	session->config.areas[1] =
 		(struct agent_area){ install->image + shm, session->tables.size };
-	trace_sign(&session->config);
+	trace_sign(&session->config, target);
 	error = hooks_plan(hooks, target, install->image, &session->config);
 	if (!error)
 		error = tell_hooks(session);

@@ -449,3 +449,29 @@ poke() { # ADDRESS BYTE: sets $saved to the first one that was there
 		fail "$(grep ^Vm "/proc/$victim_pid/status")"
 	victim_check
 }
+
+@test "a child that is born while its parent is recorded" {
+	start_victim alloc_perils later
+	trace_begin attach wait detach
+	tell fork '^born'
+	child=$(awk '/^born/ { print $2 }' "$victim_out")
+	probe check "$child" --json
+	json '.checks[] | select(.name == "agent") | .detail | contains("inherited")'
+	# It can be recorded itself, be its parent's recording over or not.
+	run timeout 60 "$TRACE" "$child" attach run=100 read detach leftovers
+	status_is 0
+	[[ $output == *"removed=1 remaining=0"*"leftovers 0"* ]] || fail "$output"
+	tell fork '^born'
+	child=$(awk '/^born/ { child = $2 } END { print child }' "$victim_out")
+	trace_go
+	nothing_is_left
+	before=$(awk '{ print $14 + $15 }' "/proc/$child/stat")
+	still_allocates() { [ "$(awk '{ print $14 + $15 }' "/proc/$child/stat")" -gt "$before" ]; }
+	wait_until 20 still_allocates
+	run timeout 60 "$TRACE" "$child" attach run=50 detach leftovers
+	status_is 0
+	[[ $output == *"removed=1 remaining=0"*"leftovers 0"* ]] || fail "$output"
+	! grep -E "$AGENT" "/proc/$child/maps" >&2
+	victim_works
+	victim_check
+}
