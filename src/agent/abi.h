@@ -214,11 +214,14 @@ struct agent_config {
 
 	/* For a later tracer. */
 	struct agent_area
-		areas[8];      /* mappings to remove: near pages, shm, tables; not IMAGE, CTL */
-	uint64_t tracer;       /* its pid */
-	uint64_t tracer_start; /* and start time (/proc/PID/stat, field 22) */
+		areas[8];	   /* mappings to remove: near pages, shm, tables; not IMAGE, CTL */
+	uint64_t tracer;	   /* its pid */
+	uint64_t tracer_start;	   /* and start time (/proc/PID/stat, field 22) */
+	uint64_t tracer_namespace; /* the PID namespace that it counts in */
+	uint64_t target;	   /* whom the agent was made for; a forked child has it too */
+	uint64_t target_start;
 	struct agent_pools pools;
-	uint64_t spare[2];
+	uint64_t spare[1];
 
 	struct agent_slot slots[AGENT_SLOTS];
 };

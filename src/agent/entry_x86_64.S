@@ -68,9 +68,9 @@ agent_header:
 	lea	agent_ctl + AGENT_CTL_THREADS(%rip), %rax
 	add	%rax, %r10
 	mov	%fs:0, %rax
-1:	cmp	%rax, AGENT_THREAD_KEY(%r10)
+	cmp	%rax, AGENT_THREAD_KEY(%r10)
 	jne	4f
-	decl	AGENT_THREAD_CALLS(%r10)
+1:	decl	AGENT_THREAD_CALLS(%r10)
 	js	3f
 	sub	\size, AGENT_THREAD_COUNTDOWN(%r10)
 	jle	2f
@@ -90,10 +90,19 @@ agent_header:
 	pop	\saved
 .endif
 	jmp	look
-	/* Another thread's: ours is further on, or nowhere. The last slot is never used. */
-4:	cmpq	$0, AGENT_THREAD_KEY(%r10)
-	je	3b
+	/* Another thread's: ours is further on, or nowhere. */
+4:	push	%rcx
+	mov	$(AGENT_THREAD_PROBES - 1), %ecx
+6:	cmpq	$0, AGENT_THREAD_KEY(%r10)
+	je	7f
 	add	$AGENT_THREAD_SIZE, %r10
+	cmp	%rax, AGENT_THREAD_KEY(%r10)
+	je	8f
+	dec	%ecx
+	jnz	6b
+7:	pop	%rcx
+	jmp	3b
+8:	pop	%rcx
 	jmp	1b
 .endm
 

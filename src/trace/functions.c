@@ -5,7 +5,11 @@
 #include <string.h>
 
 #include "memprobe/elf_file.h"
+#include "memprobe/log.h"
 #include "memprobe/num.h"
+#include "x86_decode.h"
+
+static const uint8_t endbr64[] = { 0xf3, 0x0f, 0x1e, 0xfa };
 
 #define NONE AGENT_NO_ARG
 #define ALLOC_FIRST(name, family)                                                            \
@@ -256,6 +260,47 @@ static bool is_debugging(const struct module *module)
 	return strstr(name, "tcmalloc") && strstr(name, "_debug");
 }
 
+/* Whether @function is nothing but a jump to another of them. */
+static bool is_jump_to_another(const struct function_vec *functions,
+			       const struct function *function)
+{
+	struct x86_instruction insn;
+	size_t at = 0;
+
+	if (function->refused)
+		return false;
+	if (function->code_size >= sizeof(endbr64) &&
+	    !memcmp(function->code, endbr64, sizeof(endbr64)))
+		at = sizeof(endbr64);
+	if (!x86_decode(function->code + at, function->code_size - at, &insn) ||
+	    insn.branch != X86_JUMP)
+		return false;
+	vec_for_each (other, functions)
+		if (other != function && !other->refused &&
+		    other->address == function->address + at + (uint64_t)(int64_t)insn.target)
+			return true;
+	return false;
+}
+
+/* Their calls are seen where they lead to; seen twice, they would be sampled twice as often. */
+static void leave_out_jumps(struct function_vec *functions)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < functions->size; i++) {
+		functions->data[i].is_jump = is_jump_to_another(functions, &functions->data[i]);
+		if (functions->data[i].is_jump)
+			log_debug("%s is a jump to another function", functions->data[i].name);
+	}
+	for (size_t i = 0; i < functions->size; i++) {
+		if (functions->data[i].is_jump)
+			free(functions->data[i].code);
+		else
+			functions->data[kept++] = functions->data[i];
+	}
+	functions->size = kept;
+}
+
 struct error *functions_find(struct target *target, struct call_session *session,
 			     const struct allocator *allocator, struct function_vec *ret,
 			     uint64_t *text_start_ret, uint64_t *text_end_ret)
@@ -281,6 +326,7 @@ struct error *functions_find(struct target *target, struct call_session *session
 	}
 	if (!ret->size)
 		return refuse(target, allocator);
+	leave_out_jumps(ret);
 	find_text(target, allocator, ret, text_start_ret, text_end_ret);
 	return NULL;
 }

@@ -36,6 +36,7 @@ struct function {
 	/* As they stand in the target, at most FUNCTION_BYTES_MAX; owned. */
 	uint8_t *code;
 	size_t code_size;
+	bool is_jump;	     /* leads to another of them: private to functions_find() */
 	const char *refused; /* static; NULL: nothing speaks against it yet */
 	/* Of pools, as in struct agent_slot. */
 	enum agent_context_form context_form;

@@ -17,10 +17,6 @@
  * start. */
 #define SEARCHED_MAX (1u << 20)
 
-/* In agent_config.spare: the PID namespace that config.tracer counts in; the process that the agent
- * was made for, and its start time. */
-enum { SPARE_NAMESPACE, SPARE_TARGET, SPARE_TARGET_START };
-
 struct error *trace_open_memory(struct target *target, int *ret)
 {
 	int fd = openat(target->process->dirfd, "mem", O_RDWR | O_CLOEXEC);
@@ -45,9 +41,9 @@ void trace_sign(struct agent_config *config, const struct target *target)
 	struct process *self = NULL;
 
 	config->tracer = (uint64_t)getpid();
-	config->spare[SPARE_NAMESPACE] = own_namespace();
-	config->spare[SPARE_TARGET] = (uint64_t)target->pid;
-	config->spare[SPARE_TARGET_START] = target->process->start_time;
+	config->tracer_namespace = own_namespace();
+	config->target = (uint64_t)target->pid;
+	config->target_start = target->process->start_time;
 	error_destroy(process_open(getpid(), &self));
 	if (self)
 		config->tracer_start = self->start_time;
@@ -70,9 +66,9 @@ static bool is_inherited(const struct target *target, const struct agent_config 
 {
 	uint64_t namespace = own_namespace();
 
-	return config->spare[SPARE_TARGET_START] != target->process->start_time ||
-	       (namespace && config->spare[SPARE_NAMESPACE] == namespace &&
-		config->spare[SPARE_TARGET] != (uint64_t)target->pid);
+	return config->target_start != target->process->start_time ||
+	       (namespace && config->tracer_namespace == namespace &&
+		config->target != (uint64_t)target->pid);
 }
 
 static bool is_active(int memory, uint64_t image)
@@ -90,7 +86,7 @@ static bool is_recording(int memory, uint64_t image, const struct agent_config *
 {
 	uint64_t ctl = image + AGENT_IMAGE_SPACE, deadline = 0, namespace = own_namespace();
 
-	if (namespace && config->spare[SPARE_NAMESPACE] == namespace)
+	if (namespace && config->tracer_namespace == namespace)
 		return tracer_lives(config);
 	return is_active(memory, image) &&
 	       pread(memory, &deadline, sizeof(deadline),
