@@ -241,7 +241,7 @@ static struct error *perform(struct loop *loop, const char *command)
 
 int main(int argc, char **argv)
 {
-	struct loop loop = { .options = { .rate = 1, .engine = TRACE_ENGINE_AGENT } };
+	struct loop loop = { .options = { .rate = 1 } };
 	struct error *error;
 	int status = 0;
 
