@@ -3,6 +3,7 @@
 # Each has a directory, a socket and a load of its own, and ends with its test.
 
 load lib
+load servers
 load look
 load look_heap
 load look_trace
@@ -17,52 +18,10 @@ setup() {
 	victim_threads_vary=1
 }
 
-need() {
-	PATH=$PATH:/usr/sbin:/sbin
-	command -v "$1" >/dev/null || skip "$1 is not installed"
-}
-
-# In the background, bounded, ended by teardown; sets pid.
-background() { # NAME COMMAND...
-	local name=$1
-	shift
-	"$@" >"$dir/$name.log" 2>&1 </dev/null 3>&- &
-	pid=$!
-	ends_with $pid
-}
-
-# A load that ends by itself before the look is over would test less: it is repeated for ever.
-background_load() {
-	background load bash -c 'trap "kill \$child; exit" TERM
-		while "$@" & child=$!; wait $child; do :; done' load "$@"
-	load_pid=$pid
-}
-
-still_under_load() {
-	! is_gone "$load_pid" || fail "the load has ended" "$(tail -5 "$dir/load.log")"
-}
-
-end_load() {
-	kill -TERM "$load_pid"
-	wait_until 20 is_gone "$load_pid"
-}
-
-wait_for() { # SECONDS COMMAND...: quietly
-	wait_until "$1" quietly "${@:2}" || fail "$(tail -n 20 "$dir"/*.log)"
-}
-
-quietly() {
-	"$@" >/dev/null 2>&1
-}
-
 @test "redis-server" {
-	need redis-server
-	need redis-benchmark
-	background redis redis-server --port 0 --unixsocket "$dir/redis" --save '' --dir "$dir"
-	server=$pid
-	wait_for 30 redis-cli -s "$dir/redis" ping
-	redis-cli -s "$dir/redis" set canary 4711
-	background_load redis-benchmark -s "$dir/redis" -q -t set,get,lpush -r 1000 -d 200 -c 8 -n 100000
+	start_redis
+	redis set canary 4711
+	load_redis
 	adopt "$server"
 	allocator=glibc
 	if grep -q jemalloc "/proc/$server/maps"; then
@@ -73,27 +32,14 @@ quietly() {
 	allocs_at "$server"
 	kill_at_server "$server"
 	still_under_load
-	[ "$(redis-cli -s "$dir/redis" get canary)" = 4711 ]
+	[ "$(redis get canary)" = 4711 ]
 	victim_check
 }
 
 @test "mariadbd" {
-	need mariadbd
-	need mariadb-install-db
-	(unprivileged mariadb-install-db --no-defaults --datadir="$dir/data" --skip-test-db \
-		--auth-root-authentication-method=normal) >"$dir/install.log" 2>&1 ||
-		fail "$(tail "$dir/install.log")"
-	background mariadbd unprivileged mariadbd --no-defaults --datadir="$dir/data" \
-		--socket="$dir/socket" --skip-networking --pid-file="$dir/pid" \
-		--innodb-buffer-pool-size=32M
-	server=$pid
-	sql() {
-		timeout 30 mariadb --no-defaults -u root -S "$dir/socket" -N -B -e "$1"
-	}
-	wait_for 60 sql 'select 1'
-	sql 'create database test; create table test.canary (n int); insert into test.canary values (4711)'
-	background_load mariadb-slap --no-defaults -u root -S "$dir/socket" --concurrency=3 \
-		--auto-generate-sql --number-of-queries=3000
+	start_mariadbd
+	mariadb_sql 'create database test; create table test.canary (n int); insert into test.canary values (4711)'
+	load_mariadbd
 	adopt "$server"
 	look_at "$server"
 	look_heap_at "$server"
@@ -101,10 +47,10 @@ quietly() {
 	allocs_at "$server" reachable
 	kill_at_server "$server"
 	still_under_load
-	[ "$(sql 'select n from test.canary')" = 4711 ]
+	[ "$(mariadb_sql 'select n from test.canary')" = 4711 ]
 	end_load
 	look_still_at "$server"
-	[ "$(sql 'select n from test.canary')" = 4711 ]
+	[ "$(mariadb_sql 'select n from test.canary')" = 4711 ]
 	victim_check
 }
 
@@ -148,35 +94,8 @@ quietly() {
 }
 
 @test "nginx: a worker" {
-	need nginx
-	need curl
-	mkdir "$dir/www"
-	echo canary-4711 >"$dir/www/canary"
-	cat >"$dir/nginx.conf" <<-EOF
-		daemon off;
-		worker_processes 1;
-		pid $dir/pid;
-		error_log $dir/error.log;
-		events { worker_connections 64; }
-		http {
-			access_log off;
-			client_body_temp_path $dir/body;
-			proxy_temp_path $dir/proxy;
-			fastcgi_temp_path $dir/fastcgi;
-			uwsgi_temp_path $dir/uwsgi;
-			scgi_temp_path $dir/scgi;
-			server { listen unix:$dir/socket; root $dir/www; }
-		}
-	EOF
-	background nginx nginx -c "$dir/nginx.conf" -e "$dir/error.log"
-	master=$pid
-	get() {
-		curl -sf --max-time 20 --unix-socket "$dir/socket" http://test/canary
-	}
-	wait_for 30 get
-	worker=$(cat "/proc/$master/task/$master/children")
-	worker=${worker%% *}
-	background_load curl -sf --unix-socket "$dir/socket" "http://test/canary?[1-20000]" -o /dev/null
+	start_nginx
+	load_nginx
 	adopt "$worker"
 	look_at "$worker"
 	look_heap_at "$worker"
@@ -184,9 +103,9 @@ quietly() {
 	allocs_at "$worker" reachable
 	kill_at_server "$worker"
 	still_under_load
-	[ "$(get)" = canary-4711 ]
+	[ "$(get canary)" = canary-4711 ]
 	look_still_at "$worker"
-	[ "$(get)" = canary-4711 ]
+	[ "$(get canary)" = canary-4711 ]
 	victim_check
 }
 
