@@ -15,8 +15,10 @@
  *	       published by the limits in CTL; what finds no room is counted as lost.
  *
  * The hook of a function, wherever it stands: puts the address of the function's slot (in the
- * config of IMAGE) into r11, changes nothing else, and jumps to the entry that agent_entry_of()
- * gives. `original` of the slot is what behaves as the function did: the relocated prologue.
+ * config of IMAGE) into r11, changes nothing else, and jumps to the entry for its arguments
+ * (agent_header.entry). `original` of the slot is what behaves as the function did: the relocated
+ * prologue. When sampling, a hook may be made from a template instead (struct agent_template),
+ * which lets the calls that are of no interest fall through into the original behind it.
  *
  * Nothing in IMAGE or SHM takes a lock: a thread stopped or killed anywhere holds up nobody.
  * The words that both sides write while the target runs are 4 or 8 bytes, aligned.
@@ -25,7 +27,7 @@
 #define AGENT_ABI_H
 
 #define AGENT_MAGIC   "memprobe agent1" /* with the NUL: 16 bytes */
-#define AGENT_VERSION 1
+#define AGENT_VERSION 2
 
 #define AGENT_IMAGE_SPACE   0x10000
 #define AGENT_CONFIG_OFFSET 0x1000
@@ -38,10 +40,11 @@
 #define AGENT_SLOT_DIRECT   8
 
 #define AGENT_CTL_ACTIVE  0
-#define AGENT_CTL_FILTER  0x1000
-#define AGENT_CTL_THREADS 0x11000
+#define AGENT_CTL_SIEVE	  0x1000
+#define AGENT_CTL_FILTER  0x3000
+#define AGENT_CTL_THREADS 0x13000
 
-#define AGENT_CTL_SIZE 18317312
+#define AGENT_CTL_SIZE 18325504
 
 #define AGENT_THREAD_KEY       0
 #define AGENT_THREAD_COUNTDOWN 8
@@ -54,18 +57,23 @@
 #define AGENT_EXACT    1
 #define AGENT_SAMPLING 2
 
-/* The free filter: one 8-bit saturating counter by address; see agent_filter_index(). */
-#define AGENT_FILTER_SIZE 0x10000
+/*
+ * What a free passes if its block was not sampled: 8-bit saturating counters by address. The sieve
+ * is small, so that it stays in the cache of a program that has other things in mind; what it
+ * holds back is looked up in the filter. See agent_sieve_index(), agent_filter_index().
+ */
+#define AGENT_SIEVE_BITS   13
+#define AGENT_SIEVE_FACTOR 0x1e3779b1 /* 32-bit */
+#define AGENT_FILTER_SIZE  0x10000
 
 /*
  * Threads are known by their thread pointer (%fs:0): a slot is looked for from
- * (uint32_t)(key * AGENT_THREAD_FACTOR >> 32) >> (32 - AGENT_THREAD_BITS) on, upwards, at most
- * AGENT_THREAD_PROBES slots, up to the first with key 0. The table does not wrap; its last slot is
- * never used.
+ * agent_thread_index(key) on, upwards, at most AGENT_THREAD_PROBES slots, up to the first with key
+ * 0. The table does not wrap; its last slot is never used.
  */
 #define AGENT_THREAD_BITS   12
 #define AGENT_THREAD_PROBES 64
-#define AGENT_THREAD_FACTOR 0x1e3779b97f4a7c15 /* 64-bit */
+#define AGENT_THREAD_FACTOR 0x2c1b3c6d /* fits a signed 32-bit operand */
 #define AGENT_THREADS	    ((1 << AGENT_THREAD_BITS) + AGENT_THREAD_PROBES + 1)
 
 #ifndef __ASSEMBLER__
@@ -87,6 +95,22 @@ enum agent_entry {
 	AGENT_ENTRIES
 };
 
+/*
+ * The hook of functions with the arguments of an entry, for AGENT_SAMPLING: position independent
+ * but for some 64-bit operands. The relocated prologue is to follow immediately; calls come in at
+ * `begin`. Offsets of the operands are from `start`, 0: there is none.
+ */
+struct agent_template {
+	uint32_t start; /* from agent_header.template; 0: there is no template */
+	uint16_t size;
+	uint16_t begin;
+	/* To be filled in: the slot's address; */
+	uint16_t slot[2];
+	uint16_t counted; /* where agent_header.counted is; */
+	uint16_t entry;	  /* where the entry is. */
+	uint16_t ctl[2];  /* To be added to: the address of CTL. */
+};
+
 struct agent_header {
 	char magic[16];
 	uint32_t version;
@@ -97,7 +121,9 @@ struct agent_header {
 	uint32_t text_start;   /* code, half-open; */
 	uint32_t text_end;     /* a thread in or returning to it is inside the agent */
 	uint32_t return_point; /* where originals that were called with a frame return to */
-	uint32_t entry[AGENT_ENTRIES + 2];
+	uint32_t counted;      /* where templates lead to what they have counted */
+	uint32_t entry[AGENT_ENTRIES];
+	struct agent_template template[AGENT_ENTRIES];
 };
 
 enum agent_kind {
@@ -258,7 +284,8 @@ struct agent_thread {
 	uint64_t stack_low;
 	uint64_t stack_high;
 	uint32_t stack_time;
-	uint32_t spare[11];
+	uint32_t epoch; /* agent_ctl.epoch when countdown was drawn */
+	uint32_t spare[10];
 };
 
 struct agent_scratch {
@@ -280,8 +307,11 @@ struct agent_ctl {
 	uint32_t live_levels;  /* levels that may be used, from the first on */
 	uint32_t stack_levels;
 	uint64_t seed; /* of the sampling; any */
-	uint64_t spare[503];
+	uint64_t spare[502];
+	uint32_t epoch; /* countdowns that were drawn in another one are drawn anew */
+	uint32_t spare_half;
 
+	uint8_t sieve[1 << AGENT_SIEVE_BITS];
 	uint8_t filter[AGENT_FILTER_SIZE];
 	struct agent_thread threads[AGENT_THREADS];
 	uint8_t pad[4096 - AGENT_THREADS * AGENT_THREAD_SIZE % 4096];
@@ -295,7 +325,12 @@ struct agent_ctl {
 
 static inline uint32_t agent_thread_index(uint64_t key)
 {
-	return (uint32_t)(key * AGENT_THREAD_FACTOR >> 32) >> (32 - AGENT_THREAD_BITS);
+	return (uint32_t)(key * AGENT_THREAD_FACTOR >> 32) & ((1u << AGENT_THREAD_BITS) - 1);
+}
+
+static inline uint32_t agent_sieve_index(uint64_t address)
+{
+	return (uint32_t)address * AGENT_SIEVE_FACTOR >> (32 - AGENT_SIEVE_BITS);
 }
 
 /* Neighbouring blocks have neighbouring counters: a program that frees in some order of addresses
@@ -420,6 +455,7 @@ static inline uint64_t agent_hash(uint64_t address)
 }
 
 #define AGENT_ASSERT(what) _Static_assert(what, #what)
+AGENT_ASSERT(sizeof(struct agent_template) == 20);
 AGENT_ASSERT(sizeof(struct agent_header) <= AGENT_CONFIG_OFFSET);
 AGENT_ASSERT(AGENT_CONFIG_OFFSET + sizeof(struct agent_config) <= AGENT_TEXT_OFFSET);
 AGENT_ASSERT(sizeof(struct agent_slot) == AGENT_SLOT_SIZE);
@@ -431,6 +467,7 @@ AGENT_ASSERT(offsetof(struct agent_thread, countdown) == AGENT_THREAD_COUNTDOWN)
 AGENT_ASSERT(offsetof(struct agent_thread, calls) == AGENT_THREAD_CALLS);
 AGENT_ASSERT(offsetof(struct agent_thread, inside_sp) == AGENT_THREAD_INSIDE);
 AGENT_ASSERT(offsetof(struct agent_ctl, active) == AGENT_CTL_ACTIVE);
+AGENT_ASSERT(offsetof(struct agent_ctl, sieve) == AGENT_CTL_SIEVE);
 AGENT_ASSERT(offsetof(struct agent_ctl, filter) == AGENT_CTL_FILTER);
 AGENT_ASSERT(offsetof(struct agent_ctl, threads) == AGENT_CTL_THREADS);
 AGENT_ASSERT(offsetof(struct agent_ctl, scratch) % 4096 == 0);

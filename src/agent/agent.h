@@ -25,7 +25,16 @@
 #define AGENT_CALL_SECOND 8
 #define AGENT_CALL_RBX	  104
 
-#ifndef __ASSEMBLER__
+#ifdef __ASSEMBLER__
+/* clang-format off */
+/* From the thread pointer in rax to r10: where in agent_ctl.threads agent_thread_index() is. */
+.macro THREAD_OFFSET
+	imul	$AGENT_THREAD_FACTOR, %rax, %r10
+	shr	$25, %r10
+	and	$(((1 << AGENT_THREAD_BITS) - 1) << 7), %r10d
+.endm
+/* clang-format on */
+#else
 #include <stdbool.h>
 
 #pragma GCC visibility push(hidden)
@@ -94,6 +103,7 @@ bool memory_is_readable(uint64_t address);
 /* Bytes up to the next sample point, at least 1. */
 int64_t sample_draw(struct agent_thread *thread);
 
+/* Of the sieve, too. */
 void filter_add(uint64_t address);
 void filter_remove(uint64_t address);
 

@@ -20,13 +20,14 @@ agent_header:
 	.long	agent_text_start - agent_header
 	.long	agent_text_end - agent_header
 	.long	agent_return_point - agent_header
+	.long	entry_counted - agent_header
 	.long	entry_size_first - agent_header
 	.long	entry_size_second - agent_header
 	.long	entry_product - agent_header
 	.long	entry_free - agent_header
 	.long	entry_realloc - agent_header
 	.long	entry_any - agent_header
-	.long	0, 0
+	/* The templates follow: templates_x86_64.S. */
 
 	.text
 
@@ -61,10 +62,7 @@ agent_header:
 .macro COUNT size, saved
 	push	%rax
 	mov	%fs:0, %rax
-	movabs	$AGENT_THREAD_FACTOR, %r10
-	imul	%rax, %r10
-	shr	$(64 - AGENT_THREAD_BITS), %r10
-	shl	$7, %r10
+	THREAD_OFFSET
 	lea	agent_ctl + AGENT_CTL_THREADS(%rip), %rax
 	add	%rax, %r10
 	mov	%fs:0, %rax
@@ -111,12 +109,21 @@ ENTRY entry_size_first
 	js	pass
 	COUNT	%rdi
 
-/* These may end in a jump to another hooked function, which must find our frame. */
 ENTRY entry_size_second
-	jmp	look
+	test	%rsi, %rsi
+	js	pass
+	COUNT	%rsi
 
 ENTRY entry_any
 	jmp	look
+
+/* From a template, which has taken the call off the thread's slot. In: r10 AGENT_WHY_... */
+	.balign	64
+entry_counted:
+	endbr64
+	cmpl	$AGENT_INACTIVE, agent_ctl + AGENT_CTL_ACTIVE(%rip)
+	jne	traced
+	jmp	*AGENT_SLOT_ORIGINAL(%r11)
 
 ENTRY entry_product
 	push	%rcx

@@ -66,12 +66,26 @@ static void look_inside(const struct agent_call *call)
 	thread_count(thread, AGENT_COUNT_ABANDONED, 1);
 }
 
+/* What was counted at another rate, or while nothing was recorded, does not count. */
+static bool is_stale(struct agent_thread *thread)
+{
+	uint32_t epoch = *(volatile uint32_t *)&agent_ctl.epoch;
+
+	if (!thread || thread->epoch == epoch)
+		return false;
+	thread->epoch = epoch;
+	thread->countdown = sample_draw(thread);
+	return true;
+}
+
 /* Whether the new block is to be entered. */
 static bool is_wanted(struct agent_call *call, unsigned why)
 {
 	struct agent_thread *thread = call->thread;
 
 	if (agent_ctl.active == AGENT_SAMPLING) {
+		if (is_stale(thread))
+			why = AGENT_WHY_LOOK;
 		if (why != AGENT_WHY_SAMPLED) {
 			if (thread)
 				__asm__ volatile("subq %1, %0"

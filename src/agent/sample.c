@@ -48,9 +48,8 @@ int64_t sample_draw(struct agent_thread *thread)
 	return (int64_t)((unsigned __int128)agent_ctl.rate * e >> 32) + 1;
 }
 
-void filter_add(uint64_t address)
+static void count_up(uint8_t *counter)
 {
-	uint8_t *counter = &agent_ctl.filter[agent_filter_index(address)];
 	uint8_t value = __atomic_load_n(counter, __ATOMIC_RELAXED);
 
 	while (value != 255 && !__atomic_compare_exchange_n(counter, &value, value + 1, true,
@@ -59,13 +58,24 @@ void filter_add(uint64_t address)
 }
 
 /* What has been full once, or belongs to a child's wiped copy, is left alone. */
-void filter_remove(uint64_t address)
+static void count_down(uint8_t *counter)
 {
-	uint8_t *counter = &agent_ctl.filter[agent_filter_index(address)];
 	uint8_t value = __atomic_load_n(counter, __ATOMIC_RELAXED);
 
 	while (value != 255 && value != 0 &&
 	       !__atomic_compare_exchange_n(counter, &value, value - 1, true, __ATOMIC_RELAXED,
 					    __ATOMIC_RELAXED))
 		;
+}
+
+void filter_add(uint64_t address)
+{
+	count_up(&agent_ctl.filter[agent_filter_index(address)]);
+	count_up(&agent_ctl.sieve[agent_sieve_index(address)]);
+}
+
+void filter_remove(uint64_t address)
+{
+	count_down(&agent_ctl.sieve[agent_sieve_index(address)]);
+	count_down(&agent_ctl.filter[agent_filter_index(address)]);
 }

@@ -57,6 +57,7 @@ static void set_up(struct agent_thread *thread, uint64_t key)
 	thread->stack_low = thread->stack_high = 0;
 	thread->stack_time = 0;
 	thread->tid = (uint32_t)system_call(__NR_gettid, 0, 0, 0, 0);
+	thread->epoch = agent_ctl.epoch;
 	thread->countdown = agent_ctl.active == AGENT_SAMPLING ? sample_draw(thread) : 0;
 	__atomic_store_n(&thread->key, key, __ATOMIC_RELEASE);
 }

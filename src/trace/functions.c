@@ -16,9 +16,10 @@ static const uint8_t endbr64[] = { 0xf3, 0x0f, 0x1e, 0xfa };
 	{                                                                                    \
 		name, AGENT_KIND_ALLOC, AGENT_ENTRY_SIZE_FIRST, NONE, 0, NONE, false, family \
 	}
-#define ALLOC_SECOND(name, family)                                                            \
-	{                                                                                     \
-		name, AGENT_KIND_ALLOC, AGENT_ENTRY_SIZE_SECOND, NONE, 1, NONE, false, family \
+/* It may end in a jump to another hooked function, which must find the frame of this one. */
+#define ALLOC_SECOND(name, family)                                                    \
+	{                                                                             \
+		name, AGENT_KIND_ALLOC, AGENT_ENTRY_ANY, NONE, 1, NONE, false, family \
 	}
 #define PRODUCT(name, family)                                                          \
 	{                                                                              \

@@ -6,43 +6,32 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "hook_code.h"
 #include "memprobe/num.h"
 #include "relocate.h"
 
-/* Of NEAR_SLOT bytes: the hook, then the function as it was. */
-#define HOOK_SIZE	24
-#define ORIGINAL_OFFSET 32
-
-_Static_assert(ORIGINAL_OFFSET + RELOCATE_CODE_MAX <= NEAR_SLOT, "the moved code has room");
-
-/* movabs $slot, %r11; jmp *0(%rip); entry */
-static void write_hook(uint8_t hook[HOOK_SIZE], uint64_t slot, uint64_t entry)
-{
-	static const uint8_t load[] = { 0x49, 0xbb }, jump[] = { 0xff, 0x25, 0, 0, 0, 0 };
-
-	memcpy(hook, load, 2);
-	memcpy(hook + 2, &slot, 8);
-	memcpy(hook + 10, jump, 6);
-	memcpy(hook + 16, &entry, 8);
-}
+_Static_assert(HOOK_CODE_MAX + RELOCATE_CODE_MAX <= NEAR_SLOT,
+	       "the hook, and the function as it was, have room");
 
 static struct error *plan_one(struct hooks *hooks, struct function *function, uint64_t image,
-			      struct agent_config *config)
+			      uint32_t mode, struct agent_config *config)
 {
 	const struct function_spec *spec = function->spec;
 	uint64_t near = hooks->near + hooks->count * NEAR_SLOT;
 	uint8_t *bytes = hooks->near_bytes + hooks->count * NEAR_SLOT;
 	struct agent_slot *slot = &config->slots[hooks->count];
+	struct hook_code hook;
 	struct relocated moved;
 	uint64_t patched;
 
+	hook_code_make(&hook, image, hooks->count, spec->entry, mode);
 	function->refused = relocate_function(function->code, function->code_size,
-					      function->address, near + ORIGINAL_OFFSET, &moved);
+					      function->address, near + hook.size, &moved);
 	if (function->refused)
 		return NULL;
 	patched = function->address + moved.patch_offset;
 	*slot = (struct agent_slot){
-		.original = near + ORIGINAL_OFFSET,
+		.original = near + hook.size,
 		.kind = spec->kind,
 		.flags = (spec->swap ? AGENT_SLOT_SWAP : 0) | function->reset_flags,
 		.arg_pointer = spec->pointer,
@@ -52,19 +41,16 @@ static struct error *plan_one(struct hooks *hooks, struct function *function, ui
 		.context_form = function->context_form,
 		.context_word = function->context_word,
 		.function = patched,
-		.hook = near,
+		.hook = near + hook.begin,
 		.saved_size = RELOCATE_JUMP,
 	};
-	if (!relocate_jump(patched, near, slot->patch)) {
+	if (!relocate_jump(patched, slot->hook, slot->patch)) {
 		function->refused = "it is too far from any free room";
 		return NULL;
 	}
 	memcpy(slot->saved, function->code + moved.patch_offset, RELOCATE_JUMP);
-	memcpy(bytes + ORIGINAL_OFFSET, moved.code, moved.size);
-	write_hook(bytes,
-		   image + image_header()->config_offset + offsetof(struct agent_config, slots) +
-			   hooks->count * sizeof(struct agent_slot),
-		   image + image_header()->entry[spec->entry]);
+	memcpy(bytes, hook.bytes, hook.size);
+	memcpy(bytes + hook.size, moved.code, moved.size);
 	hooks->count++;
 	return NULL;
 }
@@ -89,7 +75,7 @@ static uint64_t direct_of(const struct hooks *hooks, const struct agent_config *
 	return 0;
 }
 
-struct error *hooks_plan(struct hooks *hooks, struct target *target, uint64_t image,
+struct error *hooks_plan(struct hooks *hooks, uint64_t image, uint32_t mode,
 			 struct agent_config *config)
 {
 	struct error *error = NULL;
@@ -98,7 +84,7 @@ struct error *hooks_plan(struct hooks *hooks, struct target *target, uint64_t im
 		if (!error && !function->refused && hooks->count == AGENT_SLOTS)
 			function->refused = "there are too many";
 		if (!error && !function->refused)
-			error = plan_one(hooks, function, image, config);
+			error = plan_one(hooks, function, image, mode, config);
 	}
 	for (unsigned i = 0; !error && i < hooks->count; i++) {
 		struct agent_slot *slot = &config->slots[i];

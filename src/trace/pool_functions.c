@@ -199,6 +199,8 @@ static enum agent_entry entry_of(const struct function_spec *spec)
 		return AGENT_ENTRY_PRODUCT;
 	if (spec->size == 0 && spec->count == NONE)
 		return AGENT_ENTRY_SIZE_FIRST;
+	if (spec->size == 1 && spec->count == NONE)
+		return AGENT_ENTRY_SIZE_SECOND;
 	return AGENT_ENTRY_ANY;
 }
 

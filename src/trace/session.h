@@ -138,7 +138,7 @@ struct error *install_run(struct install *install);
 
 /* ---- hooks.c ---- */
 
-#define NEAR_SLOT 128 /* bytes of the near area for each function */
+#define NEAR_SLOT 256 /* bytes of the near area for each function */
 
 struct hooks {
 	struct function_vec functions;
@@ -150,10 +150,10 @@ struct hooks {
 };
 
 /*
- * Works out every hook, for an agent at @image; fills in config->slots. What cannot be hooked gets
- * a reason.
+ * Works out every hook, for an agent at @image that is to work in @mode (AGENT_EXACT,
+ * AGENT_SAMPLING); fills in config->slots. What cannot be hooked gets a reason.
  */
-struct error *hooks_plan(struct hooks *hooks, struct target *target, uint64_t image,
+struct error *hooks_plan(struct hooks *hooks, uint64_t image, uint32_t mode,
 			 struct agent_config *config);
 /* hold.work: they take effect. */
 struct hooks_change {
@@ -222,6 +222,7 @@ struct trace_session {
 	struct history *history;
 	int memory;	/* /proc/PID/mem: bound to the program that was running at the start */
 	uint64_t image; /* of the agent in the target; 0: none */
+	uint32_t epoch; /* agent_ctl.epoch */
 	int filters;	/* seccomp filters of its threads: filters_count() */
 	bool hooked;	/* some function led into the agent at some time */
 	bool attached, paused;

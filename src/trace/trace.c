@@ -51,7 +51,8 @@ static struct error *set_up(struct trace_session *session)
 	    !control_put_64(session, CTL(rate), session->report.rate) ||
 	    !control_put_range(session, options->min_size,
 			       options->max_size ? options->max_size : UINT64_MAX) ||
-	    !control_put_64(session, CTL(seed), seed) || !control_put_limits(session))
+	    !control_put_64(session, CTL(seed), seed) ||
+	    !control_put_32(session, CTL(epoch), ++session->epoch) || !control_put_limits(session))
 		return cannot_write(session);
 	return NULL;
 }
@@ -202,7 +203,7 @@ static struct error *plan(struct trace_session *session, struct call_session *ca
 	session->config.areas[1] =
 		(struct agent_area){ install->image + shm, session->tables.size };
 	trace_sign(&session->config, target);
-	error = hooks_plan(hooks, target, install->image, &session->config);
+	error = hooks_plan(hooks, install->image, control_mode(session), &session->config);
 	if (!error)
 		error = tell_hooks(session);
 	return error ? error : check_hooks(session);

@@ -102,17 +102,18 @@ static struct agent_world *make_world(struct target **target, struct unwind_tabl
 
 /* Every block goes as it came and comes again as the others will: each mode finds its own truth,
  * not what another one has left. */
-static void set_mode(struct agent_world *world, const char *mode, void *hooks[2])
+static void set_mode(struct agent_world *world, const char *mode, void *hooks[2][2])
 {
 	uint32_t active = !strcmp(mode, "exact")      ? AGENT_EXACT
 			  : !strcmp(mode, "sampling") ? AGENT_SAMPLING
 						      : AGENT_INACTIVE;
+	void **made = hooks[active != AGENT_EXACT];
 
 	for (int i = 0; i < LIVE; i++)
 		release(blocks[i]);
 	world_stop(world);
-	allocate = strcmp(mode, "plain") ? (void *(*)(size_t))hooks[0] : malloc;
-	release = strcmp(mode, "plain") ? (void (*)(void *))hooks[1] : free;
+	allocate = strcmp(mode, "plain") ? (void *(*)(size_t))made[0] : malloc;
+	release = strcmp(mode, "plain") ? (void (*)(void *))made[1] : free;
 	if (active)
 		world_start(world, active, 512 << 10, 600);
 	for (int i = 0; i < LIVE; i++) {
@@ -129,13 +130,16 @@ int main(int argc, char **argv)
 	struct unwind_table *table;
 	struct target *target;
 	struct agent_world *world;
-	void *hooks[2];
+	void *hooks[2][2]; /* for exact mode, and for sampling */
 
 	if (argc < 2 || argc > 9)
 		return 2;
 	world = make_world(&target, &table);
-	hooks[0] = world_hook_malloc(world, malloc);
-	hooks[1] = world_hook_free(world, free);
+	for (int i = 0; i < 2; i++) {
+		world->mode = i ? AGENT_SAMPLING : AGENT_EXACT;
+		hooks[i][0] = world_hook_malloc(world, malloc);
+		hooks[i][1] = world_hook_free(world, free);
+	}
 	for (int i = 0; i < LIVE; i++)
 		blocks[i] = malloc(16);
 	measure(4 * LIVE);

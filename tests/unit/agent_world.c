@@ -5,6 +5,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "trace/hook_code.h"
+
 #define COUNTERS_OFFSET 4096
 #define FRAMES_OFFSET	(1u << 20)
 #define FRAMES_SIZE	(16u << 20)
@@ -126,18 +128,19 @@ static void *emit_start(struct agent_world *world)
 
 void *world_hook(struct agent_world *world, const struct agent_slot *slot, enum agent_entry entry)
 {
-	struct agent_slot *place = &world->config->slots[world->slot_count++];
-	uint64_t target = (uint64_t)world->image + world->header->entry[entry];
-	void *start = emit_start(world);
+	unsigned index = world->slot_count++;
+	struct hook_code hook;
+	uint8_t *start;
 
 	if (world->slot_count > AGENT_SLOTS)
 		abort();
-	*place = *slot;
-	emit(world, "\x49\xbb", 2); /* movabs $place, %r11 */
-	emit(world, &place, 8);
-	emit(world, "\xff\x25\0\0\0\0", 6); /* jmp *(%rip) */
-	emit(world, &target, 8);
-	return start;
+	hook_code_make(&hook, (uint64_t)world->image, index, entry, world->mode);
+	start = emit_start(world);
+	world->config->slots[index] = *slot;
+	emit(world, hook.bytes, hook.size);
+	emit(world, "\xff\x25\0\0\0\0", 6); /* jmp *(%rip): as the relocated function goes on */
+	emit(world, &slot->original, 8);
+	return start + hook.begin;
 }
 
 void *world_hook_malloc(struct agent_world *world, void *original)

@@ -24,6 +24,7 @@ struct agent_world {
 	uint8_t *code;
 	size_t code_used;
 	unsigned slot_count;
+	uint32_t mode; /* that hooks are made for */
 };
 
 /* Everything mapped, inactive, with room for about a million blocks; level 0 has @buckets. */
@@ -35,7 +36,8 @@ void world_start(struct agent_world *world, uint32_t mode, uint64_t rate, unsign
 void world_lease(struct agent_world *world, unsigned seconds);
 void world_stop(struct agent_world *world);
 
-/* Adds a hook for @original; the address to be called in its place. */
+/* Adds a hook for @original; the address to be called in its place. From the template with
+ * world->mode AGENT_SAMPLING. */
 void *world_hook(struct agent_world *world, const struct agent_slot *slot, enum agent_entry entry);
 
 /* The usual kinds. */

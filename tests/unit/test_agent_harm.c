@@ -64,6 +64,7 @@ static void start(uint32_t mode, uint64_t rate, uint64_t buckets)
 {
 	issued = 0;
 	world = world_create(buckets);
+	world->mode = mode;
 	hook_malloc = (malloc_fn)world_hook_malloc(world, bump);
 	hook_free = (free_fn)world_hook_free(world, discard);
 	world_start(world, mode, rate, 60);
@@ -466,12 +467,18 @@ static void *sample_hook(int kind)
 }
 
 /* The bound is 7 standard deviations of each estimate: chance does not reach it. */
-static void test_sampling_is_unbiased(void **state)
+static void check_sampling(uint32_t made_for, bool elsewhere)
 {
 	struct estimate estimate = { 0 };
 	void *paths[KINDS];
 
 	start(AGENT_SAMPLING, RATE, 1024);
+	world->mode = made_for;
+	hook_malloc = (malloc_fn)world_hook_malloc(world, bump);
+	hook_free = (free_fn)world_hook_free(world, discard);
+	/* A thread whose slot is another's finds one further on. */
+	if (elsewhere)
+		world->ctl->threads[agent_thread_index((uint64_t)pthread_self())].key = 16;
 	world->ctl->flags = AGENT_FLAG_TOTALS;
 	for (int k = 0; k < KINDS; k++)
 		paths[k] = world_path(world, sample_hook(k), &estimate.pcs[k]);
@@ -497,6 +504,51 @@ static void test_sampling_is_unbiased(void **state)
 	assert_int_equal(world_live(world, NULL, NULL), 0);
 	for (int i = 0; i < AGENT_FILTER_SIZE; i++)
 		assert_int_equal(world->ctl->filter[i], 0);
+	for (int i = 0; i < 1 << AGENT_SIEVE_BITS; i++)
+		assert_int_equal(world->ctl->sieve[i], 0);
+	world_destroy(world);
+}
+
+static void test_sampling_is_unbiased(void **state)
+{
+	check_sampling(AGENT_EXACT, false);
+	check_sampling(AGENT_SAMPLING, false);
+	check_sampling(AGENT_SAMPLING, true);
+}
+
+/* Countdowns of another rate, or of the time in between, are drawn anew. */
+static void test_epoch(void **state)
+{
+	start(AGENT_SAMPLING, 1, 1024);
+	for (int i = 0; i < 10; i++)
+		hook_malloc(100);
+	assert_int_equal(world_live(world, NULL, NULL), 10);
+	world_stop(world);
+	for (int i = 0; i < 5000; i++)
+		hook_malloc(100);
+	world->ctl->epoch++;
+	world_start(world, AGENT_SAMPLING, 1ul << 40, 60);
+	for (int i = 0; i < 5000; i++)
+		hook_malloc(100);
+	assert_int_equal(world_live(world, NULL, NULL), 10);
+	world_destroy(world);
+}
+
+/* A size that no object can have is the original's to refuse, and no sample. */
+static void test_sizes_too_large(void **state)
+{
+	start(AGENT_SAMPLING, 1ul << 40, 1024);
+	hook_malloc(10);
+	for (int i = 0; i < 100; i++) {
+		hook_malloc(SIZE_MAX - (size_t)i);
+		hook_malloc((size_t)1 << 63);
+	}
+	assert_int_equal(world_live(world, NULL, NULL), 0);
+	world->ctl->epoch++;
+	world->ctl->rate = 1;
+	for (int i = 0; i < 2000; i++)
+		hook_malloc(10);
+	assert_in_range(world_live(world, NULL, NULL), 2000 - 1024, 2000);
 	world_destroy(world);
 }
 
@@ -568,6 +620,8 @@ int main(void)
 		cmocka_unit_test(test_thread_churn),
 		cmocka_unit_test(test_doubt),
 		cmocka_unit_test(test_sampling_is_unbiased),
+		cmocka_unit_test(test_epoch),
+		cmocka_unit_test(test_sizes_too_large),
 		cmocka_unit_test(test_unwind_table),
 	};
 
