@@ -35,6 +35,8 @@ void table_cell_hex(struct table *table, uint64_t address);
 /* A number of bytes in human units, right-aligned by its column; 0 shows as `-`. */
 void table_cell_size(struct table *table, uint64_t bytes);
 void table_rule(struct table *table);
+/* Columns of a terminal that a full row takes, as far as rows are known. */
+size_t table_width(const struct table *table);
 struct error *table_print(struct table *table, FILE *out, bool color);
 
 /* The escaping alone, for text outside tables. The caller frees it; NULL: out of memory. */

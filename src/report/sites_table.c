@@ -9,14 +9,15 @@
 
 /* What a terminal's width has to leave for the names, whatever the figures take. */
 #define NAMES_LEAST 40
-#define FIGURE	    10 /* columns that a figure's column takes, about */
+#define GAP	    2 /* between two columns of a table */
 
 struct layout {
 	const struct profile *profile;
 	const struct sites_table_options *options;
 	struct table *table;
 	int64_t total;
-	size_t function_width, callers_width; /* 0: as they are */
+	size_t shown;
+	size_t leaf_width, function_width, callers_width; /* 0: as they are */
 	bool rate;
 };
 
@@ -77,50 +78,58 @@ static void put_figures(const struct layout *layout, const int64_t values[PROFIL
 			put_value(layout, more[i].column, values[more[i].column]);
 }
 
-static size_t put_headings(const struct layout *layout)
+static void put_figure_headings(const struct layout *layout)
 {
 	const struct profile *profile = layout->profile;
 	enum profile_column weight = profile->weight;
-	size_t count = 2;
 
 	table_column(layout->table, is_bytes(profile, weight) ? "BYTES" : "VALUE", TABLE_RIGHT);
 	table_column(layout->table, "%", TABLE_RIGHT);
 	if (profile_has(profile, profile_weight_count(profile)))
-		table_column(layout->table, "COUNT", TABLE_RIGHT), count++;
+		table_column(layout->table, "COUNT", TABLE_RIGHT);
 	if (layout->rate)
-		table_column(layout->table, "PER S", TABLE_RIGHT), count++;
+		table_column(layout->table, "PER S", TABLE_RIGHT);
 	for (size_t i = 0; i < MORE; i++)
 		if (is_shown(profile, more[i].column))
-			table_column(layout->table, more[i].heading, TABLE_RIGHT), count++;
+			table_column(layout->table, more[i].heading, TABLE_RIGHT);
+}
+
+static void put_headings(const struct layout *layout)
+{
+	put_figure_headings(layout);
 	if (layout->options->leaf)
 		table_column(layout->table, layout->options->leaf, TABLE_LEFT);
 	table_column(layout->table, "FUNCTION", TABLE_LEFT);
 	table_column(layout->table, "CALLED BY", TABLE_LEFT);
-	return count;
 }
 
-static struct error *put_function(const struct layout *layout, const struct profile_frame *frame)
+static struct error *put_function(const struct layout *layout, const struct profile_frame *frame,
+				  size_t width)
 {
 	char buffer[PROFILE_NAME_MAX];
 	const char *name = profile_frame_name(frame, buffer);
 	cleanup(free) char *fitting = NULL;
 
-	if (!layout->function_width) {
+	if (!width) {
 		table_cell_text(layout->table, name);
 		return NULL;
 	}
-	fitting = function_name_fit(name, layout->function_width);
+	fitting = function_name_fit(name, width);
 	if (!fitting)
 		return &error_no_memory;
 	table_cell_text(layout->table, fitting);
 	return NULL;
 }
 
-/* From the one who called to the root, as far as the width goes. */
-static struct error *put_callers(const struct layout *layout, const uint32_t *frames, size_t depth)
+#define BETWEEN	 " < "
+#define LEFT_OUT ".."
+
+/* From the one who called to the root, as far as @width goes; 0: all. The caller frees it. */
+static struct error *name_callers(const struct layout *layout, const uint32_t *frames, size_t depth,
+				  size_t width, char **ret)
 {
-	cleanup(free) char *text = NULL;
-	size_t size, used = 0;
+	size_t size, used = 0, between = strlen(BETWEEN);
+	char *text = NULL;
 	FILE *out = open_memstream(&text, &size);
 
 	if (!out)
@@ -130,20 +139,33 @@ static struct error *put_callers(const struct layout *layout, const uint32_t *fr
 		char buffer[PROFILE_NAME_MAX];
 		const char *name = profile_frame_name(frame, buffer);
 		cleanup(free) char *brief =
-			layout->callers_width ? function_name_fit(name, 0) : strdup(name);
-		size_t length = brief ? strlen(brief) : 0;
+			layout->options->width ? function_name_fit(name, 0) : strdup(name);
+		size_t needed = used + (used ? between : 0) + (brief ? strlen(brief) : 0);
 
-		if (layout->callers_width && used + length + 3 > layout->callers_width) {
-			fputs(used ? " < .." : "..", out);
+		/* Of all but the last there has to be room to say that others follow. */
+		if (width && needed + (i ? between + strlen(LEFT_OUT) : 0) > width) {
+			fputs(used ? BETWEEN LEFT_OUT : LEFT_OUT, out);
 			break;
 		}
-		fprintf(out, "%s%s", used ? " < " : "", brief ? brief : "");
-		used += length + 3;
+		fprintf(out, "%s%s", used ? BETWEEN : "", brief ? brief : "");
+		used = needed;
 	}
-	if (fclose(out))
+	if (fclose(out)) {
+		free(text);
 		return &error_no_memory;
-	table_cell_text(layout->table, text);
+	}
+	*ret = text;
 	return NULL;
+}
+
+static struct error *put_callers(const struct layout *layout, const uint32_t *frames, size_t depth)
+{
+	cleanup(free) char *text = NULL;
+	struct error *error = name_callers(layout, frames, depth, layout->callers_width, &text);
+
+	if (!error)
+		table_cell_text(layout->table, text);
+	return error;
 }
 
 static struct error *put_site(const struct layout *layout, const struct profile_site *site)
@@ -154,7 +176,8 @@ static struct error *put_site(const struct layout *layout, const struct profile_
 
 	put_figures(layout, site->values);
 	if (layout->options->leaf) {
-		error = depth ? put_function(layout, &layout->profile->frames.data[frames[--depth]])
+		error = depth ? put_function(layout, &layout->profile->frames.data[frames[--depth]],
+					     layout->leaf_width)
 			      : NULL;
 		if (error)
 			return error;
@@ -165,22 +188,113 @@ static struct error *put_site(const struct layout *layout, const struct profile_
 		return NULL;
 	}
 	at = site_frame_of_interest(layout->profile, frames, depth);
-	error = put_function(layout, &layout->profile->frames.data[frames[at]]);
+	error = put_function(layout, &layout->profile->frames.data[frames[at]],
+			     layout->function_width);
 	return error ? error : put_callers(layout, frames, at);
 }
 
-static void put_totals(const struct layout *layout)
+static void put_total_figures(const struct layout *layout)
 {
 	int64_t totals[PROFILE_COLUMNS];
 
 	for (size_t i = 0; i < PROFILE_COLUMNS; i++)
 		totals[i] = profile_total(layout->profile, i);
-	table_rule(layout->table);
 	put_figures(layout, totals);
+}
+
+static void put_totals(const struct layout *layout)
+{
+	table_rule(layout->table);
+	put_total_figures(layout);
 	table_cell_text(layout->table, "total");
 	if (layout->options->leaf)
 		table_cell_text(layout->table, "");
 	table_cell_text(layout->table, "");
+}
+
+/* ---- how wide the names may be ---- */
+
+static void widen(size_t *width, size_t needed)
+{
+	if (needed > *width)
+		*width = needed;
+}
+
+static size_t least(size_t a, size_t b)
+{
+	return a < b ? a : b;
+}
+
+/* The widths that the names have by themselves. */
+static struct error *measure_names(const struct layout *layout, size_t *leaf_ret,
+				   size_t *function_ret, size_t *callers_ret)
+{
+	const struct profile *profile = layout->profile;
+	char buffer[PROFILE_NAME_MAX];
+
+	for (size_t i = 0; i < layout->shown; i++) {
+		cleanup(free) char *callers = NULL;
+		size_t depth, at;
+		const uint32_t *frames =
+			profile_stack_frames(profile, profile->sites.data[i].stack, &depth);
+		struct error *error;
+
+		if (depth && layout->options->leaf) {
+			const struct profile_frame *leaf = &profile->frames.data[frames[--depth]];
+
+			widen(leaf_ret, strlen(profile_frame_name(leaf, buffer)));
+		}
+		if (!depth)
+			continue;
+		at = site_frame_of_interest(profile, frames, depth);
+		widen(function_ret,
+		      strlen(profile_frame_name(&profile->frames.data[frames[at]], buffer)));
+		error = name_callers(layout, frames, at, layout->options->width, &callers);
+		if (error)
+			return error;
+		widen(callers_ret, strlen(callers));
+	}
+	return NULL;
+}
+
+/* The figures take what they take. */
+static struct error *measure_figures(const struct layout *layout, size_t *ret)
+{
+	cleanup(table) struct table *table = table_create();
+	struct layout figures = *layout;
+
+	if (!table)
+		return &error_no_memory;
+	figures.table = table;
+	put_figure_headings(&figures);
+	for (size_t i = 0; i < layout->shown; i++)
+		put_figures(&figures, layout->profile->sites.data[i].values);
+	put_total_figures(&figures);
+	*ret = table_width(table);
+	return NULL;
+}
+
+/* No column gets more than it needs; of two that need more than there is each gets half. */
+static struct error *fit_names(struct layout *layout)
+{
+	size_t figures, leaf = 0, function = strlen("FUNCTION"), callers = strlen("CALLED BY"),
+			room;
+	struct error *error = measure_figures(layout, &figures);
+
+	if (layout->options->leaf)
+		leaf = strlen(layout->options->leaf);
+	if (!error)
+		error = measure_names(layout, &leaf, &function, &callers);
+	if (error)
+		return error;
+	figures += 2 * GAP + (leaf ? GAP : 0);
+	room = layout->options->width > figures + NAMES_LEAST ? layout->options->width - figures
+							      : NAMES_LEAST;
+	layout->leaf_width = least(leaf, room / 3);
+	room -= layout->leaf_width;
+	layout->callers_width = least(callers, room - least(function, room / 2));
+	layout->function_width = least(function, room - layout->callers_width);
+	return NULL;
 }
 
 struct error *sites_table_print(const struct profile *profile,
@@ -192,30 +306,26 @@ struct error *sites_table_print(const struct profile *profile,
 		.options = options,
 		.table = table,
 		.total = profile_total(profile, profile->weight),
+		.shown = profile->sites.size,
 		.rate = profile->duration_us != 0,
 	};
-	size_t figures, names, shown = profile->sites.size;
 	struct error *error = NULL;
 
 	if (!table)
 		return &error_no_memory;
-	if (options->top && options->top < shown)
-		shown = options->top;
-	figures = put_headings(&layout) * FIGURE;
-	if (options->width) {
-		names = options->width > figures + NAMES_LEAST ? options->width - figures
-							       : NAMES_LEAST;
-		layout.function_width = names / 2;
-		layout.callers_width = names - names / 2;
-	}
-	for (size_t i = 0; i < shown && !error; i++)
+	if (options->top && options->top < layout.shown)
+		layout.shown = options->top;
+	put_headings(&layout);
+	if (options->width)
+		error = fit_names(&layout);
+	for (size_t i = 0; i < layout.shown && !error; i++)
 		error = put_site(&layout, &profile->sites.data[i]);
 	if (error)
 		return error;
 	put_totals(&layout);
 	error = table_print(table, out, options->color);
-	if (!error && shown < profile->sites.size)
-		fprintf(out, "and %zu more site%s\n", profile->sites.size - shown,
-			profile->sites.size - shown == 1 ? "" : "s");
+	if (!error && layout.shown < profile->sites.size)
+		fprintf(out, "and %zu more site%s\n", profile->sites.size - layout.shown,
+			profile->sites.size - layout.shown == 1 ? "" : "s");
 	return error;
 }

@@ -379,14 +379,19 @@ static void put_headings(const struct table *table, FILE *out, bool color)
 	fputs(color ? "\033[0m\n" : "\n", out);
 }
 
-static void put_rule(const struct table *table, FILE *out, bool color)
+size_t table_width(const struct table *table)
 {
 	size_t width = 0;
 
-	for (size_t i = 0; i < table->column_count; i++)
+	for (size_t i = 0; table && i < table->column_count; i++)
 		width += table->columns[i].width + (i ? 2 : 0);
+	return width;
+}
+
+static void put_rule(const struct table *table, FILE *out, bool color)
+{
 	fputs(color ? "\033[2m" : "", out);
-	put_padding(out, '-', width);
+	put_padding(out, '-', table_width(table));
 	fputs(color ? "\033[0m\n" : "\n", out);
 }
 
