@@ -82,7 +82,7 @@ static struct error *parse_options(struct command_context *context, struct profi
 	drawing->count_name = command_option(context, "countname");
 	drawing->reverse = command_option(context, "reverse") != NULL;
 	drawing->inverted = command_option(context, "inverted") != NULL;
-	if (!error && !ret->format && !context->json && !command_option(context, "format") &&
+	if (!error && !ret->format && !context->json && !ret->table &&
 	    !command_terminal_width(context))
 		ret->format = profile_format_by_name("svg");
 	return error;

@@ -10,6 +10,7 @@
 
 #define TOP_DEFAULT   20
 #define WIDTH_DEFAULT 100 /* of a terminal that does not tell */
+#define TABLE_ENDING  ".txt"
 
 static bool ends_with(const char *text, const char *end)
 {
@@ -38,13 +39,32 @@ static struct error *choose_by_name(struct command_context *context, const char 
 				    struct profile_output *ret)
 {
 	context->json = !strcmp(name, "json");
-	if (context->json || !strcmp(name, "table"))
+	ret->table = !strcmp(name, "table");
+	if (context->json || ret->table)
 		return NULL;
 	ret->format = profile_format_by_name(name);
 	if (!ret->format)
 		return error_hint(error_create(ERROR_USAGE, "no format is called '%s'", name),
 				  "there are table, json, folded, svg and pprof");
 	return NULL;
+}
+
+/* An ending that says nothing, such as `.bogus`, is a slip: what it meant would not be written. */
+static struct error *refuse_ending(const char *path)
+{
+	const char *base = strrchr(path, '/');
+	const char *dot = strrchr(base ? base + 1 : path, '.');
+	char known[128] = "";
+	size_t used = 0;
+
+	if (!dot || dot == path || dot[-1] == '/')
+		return NULL;
+	for (const struct profile_format *const *format = profile_formats; *format; format++)
+		if (used < sizeof(known))
+			used += snprintf(known + used, sizeof(known) - used, ", %s",
+					 (*format)->ending);
+	return error_hint(error_create(ERROR_USAGE, "no format is known by the ending of %s", path),
+			  "there are " TABLE_ENDING " (a table), .json%s; or use --format", known);
 }
 
 static struct error *choose(struct command_context *context, struct profile_output *ret)
@@ -70,7 +90,8 @@ static struct error *choose(struct command_context *context, struct profile_outp
 		return NULL;
 	context->json = ends_with(path, ".json");
 	ret->format = profile_format_by_ending(path);
-	return NULL;
+	ret->table = ends_with(path, TABLE_ENDING);
+	return context->json || ret->format || ret->table ? NULL : refuse_ending(path);
 }
 
 struct error *profile_output_choose(struct command_context *context, struct profile_output *ret)

@@ -25,6 +25,7 @@
 
 struct profile_output {
 	const struct profile_format *format; /* NULL: a table, or JSON if context->json */
+	bool table;			     /* asked for as such */
 	struct profile_options options;	     /* set what the command knows: title, subtitle ... */
 	uint64_t top;
 	const char *leaf; /* as in sites_table.h */
@@ -32,8 +33,8 @@ struct profile_output {
 };
 
 /*
- * ERROR_USAGE for an unknown --format, and for a binary one on a terminal. Sets context->json for
- * FILE.json and --format=json.
+ * ERROR_USAGE for an unknown --format or ending, and for a binary one on a terminal. Sets
+ * context->json for FILE.json and --format=json. A name without ending, and FILE.txt, is a table.
  */
 struct error *profile_output_choose(struct command_context *context, struct profile_output *ret);
 
