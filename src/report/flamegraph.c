@@ -2,8 +2,9 @@
  * Flame graphs: one SVG file that shows itself anywhere and, opened in a browser, is searched,
  * zoomed and walked through by flamegraph.js. It refers to nothing outside.
  *
- * A frame is `<g class="f" data-f="LEVEL,X,VALUE" data-s="SHORT NAME">` with X and VALUE in units
- * of the profile; the script lays frames out from these, with the same rules as here.
+ * A frame is `<g class="f" data-f="LEVEL,X,WIDTH" data-v="VALUE" data-s="SHORT NAME">` with X,
+ * WIDTH and VALUE in units of the profile, VALUE where it is not the width; the script lays frames
+ * out from these, with the same rules as here.
  */
 #include <inttypes.h>
 #include <math.h>
@@ -213,7 +214,8 @@ static struct error *put_frame(const struct flamegraph *graph, FILE *out,
 			       const struct flame_node *node, bool inverted)
 {
 	int64_t value = node->sums[FLAME_VALUE], unreachable = node->sums[FLAME_UNREACHABLE];
-	double x = MARGIN + (double)node->x * graph->scale, width = (double)value * graph->scale;
+	int64_t wide = node->sums[FLAME_WIDE];
+	double x = MARGIN + (double)node->x * graph->scale, width = (double)wide * graph->scale;
 	unsigned row = inverted ? node->level : graph->tree.levels - 1 - node->level;
 	unsigned y = TOP + row * ROW;
 	double shown = width > 2 ? width - 0.5 : width;
@@ -224,14 +226,18 @@ static struct error *put_frame(const struct flamegraph *graph, FILE *out,
 	if (!brief)
 		return &error_no_memory;
 	fprintf(out, "<g class=\"f\" data-f=\"%u,%" PRId64 ",%" PRId64 "\"", node->level, node->x,
-		value);
+		wide);
+	if (value != wide)
+		fprintf(out, " data-v=\"%" PRId64 "\"", value);
 	error = put_brief(out, name, brief);
 	fputc('>', out);
 	if (!error)
 		error = put_title(graph, out, node);
 	fprintf(out,
-		"<rect class=\"c%u\" x=\"%.1f\" y=\"%u\" width=\"%.1f\" height=\"%d\" rx=\"2\"/>",
-		flame_scheme_shade(&graph->scheme, &graph->tree, node), x, y, shown, ROW - 1);
+		"<rect class=\"c%u%s\" x=\"%.1f\" y=\"%u\" width=\"%.1f\" height=\"%d\" "
+		"rx=\"2\"/>",
+		flame_scheme_shade(&graph->scheme, &graph->tree, node), value ? "" : " old", x, y,
+		shown, ROW - 1);
 	if (graph->scheme.color == FLAME_COLOR_REACH && unreachable > 0) {
 		double share = unreachable < value ? (double)unreachable / (double)value : 1;
 
@@ -300,8 +306,10 @@ static void put_legend(const struct flamegraph *graph, FILE *out)
 			"<g class=\"legend\"><rect class=\"c18\" x=\"%d\" y=\"54\" width=\"12\" "
 			"height=\"12\" rx=\"2\"/><text x=\"%d\" y=\"64\">grew</text>"
 			"<rect class=\"c2\" x=\"%d\" y=\"54\" width=\"12\" height=\"12\" rx=\"2\"/>"
-			"<text x=\"%d\" y=\"64\">shrank</text></g>\n",
-			MARGIN, MARGIN + 17, MARGIN + 70, MARGIN + 87);
+			"<text x=\"%d\" y=\"64\">shrank</text><rect class=\"c2 old\" x=\"%d\" "
+			"y=\"54\" width=\"12\" height=\"12\" rx=\"2\"/><text x=\"%d\" "
+			"y=\"64\">gone</text></g>\n",
+			MARGIN, MARGIN + 17, MARGIN + 70, MARGIN + 87, MARGIN + 150, MARGIN + 167);
 }
 
 static void put_file(FILE *out, const char *begin, const char *end)
@@ -368,7 +376,7 @@ static struct error *svg_end(struct profile_writer *writer)
 	const struct profile_options *options = writer->options;
 	struct flamegraph *graph = writer->state;
 	struct flame_tree *tree = &graph->tree;
-	int64_t total = tree->nodes.data[0].sums[FLAME_VALUE];
+	int64_t total = tree->nodes.data[0].sums[FLAME_WIDE];
 	bool chosen = options->min_width >= 0;
 	double min_width = chosen ? options->min_width : MIN_WIDTH_DEFAULT;
 	struct error *error;

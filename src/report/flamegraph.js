@@ -13,9 +13,9 @@ const reset = one("reset"), find = one("find"), legend = one("legend");
 const SVG = svg.namespaceURI;
 
 const frames = Array.from(svg.querySelectorAll(".f"), (g, index) => {
-	const [level, x, value] = g.dataset.f.split(",").map(Number);
+	const [level, x, wide] = g.dataset.f.split(",").map(Number);
 	const [name, figures] = g.querySelector("title").textContent.split(/\n(?=[^\n]*$)/);
-	return { g, index, level, x, value, end: x + value, name, figures,
+	return { g, index, level, x, wide, value: +(g.dataset.v || wide), end: x + wide, name, figures,
 		brief: g.dataset.s || name,
 		rects: g.querySelectorAll("rect"), text: g.querySelector("text"), shown: true };
 });
@@ -83,18 +83,18 @@ function isAbove(frame, other) {
 }
 
 function layout() {
-	const wide = width - 2 * margin, scale = zoomed.value ? wide / zoomed.value : 0;
+	const wide = width - 2 * margin, scale = zoomed.wide ? wide / zoomed.wide : 0;
 	for (const frame of frames) {
 		const above = isAbove(frame, zoomed);
 		const inside = frame.level >= zoomed.level && frame.x >= zoomed.x &&
 			frame.end <= zoomed.end;
-		frame.shown = above || (inside && frame.value * scale >= 0.1) || frame === zoomed;
+		frame.shown = above || (inside && frame.wide * scale >= 0.1) || frame === zoomed;
 		frame.g.classList.toggle("gone", !frame.shown);
 		frame.g.classList.toggle("above", above);
 		if (above)
 			draw(frame, margin, wide);
 		else if (frame.shown)
-			draw(frame, margin + (frame.x - zoomed.x) * scale, frame.value * scale);
+			draw(frame, margin + (frame.x - zoomed.x) * scale, frame.wide * scale);
 	}
 	reset.setAttribute("visibility", zoomed === root ? "hidden" : "visible");
 }
@@ -294,7 +294,7 @@ function parentOf(frame) {
 function childOf(frame) {
 	return frames.filter(other => other.shown && other.level === frame.level + 1 &&
 		isAbove(frame, other)).reduce((best, other) =>
-		!best || other.value > best.value ? other : best, null);
+		!best || other.wide > best.wide ? other : best, null);
 }
 
 function besides(frame, direction) {

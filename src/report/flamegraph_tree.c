@@ -88,7 +88,7 @@ static int64_t at_least_0(int64_t value)
 struct error *flame_tree_add(struct flame_tree *tree, const struct profile_site *site)
 {
 	int64_t weight = site->values[tree->profile->weight];
-	const int64_t sums[FLAME_SUMS] = {
+	int64_t sums[FLAME_SUMS] = {
 		[FLAME_VALUE] = at_least_0(weight),
 		[FLAME_COUNT] = at_least_0(site->values[profile_weight_count(tree->profile)]),
 		[FLAME_OLD] = at_least_0(site->values[PROFILE_OLD_BYTES]),
@@ -99,7 +99,8 @@ struct error *flame_tree_add(struct flame_tree *tree, const struct profile_site 
 	uint32_t at = 0;
 
 	tree->negative += weight < 0;
-	if (!sums[FLAME_VALUE] && !sums[FLAME_OLD])
+	sums[FLAME_WIDE] = sums[FLAME_VALUE] ? sums[FLAME_VALUE] : sums[FLAME_OLD];
+	if (!sums[FLAME_WIDE])
 		return NULL;
 	add_sums(&tree->nodes.data[0], sums);
 	for (size_t i = 0; i < depth && i < LEVELS_MAX; i++) {
@@ -139,8 +140,8 @@ static struct error *find_threshold(const struct flame_tree *tree, double smalle
 		if (!values)
 			return &error_no_memory;
 		vec_for_each (node, &tree->nodes)
-			if (node->sums[FLAME_VALUE] >= threshold)
-				values[count++] = node->sums[FLAME_VALUE];
+			if (node->sums[FLAME_WIDE] >= threshold)
+				values[count++] = node->sums[FLAME_WIDE];
 		if (count > most) {
 			qsort(values, count, sizeof(*values), compare_values);
 			/* Of equal ones all or none. */
@@ -210,7 +211,7 @@ static struct error *place_all(struct flame_tree *tree, const struct place *plac
 		at = places[left->first++].id;
 		node = &tree->nodes.data[at];
 		node->x = profile_sum(parent->x, parent->placed);
-		parent->placed = profile_sum(parent->placed, node->sums[FLAME_VALUE]);
+		parent->placed = profile_sum(parent->placed, node->sums[FLAME_WIDE]);
 		if (node->level >= tree->levels)
 			tree->levels = node->level + 1;
 		error = profile_id_vec_append(&tree->drawn, &at);
@@ -234,7 +235,7 @@ struct error *flame_tree_finish(struct flame_tree *tree, double smallest, size_t
 	for (uint32_t id = 1; id < tree->nodes.size; id++) {
 		const struct flame_node *node = &tree->nodes.data[id];
 
-		if (node->sums[FLAME_VALUE] >= threshold)
+		if (node->sums[FLAME_WIDE] >= threshold)
 			places[count++] =
 				(struct place){ string_pool_text(&tree->names, node->name),
 						node->parent, id };

@@ -6,7 +6,8 @@
  *	flame_tree_finish(&tree, smallest, most);
  *
  * Frames of one name and one caller are one node, whatever their lines. finish() leaves of the
- * nodes those that are worth drawing and lists them in the order of drawing.
+ * nodes those that are worth drawing and lists them in the order of drawing. A stack that only the
+ * old profile has is as wide as it was there: what has gone is to be seen, too.
  */
 #ifndef REPORT_FLAMEGRAPH_TREE_H
 #define REPORT_FLAMEGRAPH_TREE_H
@@ -16,13 +17,20 @@
 
 #define FLAME_NONE UINT32_MAX
 
-enum flame_sum { FLAME_VALUE, FLAME_COUNT, FLAME_OLD, FLAME_UNREACHABLE, FLAME_SUMS };
+enum flame_sum {
+	FLAME_VALUE,
+	FLAME_COUNT,
+	FLAME_OLD,
+	FLAME_UNREACHABLE,
+	FLAME_WIDE, /* what it is drawn as wide as: its value, and what only the old profile has */
+	FLAME_SUMS
+};
 
 struct flame_node {
 	uint32_t name; /* in tree.names */
 	uint32_t parent;
 	uint32_t level; /* 0: the root, of all stacks */
-	int64_t x;	/* where it begins, in units of FLAME_VALUE; after finish() */
+	int64_t x;	/* where it begins, in units of FLAME_WIDE; after finish() */
 	int64_t placed; /* of it, taken by children; private */
 	int64_t sums[FLAME_SUMS];
 };
@@ -46,7 +54,7 @@ struct flame_tree {
 
 struct error *flame_tree_init(struct flame_tree *tree, const struct profile *profile, bool reverse);
 struct error *flame_tree_add(struct flame_tree *tree, const struct profile_site *site);
-/* Nodes below @smallest of FLAME_VALUE are left out, and of the others all but the @most largest
+/* Nodes below @smallest of FLAME_WIDE are left out, and of the others all but the @most largest
  * (0: no such limit). Ancestors of what is drawn are always drawn. */
 struct error *flame_tree_finish(struct flame_tree *tree, double smallest, size_t most);
 void flame_tree_deinit(struct flame_tree *tree);

@@ -131,6 +131,23 @@ assert_svg() { # FILE
 	grep -q '>1,000 samples.*+350 samples, +53.8 %<' out.svg
 }
 
+@test "what only the older recording has is as wide as it was there, and counts nothing" {
+	{ cat in.folded; echo 'main;event_loop;serve;was_here;malloc 500'; echo 'main;was 100'; } >old.folded
+	run -0 memprobe flame in.folded --diff old.folded -o out.svg
+	assert_svg out.svg
+	grep -q 'data-f="0,0,1600" data-v="1000"><title>all$' out.svg
+	[ "$(grep -c 'rect class="c[0-9]* old" x=.*y="[0-9]*" width="[1-9]' out.svg)" -eq 4 ] || fail "$(<out.svg)"
+	grep -A1 '<title>was$' out.svg | grep -q '^0 samples, 0.00 %; −100 samples, -100.0 %</title>'
+	# It is no part of other formats.
+	run -0 memprobe flame in.folded --diff old.folded -f
+	sort <<<"$output" | diff - in.sorted
+	# All may have gone.
+	echo 'main;other 0' >new.folded
+	run -0 memprobe flame new.folded --diff old.folded -o out.svg
+	assert_svg out.svg
+	grep -q 'data-f="0,0,1600" data-v="0"><title>all$' out.svg
+}
+
 # ---- what is wrong ----
 
 @test "garbage lines are left out and counted" {
@@ -163,6 +180,34 @@ assert_svg() { # FILE
 		[ "$status" -eq 2 ] || fail "$options: $status"
 		[ -z "$stdout" ]
 	done
+}
+
+@test "an ending that names no format is refused, and .txt is a table" {
+	for name in x.bogus dir.d/x.pb ./.hidden.SVG; do
+		mkdir -p dir.d
+		probe flame in.folded -o "$name"
+		status_is 2
+		[ "$stderr" = "memprobe: no format is known by the ending of $name
+hint: there are .txt (a table), .json, .folded, .svg, .pb.gz; or use --format" ] || fail "$stderr"
+		[ ! -e "$name" ]
+	done
+	run -0 memprobe flame in.folded -o x.bogus --format=folded
+	sort x.bogus | diff - in.sorted
+	for name in x.txt .x.txt; do
+		run -0 memprobe flame in.folded -o $name
+		grep -qE "^ *400   40.0%  MapInsert +serve < event_loop < main$" $name
+	done
+	for name in x dir.d/x .hidden; do
+		run -0 memprobe flame in.folded -o $name
+		assert_svg $name
+	done
+	start_victim idle
+	for command in allocs faults syscalls; do
+		probe $command "$victim_pid" -d 10s -o x.text
+		status_is 2
+		[ ! -e x.text ]
+	done
+	victim_check
 }
 
 @test "100,000 stacks, deep and long ones" {
@@ -244,6 +289,18 @@ print(html.unescape(re.search("<desc class=\"result\">RESULT(.*?)END<", sys.stdi
 	json '.enter | .hash == "#zoom=2" and .count == 9'
 	json '.back_up.at == "main" and .home.hash == "" and .home.count == 10 and .leave.at == null'
 	json '.turned_root[0] > .turned_root[1]'
+}
+
+@test "in a browser: what has gone is there to be zoomed to, and is none of what is found" {
+	command -v chromium chromium-browser google-chrome >/dev/null || skip "no Chromium"
+	{ cat in.folded; echo 'main;was 1000'; } >old.folded
+	run -0 memprobe flame in.folded --diff old.folded -o out.svg --width 1024
+	browser --dump-dom "file://$PWD/out.svg#search=was%7CMap" >dom || fail "$(cat browser.err)"
+	grep -q 'Matched: 40.00 % in 2 frames' dom
+	grep -A1 '<title>was$' dom | grep -q 'width="499.5"' || fail "$(grep -A1 '<title>was$' dom)"
+	zoom=$(grep -c '<g class="f[ "]' <(sed '/<title>was$/q' dom))
+	browser --dump-dom "file://$PWD/out.svg#zoom=$((zoom - 1))" >dom || fail "$(cat browser.err)"
+	grep -A1 '<title>was$' dom | grep -q 'width="999.5"' || fail "$(grep -A1 '<title>was$' dom)"
 }
 
 @test "in a browser: an address with zoom and search shows the same" {

@@ -348,7 +348,12 @@ static void svg_shows_growth(void **state)
 	assert_has(text, "<title>a\n150 bytes, 93.75 %, count 1; +50 bytes, +50.0 %</title>");
 	assert_has(text, "; +10 bytes, new</title>");
 	assert_has(text, "<title>all\n160 bytes, 100.00 %, count 2; +0 bytes, +0.0 %</title>");
-	assert_lacks(text, "gone\n");
+	/* As wide as it was, and nothing more. */
+	assert_has(text, "data-f=\"1,160,60\" data-v=\"0\"><title>gone\n"
+			 "0 bytes, 0.00 %, count 0; \xe2\x88\x92"
+			 "60 bytes, -100.0 %</title>"
+			 "<rect class=\"c0 old\"");
+	assert_has(text, "data-f=\"0,0,220\" data-v=\"160\"><title>all\n");
 	free(text);
 }
 
@@ -433,6 +438,49 @@ static void table_names_what_matters(void **state)
 	free(text);
 }
 
+/* The lines of the table for a terminal of this width, none of which is longer. */
+static char *table_of(const struct profile *profile, unsigned width)
+{
+	const struct sites_table_options terminal = { .width = width };
+	char *text = NULL, *line, *end;
+	size_t size;
+	FILE *out = open_memstream(&text, &size);
+
+	assert_null(sites_table_print(profile, &terminal, out));
+	fclose(out);
+	for (line = text; (end = strchr(line, '\n')); line = end + 1)
+		assert_true(end - line <= width);
+	return text;
+}
+
+static void table_gives_names_what_is_left(void **state)
+{
+	cleanup(profile) struct profile *callers = profiles_new(), *function = profiles_new(),
+					*both = profiles_new();
+	char *text;
+
+	/* 22 columns of figures and gaps; the rest is for names. */
+	profiles_add(callers, "main;first_caller;second_caller;third_caller;short_one", 1, 10);
+	text = table_of(callers, 81);
+	assert_has(text, "  short_one  third_caller < second_caller < first_caller < ..\n");
+	free(text);
+	profiles_add(function, "main;the_longest_of_all_names_that_anybody_has_given", 1, 10);
+	text = table_of(function, 80);
+	assert_has(text, "  the_longest_of_all_names_that_anybody_has_given  main\n");
+	free(text);
+	text = table_of(function, 64);
+	assert_lacks(text, "the_longest_of_all");
+	assert_has(text, "_given  main\n");
+	free(text);
+	profiles_add(both,
+		     "main;first_caller;second_caller;third_caller;"
+		     "the_longest_of_all_names_that_anybody_has_given",
+		     1, 10);
+	text = table_of(both, 80);
+	assert_has(text, "  third_caller < ..\n");
+	free(text);
+}
+
 static void assert_matters(const char *stack, size_t expected)
 {
 	cleanup(profile) struct profile *profile = profiles_new();
@@ -508,6 +556,7 @@ int main(void)
 		cmocka_unit_test(svg_of_nothing_is_one),
 		cmocka_unit_test(svg_takes_deep_stacks),
 		cmocka_unit_test(table_names_what_matters),
+		cmocka_unit_test(table_gives_names_what_is_left),
 		cmocka_unit_test(what_matters_is_no_allocator),
 		cmocka_unit_test(long_names_are_shortened),
 	};
