@@ -51,8 +51,8 @@ struct pool_file;
 
 struct trace_options {
 	enum trace_engine engine;
-	/* Mean bytes between two samples. 1: every block, exactly. 0: chosen by how much is
-	 * allocated in the first tenth of a second. */
+	/* Mean bytes between two samples. 1: every block, exactly. 0: chosen, and changed while it
+	 * records, so that there are about a thousand samples a second. */
 	uint64_t rate;
 	/* Only blocks of min_size <= requested bytes <= max_size; max_size 0: no limit. */
 	uint64_t min_size, max_size;
@@ -90,9 +90,9 @@ struct trace_report {
 				   * wanted */
 	const char *allocator;	  /* struct allocator.name; NULL: unknown */
 	struct trace_hook_vec hooks;
-	uint64_t rate;			     /* as in trace_options, never 0 */
-	uint64_t attach_stopped_us;	     /* the longest time that a thread was held to attach */
-	uint64_t detach_stopped_us;	     /* ... and to detach */
+	uint64_t rate;		    /* as in trace_options, never 0: the one that holds now */
+	uint64_t attach_stopped_us; /* the longest time that a thread was held to attach */
+	uint64_t detach_stopped_us; /* ... and to detach */
 	unsigned attach_stops, detach_stops; /* stops of all threads, retries included */
 	uint64_t tables_us;	/* spent on unwind tables before anything was stopped */
 	uint64_t table_bytes;	/* of unwind tables, as they stand in the target */
@@ -128,7 +128,8 @@ struct trace_block {
 	uint64_t context;	/* of a pool, that it belongs to; 0: none, or of malloc */
 	uint32_t site;		/* index into trace_data.sites */
 	uint32_t age_ms;
-	/* How many blocks of its size it stands for: 1 with rate 1, else 1/(1-exp(-size/rate)). */
+	/* How many blocks of its size it stands for: 1 with rate 1, else 1/(1-exp(-size/rate)),
+	 * with the rate of that moment. */
 	double weight;
 };
 

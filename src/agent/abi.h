@@ -52,6 +52,9 @@
 #define AGENT_THREAD_INSIDE    32
 #define AGENT_THREAD_SIZE      128
 
+/* Bits of agent_ctl.rate below the index. */
+#define AGENT_RATE_BITS 48
+
 /* Values of agent_ctl.active. */
 #define AGENT_INACTIVE 0
 #define AGENT_EXACT    1
@@ -285,7 +288,8 @@ struct agent_thread {
 	uint64_t stack_high;
 	uint32_t stack_time;
 	uint32_t epoch; /* agent_ctl.epoch when countdown was drawn */
-	uint32_t spare[10];
+	uint32_t rate;	/* index of the rate by which it was */
+	uint32_t spare[9];
 };
 
 struct agent_scratch {
@@ -299,8 +303,10 @@ struct agent_ctl {
 	uint32_t now;	     /* ms, advanced by the tracer; the time of blocks */
 	uint32_t max_frames; /* at most AGENT_FRAMES_MAX; 0: as that */
 	uint64_t deadline;   /* TSC; the lease */
-	uint64_t rate;	     /* sampling: mean bytes between sample points, 1 to 2^40 */
-	uint64_t min_size;   /* blocks outside of [min_size, max_size] are not recorded */
+	/* Sampling: mean bytes between sample points, 1 to 2^40, and its index << AGENT_RATE_BITS.
+	 * A thread takes a new one up when its countdown has run out. */
+	uint64_t rate;
+	uint64_t min_size; /* blocks outside of [min_size, max_size] are not recorded */
 	uint64_t max_size;
 	/* Limits, raised by the tracer when there is memory behind them. */
 	uint64_t frames_limit; /* words that may be used at agent_config.frames */
@@ -383,9 +389,9 @@ struct agent_counters {
 };
 
 /*
- * A stack, or with AGENT_FLAG_TOTALS and sampling also a pair of stack and size. Its id: the number
- * of entries in the levels before, plus its index. Linear probing, AGENT_STACK_PROBES entries from
- * hash & mask on (wrapping); then the next level. Never removed.
+ * A stack, or with AGENT_FLAG_TOTALS and sampling also a pair of stack and size (and rate). Its id:
+ * the number of entries in the levels before, plus its index. Linear probing, AGENT_STACK_PROBES
+ * entries from hash & mask on (wrapping); then the next level. Never removed.
  */
 #define AGENT_STACK_PROBES 16
 
@@ -394,7 +400,8 @@ struct agent_stack {
 	/*
 	 * 0: not written yet (or never: who was to write it is gone). A stack: index of the first
 	 * of its words (pcs, leaf first) << 16 | AGENT_STACK_TRUNCATED | number of frames.
-	 * A pair: AGENT_STACK_PAIR | id of the stack; its size is bytes / allocs.
+	 * A pair: AGENT_STACK_PAIR | index of the rate << AGENT_STACK_RATE | id of the stack; its
+	 * size is bytes / allocs.
 	 * The first pc is the return address of the allocation function; all are return addresses
 	 * but those with UNWIND_PC_EXACT (unwind_abi.h).
 	 */
@@ -406,6 +413,7 @@ struct agent_stack {
 #define AGENT_STACK_COUNT     0x0fff
 #define AGENT_STACK_TRUNCATED 0x8000
 #define AGENT_STACK_PAIR      0x8000000000000000
+#define AGENT_STACK_RATE      32
 
 /*
  * The live table: a block is in the bucket agent_hash(address) & mask of the first level, or if
@@ -419,7 +427,7 @@ struct agent_stack {
 
 struct agent_block {
 	uint64_t size : 48; /* as asked for */
-	uint64_t flags : 16;
+	uint64_t rate : 16; /* sampling: index of the rate that it was sampled at, below 256 */
 	uint32_t stack;
 	uint32_t time; /* agent_ctl.now when it was allocated */
 };

@@ -52,8 +52,9 @@ struct agent_call {
 	uint64_t second; /* rdx as the original returned it */
 	struct agent_thread *thread;
 	uint64_t size;
-	bool record;  /* the new block is to be entered */
-	bool removed; /* realloc: the old one was taken out, and is: */
+	bool record;   /* the new block is to be entered */
+	bool removed;  /* realloc: the old one was taken out, and is `old` */
+	uint16_t rate; /* sampling: index of the rate that it was sampled at */
 	struct agent_block old;
 	uint64_t inside_before;
 	uint64_t cookie;	  /* tells a frame from what is written over it once it is left */
@@ -100,7 +101,7 @@ bool memory_is_readable(uint64_t address);
 
 /* ---- sample.c ---- */
 
-/* Bytes up to the next sample point, at least 1. */
+/* Bytes up to the next sample point, at least 1. Sets the thread's rate. */
 int64_t sample_draw(struct agent_thread *thread);
 
 /* Of the sieve, too. */

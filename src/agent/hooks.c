@@ -94,8 +94,10 @@ static bool is_wanted(struct agent_call *call, unsigned why)
 			if (thread && thread->countdown > 0)
 				return false;
 		}
-		if (thread)
+		if (thread) {
+			call->rate = (uint16_t)thread->rate;
 			thread->countdown = sample_draw(thread);
+		}
 	}
 	if (call->size < agent_ctl.min_size || call->size > agent_ctl.max_size) {
 		thread_count(thread, AGENT_COUNT_FILTERED, 1);
@@ -223,6 +225,7 @@ unsigned agent_before(struct agent_call *call, unsigned why)
 	}
 	call->thread = thread = thread_find();
 	call->record = call->removed = false;
+	call->rate = 0;
 	if (thread) {
 		look_inside(call);
 		if (agent_ctl.active == AGENT_EXACT)
@@ -256,7 +259,11 @@ unsigned agent_before(struct agent_call *call, unsigned why)
 
 static void record(struct agent_call *call, uint64_t address)
 {
-	struct agent_block block = { .size = call->size, .time = agent_ctl.now };
+	struct agent_block block = {
+		.size = call->size,
+		.rate = call->rate,
+		.time = agent_ctl.now,
+	};
 
 	/* It comes while the stack is walked. */
 	live_expect(address);

@@ -41,11 +41,14 @@ static uint64_t minus_log2(uint64_t x)
  */
 int64_t sample_draw(struct agent_thread *thread)
 {
+	uint64_t rate = *(volatile uint64_t *)&agent_ctl.rate;
 	uint64_t random = next_random(thread);
 	uint64_t log = minus_log2(random ? random : 1);			   /* at most 65 * 2^32 */
 	uint64_t e = (uint64_t)((unsigned __int128)log * LN2_FIXED >> 32); /* 32 binary digits */
 
-	return (int64_t)((unsigned __int128)agent_ctl.rate * e >> 32) + 1;
+	thread->rate = (uint8_t)(rate >> AGENT_RATE_BITS);
+	rate &= (UINT64_C(1) << AGENT_RATE_BITS) - 1;
+	return (int64_t)((unsigned __int128)rate * e >> 32) + 1;
 }
 
 static void count_up(uint8_t *counter)

@@ -195,18 +195,19 @@ static void add_totals(struct agent_stack *stack, uint64_t size)
 	__atomic_fetch_add(&stack->bytes, size, __ATOMIC_RELAXED);
 }
 
-/* With sampling the reader weighs each size by itself. False: no room. */
-static bool count_pair(uint64_t hash, uint32_t id, uint64_t size)
+/* With sampling the reader weighs each size, and each rate, by itself. False: no room. */
+static bool count_pair(uint64_t hash, uint32_t id, const struct agent_call *call)
 {
-	uint64_t key = ((hash << 9 | hash >> 55) ^ size) * 0xbf58476d1ce4e5b9;
+	uint64_t which = call->size | (uint64_t)call->rate << AGENT_RATE_BITS;
+	uint64_t key = ((hash << 9 | hash >> 55) ^ which) * 0xbf58476d1ce4e5b9;
 	struct agent_stack *pair;
 	uint32_t unused;
 
 	pair = intern((key ^ key >> 32) | 1, &unused);
 	if (!pair)
 		return false;
-	set_where(pair, AGENT_STACK_PAIR | id);
-	add_totals(pair, size);
+	set_where(pair, AGENT_STACK_PAIR | (uint64_t)call->rate << AGENT_STACK_RATE | id);
+	add_totals(pair, call->size);
 	return true;
 }
 
@@ -235,7 +236,7 @@ static uint32_t record(struct agent_call *call, uint64_t *pcs)
 		return id;
 	if (agent_ctl.active == AGENT_EXACT)
 		add_totals(stack, call->size);
-	else if (!count_pair(hash, id, call->size))
+	else if (!count_pair(hash, id, call))
 		return STACK_NONE;
 	return id;
 }

@@ -19,6 +19,7 @@ struct stack_entry {
 	uint32_t depth; /* 0: there is no such stack */
 	bool truncated;
 	uint32_t pair_of; /* id of the stack + 1: an entry of a stack and a size; 0: a stack */
+	uint16_t rate;	  /* ... and of the rate with this index */
 	uint64_t allocs, bytes;
 	uint32_t site; /* index + 1; 0: none yet */
 };
@@ -33,7 +34,6 @@ struct reading {
 	uint64_t *frames; /* all words that are in use */
 	uint64_t frame_count;
 	uint32_t now;
-	double rate;
 	bool exact;
 	uint64_t emptied;      /* blocks that are in the table, but freed with their context */
 	struct map64 resets;   /* context: the number of its last emptying */
@@ -55,7 +55,8 @@ static struct stack_entry take_stack(const struct reading *reading, const struct
 	if (!stack->hash || !where)
 		return entry;
 	if (where & AGENT_STACK_PAIR) {
-		entry.pair_of = (uint32_t)min_u64(where & ~AGENT_STACK_PAIR, UINT32_MAX - 1) + 1;
+		entry.pair_of = (uint32_t)min_u64((uint32_t)where, UINT32_MAX - 1) + 1;
+		entry.rate = (uint16_t)(where >> AGENT_STACK_RATE & 0xff);
 		return entry;
 	}
 	entry.first = where >> 16;
@@ -136,12 +137,12 @@ static bool site_of(struct reading *reading, uint64_t id, uint32_t *ret, struct 
 	return true;
 }
 
-/* How many blocks of @size one that was sampled stands for. */
-static double weight_of(const struct reading *reading, double size)
+/* How many blocks of @size one that was sampled stands for; @rate: the index of that time's. */
+static double weight_of(const struct reading *reading, double size, unsigned rate)
 {
 	if (reading->exact)
 		return 1;
-	return -1 / expm1(-fmax(size, 1) / reading->rate);
+	return -1 / expm1(-fmax(size, 1) / (double)rate_of(reading->session, rate));
 }
 
 /* ---- live blocks ---- */
@@ -199,7 +200,7 @@ static struct error *take_block(struct reading *reading, uint64_t address,
 		return NULL;
 	if (!site_of(reading, block->stack, &taken.site, &error))
 		return error;
-	taken.weight = weight_of(reading, (double)block->size);
+	taken.weight = weight_of(reading, (double)block->size, block->rate);
 	site = &reading->data->sites.data[taken.site];
 	site->samples++;
 	site->live_count += taken.weight;
@@ -302,7 +303,8 @@ static struct error *add_totals(struct reading *reading)
 		if (!stack->allocs || !site_of(reading, id, &site, &error))
 			continue;
 		if (!reading->exact)
-			weight = weight_of(reading, (double)stack->bytes / (double)stack->allocs);
+			weight = weight_of(reading, (double)stack->bytes / (double)stack->allocs,
+					   stack->rate);
 		reading->data->sites.data[site].all_count += weight * (double)stack->allocs;
 		reading->data->sites.data[site].all_bytes += weight * (double)stack->bytes;
 	}
@@ -318,7 +320,6 @@ struct error *trace_read(struct trace_session *session, const struct trace_wante
 		.wanted = wanted ? *wanted : (struct trace_wanted){ 0 },
 		.data = data,
 		.now = trace_now(session),
-		.rate = (double)session->report.rate,
 		.exact = session->report.rate <= 1,
 	};
 	struct error *error;
@@ -361,15 +362,6 @@ void trace_data_destroy(struct trace_data *data)
 
 /* ---- counters ---- */
 
-/* Of @count blocks that were sampled, @bytes together. */
-static double estimate(const struct trace_session *session, double count, double bytes)
-{
-	double mean = fmax(count ? bytes / count : 0, 1);
-
-	return session->report.rate <= 1 ? bytes
-					 : -bytes / expm1(-mean / (double)session->report.rate);
-}
-
 struct error *trace_count(struct trace_session *session, struct trace_counters *ret)
 {
 	const struct agent_counters *all;
@@ -390,8 +382,8 @@ struct error *trace_count(struct trace_session *session, struct trace_counters *
 	}
 	counters.recorded = sums[AGENT_COUNT_ALLOCS];
 	counters.freed = sums[AGENT_COUNT_FREES];
-	counters.bytes = estimate(session, (double)sums[AGENT_COUNT_ALLOCS],
-				  (double)sums[AGENT_COUNT_BYTES]);
+	counters.bytes = rate_estimate(session, sums[AGENT_COUNT_ALLOCS], sums[AGENT_COUNT_BYTES]);
+	session->recorded_bytes = sums[AGENT_COUNT_BYTES];
 	counters.calls = sums[AGENT_COUNT_CALLS];
 	counters.lost_allocs = sums[AGENT_COUNT_LOST];
 	counters.lost_frees = sums[AGENT_COUNT_REPLACED] + sums[AGENT_COUNT_LOST_RESET];

@@ -210,6 +210,16 @@ void history_destroy(struct history *history);
 
 /* ---- trace.c ---- */
 
+#define TRACE_RATES 32
+
+/* What was counted up to the last look at the rate. */
+struct trace_former {
+	double estimate; /* of bytes allocated */
+	uint64_t allocs, bytes;
+	uint64_t samples;
+	uint64_t since; /* clock_us() */
+};
+
 struct trace_session {
 	struct target *target;
 	struct uprobe_engine *uprobe; /* does it all but the history; NULL: the agent does */
@@ -234,10 +244,30 @@ struct trace_session {
 	uint64_t maps_hash;	    /* of the mappings with code */
 	unsigned ticks;
 	uint64_t lapses;
-	uint64_t rate_us; /* since when rate_bytes had been allocated */
+	uint64_t rates[TRACE_RATES]; /* that were in use, by their index in the tables */
+	unsigned rate_count;
+	struct trace_former former;
+	uint64_t recorded_bytes; /* by the last trace_count(): of the blocks recorded */
+	uint64_t rate_us;	 /* since when rate_bytes had been allocated */
 	double rate_bytes, bytes_per_second;
 	uint64_t *doubt_since; /* of each thread slot, clock_us(); 0: no doubt */
 };
+
+/* ---- rate.c: report.rate ---- */
+
+void rate_begin(struct trace_session *session);
+/* Samples that were taken, of whatever size. */
+uint64_t rate_samples(const struct trace_counters *counters);
+/* Makes it so coarse that @samples in @us would have been few enough. */
+void rate_slow_down(struct trace_session *session, uint64_t samples, uint64_t us);
+/* Tells the agent. False: the target has exited, or is another program now. */
+bool rate_put(struct trace_session *session);
+/* The one with the @index that stands in the tables. */
+uint64_t rate_of(const struct trace_session *session, unsigned index);
+/* Bytes allocated in all, for @allocs that were recorded, @bytes together. */
+double rate_estimate(const struct trace_session *session, uint64_t allocs, uint64_t bytes);
+/* While recording: changes the rate if the target has changed, unless the user has set it. */
+void rate_follow(struct trace_session *session, const struct trace_counters *counters);
 
 /* ---- control.c: struct agent_ctl ---- */
 

@@ -157,6 +157,7 @@ static void notice_lapse(struct trace_session *session)
 		log_warn("memprobe was kept from its work for more than %d s: what the target "
 			 "allocated or freed in that time is missing",
 			 TRACE_LEASE_US / 1000000);
+	control_put_32(session, CTL(epoch), ++session->epoch);
 	control_put_32(session, CTL(active), control_mode(session));
 }
 
@@ -219,6 +220,7 @@ struct error *trace_tick(struct trace_session *session, bool *alive_ret)
 			counters.recorded - min_u64(counters.recorded, counters.freed)))
 		control_put_limits(session);
 	measure_rate(session, &counters);
+	rate_follow(session, &counters);
 	if (session->ticks % MODULES_EVERY == 0)
 		look_for_modules(session);
 	if (session->ticks % THREADS_EVERY == THREADS_EVERY - 1)

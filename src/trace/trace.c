@@ -21,13 +21,8 @@
 #define SPACE_MAX (UINT64_C(64) << 30)
 #define SPACE_MIN (UINT64_C(128) << 20)
 
-/* To choose a rate: for how long is looked, with which one, and how many samples a second are to
- * be taken. One takes about 2 us. */
-#define PROBE_US	   100000
-#define PROBE_RATE	   (64u << 10)
-#define SAMPLES_PER_SECOND 2000
-#define RATE_MIN	   (64u << 10)
-#define RATE_MAX	   (UINT64_C(64) << 20)
+/* How long is looked before the recording begins, to choose a rate. */
+#define PROBE_US 100000
 
 #define RATE_LARGEST (UINT64_C(1) << 40)
 
@@ -47,8 +42,7 @@ static struct error *set_up(struct trace_session *session)
 	if (getrandom(&seed, sizeof(seed), GRND_NONBLOCK) < 0)
 		seed ^= (uint64_t)getpid() << 32;
 	if (!control_put_32(session, CTL(flags), options->all ? AGENT_FLAG_TOTALS : 0) ||
-	    !control_put_32(session, CTL(max_frames), options->depth_max) ||
-	    !control_put_64(session, CTL(rate), session->report.rate) ||
+	    !control_put_32(session, CTL(max_frames), options->depth_max) || !rate_put(session) ||
 	    !control_put_range(session, options->min_size,
 			       options->max_size ? options->max_size : UINT64_MAX) ||
 	    !control_put_64(session, CTL(seed), seed) ||
@@ -322,9 +316,8 @@ static struct error *attach_locked(struct trace_session *session, struct call_se
 static struct error *choose_rate(struct trace_session *session)
 {
 	struct trace_counters counters = { 0 };
-	uint64_t since, rate = RATE_MIN;
-	double bytes, elapsed;
 	struct error *error = NULL;
+	uint64_t since;
 
 	if (!control_put_range(session, UINT64_MAX, UINT64_MAX))
 		return cannot_write(session);
@@ -334,14 +327,11 @@ static struct error *choose_rate(struct trace_session *session)
 		return error;
 	usleep(PROBE_US);
 	control_put_32(session, CTL(active), AGENT_INACTIVE);
-	elapsed = (double)(clock_us() - since) / 1e6;
 	error = trace_count(session, &counters);
 	if (error)
 		return error;
-	bytes = (double)counters.filtered * PROBE_RATE / elapsed;
-	while (rate < RATE_MAX && bytes / (double)rate > SAMPLES_PER_SECOND)
-		rate *= 2;
-	session->report.rate = rate;
+	session->former.samples = rate_samples(&counters);
+	rate_slow_down(session, session->former.samples, clock_us() - since);
 	return set_up(session);
 }
 
@@ -353,7 +343,7 @@ static struct error *begin(struct trace_session *session)
 		error = choose_rate(session);
 	if (error)
 		return error;
-	session->begin_us = session->rate_us = clock_us();
+	session->begin_us = session->rate_us = session->former.since = clock_us();
 	return activate(session);
 }
 
@@ -383,7 +373,7 @@ static struct error *create(struct target *target, const struct trace_options *o
 	if (!session->options.depth_max || session->options.depth_max > TRACE_DEPTH_MAX)
 		session->options.depth_max = TRACE_DEPTH_MAX;
 	session->report.engine = TRACE_ENGINE_AGENT;
-	session->report.rate = session->options.rate ? session->options.rate : PROBE_RATE;
+	rate_begin(session);
 	session->clock_us_0 = clock_us();
 	session->tsc_0 = __rdtsc();
 	session->doubt_since = calloc(AGENT_THREADS, sizeof(*session->doubt_since));

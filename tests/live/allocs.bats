@@ -114,6 +114,30 @@ is_the_truth() {
 	[[ $stderr == *'a sample was taken every 64.0K'* ]] || fail "$stderr"
 }
 
+# It is coarser while the target is busy; every block is weighed by the rate of its moment. Some ten
+# thousand samples: the bound is far out.
+@test "allocs: the default rate follows the target" {
+	start_victim allocload
+	record_begin allocs "$victim_pid" --json --all
+	pairs=0
+	until grep -q 'a sample is taken every' "$record_out.err"; do
+		[ "$pairs" -lt 50000000 ] || fail "the rate stays" "$(cat "$record_out.err")"
+		victim_say "pairs 2000000"
+		pairs=$((pairs + 2000000))
+		wait_until 60 eval '[ "$(grep -c ^took "$victim_out")" = $((pairs / 2000000)) ]'
+	done
+	record_end
+	status_is 0
+	bytes=$(json_get '[.sites[].all_bytes] | add')
+	truth=$((pairs * 520))
+	[ "$bytes" -gt $((truth * 85 / 100)) ] && [ "$bytes" -lt $((truth * 115 / 100)) ] ||
+		fail "$bytes instead of about $truth"
+	live=$(json_get '[.sites[].bytes] | add')
+	[ "$live" -gt $((100000 * 520 * 7 / 10)) ] && [ "$live" -lt $((100000 * 520 * 13 / 10)) ] ||
+		fail "$live live instead of about $((100000 * 520))"
+	victim_check
+}
+
 @test "allocs --reachable: what is lost is told from what is kept, in several arenas" {
 	record_shape allocshape --sample 1 --reachable
 	status_is 0

@@ -420,16 +420,21 @@ static const size_t sizes[SIZES] = { 100, 1000, 10000 };
 struct estimate {
 	double count[KINDS][SIZES];
 	uint64_t pcs[KINDS];
+	unsigned by_rate[2];
 };
+
+static const double rates[2] = { RATE, 4 * RATE };
 
 static void weigh(const struct world_block *block, void *data)
 {
 	struct estimate *estimate = data;
+	double rate = rates[block->block.rate & 1];
 
+	estimate->by_rate[block->block.rate & 1]++;
 	for (int k = 0; k < KINDS; k++)
 		for (int s = 0; s < SIZES; s++)
 			if (block->pc == estimate->pcs[k] && block->block.size == sizes[s])
-				estimate->count[k][s] += 1 / -expm1(-(double)sizes[s] / RATE);
+				estimate->count[k][s] += 1 / -expm1(-(double)sizes[s] / rate);
 }
 
 static void sample_kind(int kind, void *path, size_t size)
@@ -467,7 +472,7 @@ static void *sample_hook(int kind)
 }
 
 /* The bound is 7 standard deviations of each estimate: chance does not reach it. */
-static void check_sampling(uint32_t made_for, bool elsewhere)
+static void check_sampling(uint32_t made_for, bool elsewhere, bool changes)
 {
 	struct estimate estimate = { 0 };
 	void *paths[KINDS];
@@ -482,14 +487,19 @@ static void check_sampling(uint32_t made_for, bool elsewhere)
 	world->ctl->flags = AGENT_FLAG_TOTALS;
 	for (int k = 0; k < KINDS; k++)
 		paths[k] = world_path(world, sample_hook(k), &estimate.pcs[k]);
-	for (int i = 0; i < SAMPLED; i++)
+	for (int i = 0; i < SAMPLED; i++) {
+		if (i == SAMPLED / 2 && changes)
+			world->ctl->rate = (uint64_t)1 << AGENT_RATE_BITS | (uint64_t)rates[1];
 		for (int k = 0; k < KINDS; k++)
 			for (int s = 0; s < SIZES; s++)
 				sample_kind(k, paths[k], sizes[s]);
+	}
 	world_live(world, weigh, &estimate);
+	assert_true(estimate.by_rate[0] > 0);
+	assert_int_equal(estimate.by_rate[1] > 0, changes);
 	for (int k = 0; k < KINDS; k++) {
 		for (int s = 0; s < SIZES; s++) {
-			double p = -expm1(-(double)sizes[s] / RATE);
+			double p = -expm1(-(double)sizes[s] / rates[changes]);
 			double deviation = sqrt(SAMPLED * (1 - p) / p);
 
 			assert_true(fabs(estimate.count[k][s] - SAMPLED) < 7 * deviation);
@@ -511,9 +521,10 @@ static void check_sampling(uint32_t made_for, bool elsewhere)
 
 static void test_sampling_is_unbiased(void **state)
 {
-	check_sampling(AGENT_EXACT, false);
-	check_sampling(AGENT_SAMPLING, false);
-	check_sampling(AGENT_SAMPLING, true);
+	check_sampling(AGENT_EXACT, false, false);
+	check_sampling(AGENT_SAMPLING, false, false);
+	check_sampling(AGENT_SAMPLING, true, false);
+	check_sampling(AGENT_SAMPLING, false, true);
 }
 
 /* Countdowns of another rate, or of the time in between, are drawn anew. */
