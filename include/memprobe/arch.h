@@ -26,6 +26,7 @@ struct arch_syscalls {
 		madvise;
 	int futex, clone, exit, memfd_create, dup3, close, write, wait4, ftruncate, fcntl, gettid;
 	int vfork, clone3;
+	int old_mmap; /* its arguments stand in memory, where the only one points to */
 };
 
 /* Where a DWARF register number lives in struct user_regs_struct. */

@@ -1,6 +1,6 @@
 /*
  * memory_calls.h - records the system calls that map memory, with stacks: mmap, munmap, mremap,
- *brk, madvise, mprotect, libc's own included.
+ * brk, madvise, mprotect, libc's own included.
  *
  *	memory_calls_begin(target, &options, &recording);
  *	repeat:	memory_calls_poll(recording, timeout_ms, &alive);
@@ -8,8 +8,9 @@
  *	memory_calls_destroy(recording);
  *
  * By the tracepoints syscalls:sys_exit_*: at the exit the arguments are still in the registers.
- * Nothing is stopped. Errors: those of perf_events.h. Linux has no such tracepoints for 32-bit
- * processes on x86-64: ERROR_UNSUPPORTED.
+ * Nothing is stopped. Where these may not be used, and for 32-bit processes, for which x86-64 has
+ * none, by syscall_tracer.h, which is dozens of times slower. Errors: those of perf_events.h and
+ * syscall_tracer.h.
  */
 #ifndef MEMPROBE_MEMORY_CALLS_H
 #define MEMPROBE_MEMORY_CALLS_H
@@ -34,10 +35,13 @@ enum memory_call {
 /* `mmap` ... */
 const char *memory_call_name(enum memory_call call);
 
+enum memory_calls_engine { MEMORY_CALLS_AUTO, MEMORY_CALLS_TRACEPOINTS, MEMORY_CALLS_PTRACE };
+
 struct memory_calls_options {
-	uint64_t min_size;    /* smaller calls are left out, by what they ask for */
-	uint32_t stack_bytes; /* copied with each call; 0: 8 KiB */
-	size_t ring_bytes;    /* as in perf_options */
+	enum memory_calls_engine engine; /* auto: tracepoints where they may be used */
+	uint64_t min_size;		 /* smaller calls are left out, by what they ask for */
+	uint32_t stack_bytes;		 /* copied with each call; 0: 8 KiB */
+	size_t ring_bytes;		 /* as in perf_options */
 };
 
 /* Calls of one kind, with the same flags, from one stack. */
@@ -58,7 +62,10 @@ struct memory_calls_result {
 	const struct stack_set *stacks; /* the recording owns it */
 	struct memory_call_site_vec sites;
 	uint64_t events; /* calls of this process; the small ones that were left out included */
-	uint64_t child_events, lost, truncated; /* as in faults.h */
+	enum memory_calls_engine engine; /* that has recorded */
+	/* As in faults.h; ptrace knows of no child_events. */
+	uint64_t child_events, lost, truncated;
+	uint64_t stopped_us; /* the longest that ptrace held a thread at once; tracepoints: 0 */
 	uint64_t mapped, unmapped; /* bytes that came into and went out of the address space */
 	bool execed;
 };
@@ -70,6 +77,10 @@ struct memory_calls_recording;
 /* @target must outlive it. */
 struct error *memory_calls_begin(struct target *target, const struct memory_calls_options *options,
 				 struct memory_calls_recording **ret);
+
+/* What records, and, if that was chosen for want of another, why. NULL: it was not. */
+enum memory_calls_engine memory_calls_engine(const struct memory_calls_recording *recording);
+const struct error *memory_calls_refusal(const struct memory_calls_recording *recording);
 
 /* *alive_ret false: the target has ended, or replaced its program. */
 struct error *memory_calls_poll(struct memory_calls_recording *recording, int timeout_ms,

@@ -63,6 +63,11 @@ struct error *ptrace_get_regs(pid_t tid, struct user_regs_struct *ret);
 struct thread_state;
 void ptrace_get_all(pid_t tid, struct thread_state *state);
 /*
+ * What a thread in a stop does: in a PTRACE_STOP_SYSCALL the entry with number and arguments, or
+ * the exit with the result, and by which ABI. ERROR_UNSUPPORTED: before Linux 5.3.
+ */
+struct error *ptrace_get_call(pid_t tid, struct __ptrace_syscall_info *ret);
+/*
  * All registers at once. The kernel copies them one by one from our memory: @regs must be
  * resident (see ptrace_prepare()), so that a kill cannot fall between two of them.
  */
@@ -75,6 +80,14 @@ struct error *ptrace_set_pc(pid_t tid, uint64_t pc);
  * reported again on every call until the thread is resumed.
  */
 struct error *ptrace_wait(pid_t tid, uint64_t timeout_us, struct ptrace_stop *ret);
+
+/*
+ * The same for whichever of the calling thread's tracees has something to tell. Where none has, it
+ * waits until one may have, for 50 ms at most, and returns PTRACE_STOP_NONE: to be called again. A
+ * SIGCHLD by pthread_kill() ends the wait, too. *tid_ret 0 with PTRACE_STOP_EXITED: there is no
+ * tracee any more.
+ */
+struct error *ptrace_wait_any(uint64_t timeout_us, pid_t *tid_ret, struct ptrace_stop *ret);
 
 /* Blocks SIGCHLD (waiting is by sigtimedwait) and locks memprobe's memory as far as it may. Once.
  */
@@ -95,6 +108,9 @@ void ptrace_restore_priority(void);
  * PTRACE_SEIZE waits for the execve() (kernel: cred_guard_mutex), so that both would hang for ever.
  */
 void ptrace_join(pthread_t tracer, const struct process *process);
+
+/* What ptrace_join() does from time to time, for who waits for something else than the end. */
+void ptrace_reap(const struct process *process);
 
 /*
  * Stops by PTRACE_INTERRUPT end some waits with EINTR (epoll_wait, sigtimedwait, semtimedop ...;

@@ -112,7 +112,7 @@ const struct arch arch_aarch64 = {
 		.madvise = 233, .futex = 98, .clone = 220, .exit = 93, .memfd_create = 279,
 		.dup3 = 24, .close = 57, .write = 64, .wait4 = 260, .ftruncate = 46, .fcntl = 25,
 		.gettid = 178,
-		.vfork = -1, .clone3 = 435,
+		.vfork = -1, .clone3 = 435, .old_mmap = -1,
 	},
 	.eintr_waits = eintr_waits,
 	.socket_waits = socket_waits,

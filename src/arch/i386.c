@@ -124,7 +124,7 @@ const struct arch arch_i386 = {
 		.madvise = 219, .futex = 240, .clone = 120, .exit = 1, .memfd_create = 356,
 		.dup3 = 330, .close = 6, .write = 4, .wait4 = 114, .ftruncate = 93, .fcntl = 55,
 		.gettid = 224,
-		.vfork = 190, .clone3 = 435,
+		.vfork = 190, .clone3 = 435, .old_mmap = 90,
 	},
 	.eintr_waits = eintr_waits,
 	.socket_waits = socket_waits,

@@ -1,6 +1,7 @@
 #include "memprobe/cmd.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 #include "memprobe/log.h"
 #include "memprobe/memory_calls.h"
@@ -14,6 +15,7 @@
 static const struct command_option options[] = {
 	RECORDING_OPTIONS,
 	{ "min-size", 0, "SIZE", "only calls for at least SIZE" },
+	{ "engine", 0, "auto|tracepoints|ptrace", "what records" },
 	{ "stack-size", 0, "SIZE", "of each stack, copy SIZE (default 8K, at most 64K)" },
 	PROFILE_OUTPUT_OPTIONS,
 	{ NULL, 0, NULL, NULL },
@@ -37,17 +39,55 @@ static void run_deinit(struct syscalls_run *run)
 	memory_calls_destroy(run->recording);
 }
 
-static struct error *record(struct syscalls_run *run)
+static const char *const engine_names[] = { [MEMORY_CALLS_AUTO] = "auto",
+					    [MEMORY_CALLS_TRACEPOINTS] = "tracepoints",
+					    [MEMORY_CALLS_PTRACE] = "ptrace" };
+
+static struct error *read_engine(const struct command_context *context,
+				 enum memory_calls_engine *ret)
+{
+	const char *engine = command_option(context, "engine");
+
+	for (unsigned i = 0; engine && i < sizeof(engine_names) / sizeof(engine_names[0]); i++) {
+		if (strcmp(engine, engine_names[i]))
+			continue;
+		*ret = (enum memory_calls_engine)i;
+		return NULL;
+	}
+	return engine ? error_create(ERROR_USAGE, "no engine is called '%s'", engine) : NULL;
+}
+
+static struct error *begin(struct syscalls_run *run)
 {
 	const char *least = command_option(run->context, "min-size");
 	struct memory_calls_options options = { 0 };
 	struct error *error = recording_stack_size(run->context, &options.stack_bytes);
-	bool alive = true;
+	const struct error *refusal;
 
 	if (!error && least)
 		error = parse_size(least, &options.min_size);
 	if (!error)
+		error = read_engine(run->context, &options.engine);
+	if (!error)
 		error = memory_calls_begin(run->context->target, &options, &run->recording);
+	if (error)
+		return error;
+	refusal = memory_calls_refusal(run->recording);
+	if (refusal)
+		log_warn("%s", refusal->message);
+	if (refusal && refusal->hint)
+		command_hint(run->context, "%s", refusal->hint);
+	if (memory_calls_engine(run->recording) == MEMORY_CALLS_PTRACE)
+		log_warn("recording by ptrace, which stops a thread twice for each of its system "
+			 "calls: these take dozens of times longer meanwhile");
+	return NULL;
+}
+
+static struct error *record(struct syscalls_run *run)
+{
+	struct error *error = begin(run);
+	bool alive = true;
+
 	if (!error)
 		error = recording_start(run->context, &run->clock);
 	while (!error && alive && recording_goes_on(&run->clock)) {
@@ -59,6 +99,7 @@ static struct error *record(struct syscalls_run *run)
 	if (!error) {
 		recording_stop(&run->clock);
 		error = memory_calls_end(run->recording, &run->result);
+		command_stopped(run->context, run->result.stopped_us);
 	}
 	return error;
 }
@@ -120,7 +161,10 @@ static void warn(const struct syscalls_run *run)
 		failed += site->failed;
 	if (failed)
 		log_warn("%" PRIu64 " of the calls failed: they count for no bytes", failed);
-	if (result->lost)
+	if (result->lost && result->engine == MEMORY_CALLS_PTRACE)
+		log_warn("%" PRIu64 " calls were lost: there were more than memprobe could follow",
+			 result->lost);
+	else if (result->lost)
 		log_warn("%" PRIu64 " calls were lost: the rings were full; without CAP_IPC_LOCK "
 			 "`ulimit -l` bounds them, and --stack-size 1K makes more fit",
 			 result->lost);
@@ -137,10 +181,13 @@ static json_t *document(struct syscalls_run *run)
 {
 	const struct memory_calls_result *result = &run->result;
 	json_t *document = command_json(run->context), *calls = json_object();
-	json_t *figures = json_pack("{s:I, s:I, s:I, s:I}", "mapped", (json_int_t)result->mapped,
-				    "unmapped", (json_int_t)result->unmapped, "child_events",
-				    (json_int_t)result->child_events, "truncated",
-				    (json_int_t)result->truncated);
+	json_t *children = result->engine == MEMORY_CALLS_PTRACE
+				   ? json_null()
+				   : json_integer((json_int_t)result->child_events);
+	json_t *figures = json_pack(
+		"{s:s, s:I, s:I, s:o, s:I}", "engine", engine_names[result->engine], "mapped",
+		(json_int_t)result->mapped, "unmapped", (json_int_t)result->unmapped,
+		"child_events", children, "truncated", (json_int_t)result->truncated);
 	bool good = document && calls && figures;
 
 	for (unsigned call = 0; good && call < MEMORY_CALLS; call++) {
@@ -215,8 +262,9 @@ const struct command cmd_syscalls = {
 	.arguments = "",
 	.summary = "record mmap, munmap, mremap, brk, madvise and mprotect with stacks",
 	.notes =
-		"Calls of libc itself (arenas, large blocks, thread stacks) included. Nothing in the\n"
-		"target is stopped or changed.\n",
+		"Calls of libc itself (arenas, large blocks, thread stacks) included. By the\n"
+		"kernel's tracepoints nothing in the target is stopped or changed; where they may not be\n"
+		"used, by ptrace, which is slow.\n",
 	.target = TARGET_LIVE,
 	.options = options,
 	.run = run_syscalls,

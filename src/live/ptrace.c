@@ -115,6 +115,17 @@ void ptrace_get_all(pid_t tid, struct thread_state *state)
 		memcpy(state->regsets, bytes, used);
 }
 
+struct error *ptrace_get_call(pid_t tid, struct __ptrace_syscall_info *ret)
+{
+	struct error *error = ptrace_call(PTRACE_GET_SYSCALL_INFO, tid, sizeof(*ret), ret,
+					  "read the system call of thread");
+
+	if (!error || error->errnum != EIO)
+		return error;
+	error_destroy(error);
+	return error_create(ERROR_UNSUPPORTED, "cannot trace system calls: that takes Linux 5.3");
+}
+
 struct error *ptrace_set_regs(pid_t tid, const struct user_regs_struct *regs)
 {
 	return ptrace_call(PTRACE_SETREGS, tid, 0, (void *)regs, "write the registers of thread");
@@ -199,24 +210,32 @@ static void decode_stop(const siginfo_t *info, struct ptrace_stop *ret)
 	}
 }
 
-/* PTRACE_STOP_NONE: there is nothing to tell about @tid yet. */
-static struct error *poll_stop(pid_t tid, struct ptrace_stop *ret)
+/* PTRACE_STOP_NONE: there is nothing to tell about @tid yet. @tid 0: about any of the calling
+ * thread's tracees; *tid_ret is the one that it is about. */
+static struct error *poll_stop(pid_t tid, pid_t *tid_ret, struct ptrace_stop *ret)
 {
+	const int whose = tid ? 0 : __WNOTHREAD;
 	siginfo_t info = { 0 };
 
 	*ret = (struct ptrace_stop){ .kind = PTRACE_STOP_NONE };
-	if (waitid(P_PID, tid, &info, WSTOPPED | WEXITED | WNOHANG | WNOWAIT | __WALL) < 0) {
+	*tid_ret = tid;
+	if (waitid(tid ? P_PID : P_ALL, tid, &info,
+		   WSTOPPED | WEXITED | WNOHANG | WNOWAIT | __WALL | whose) < 0) {
 		/* ECHILD: an execve() elsewhere made the thread vanish without a report. */
 		if (errno == ECHILD)
 			ret->kind = PTRACE_STOP_EXITED;
 		else if (errno != EINTR)
 			return error_errno(ERROR_FAILED, errno, "cannot wait for thread %d",
 					   (int)tid);
-	} else if (info.si_code == CLD_TRAPPED || info.si_code == CLD_STOPPED) {
+		return NULL;
+	}
+	if (info.si_pid)
+		*tid_ret = info.si_pid;
+	if (info.si_code == CLD_TRAPPED || info.si_code == CLD_STOPPED) {
 		decode_stop(&info, ret);
 	} else if (info.si_pid) {
 		/* Reaps a thread; hands the zombie of a process on to its parent. */
-		waitid(P_PID, tid, &info, WEXITED | WNOHANG | __WALL);
+		waitid(P_PID, info.si_pid, &info, WEXITED | WNOHANG | __WALL);
 		ret->kind = PTRACE_STOP_EXITED;
 	}
 	return NULL;
@@ -226,10 +245,11 @@ struct error *ptrace_wait(pid_t tid, uint64_t timeout_us, struct ptrace_stop *re
 {
 	uint64_t deadline = clock_us() + timeout_us;
 	sigset_t set;
+	pid_t same;
 
 	sigchld_set(&set);
 	for (;;) {
-		struct error *error = poll_stop(tid, ret);
+		struct error *error = poll_stop(tid, &same, ret);
 		uint64_t now = clock_us();
 		struct timespec wait = { 0 };
 
@@ -238,23 +258,37 @@ struct error *ptrace_wait(pid_t tid, uint64_t timeout_us, struct ptrace_stop *re
 		/* Another tracee's signal can swallow ours: look again at least this often. */
 		wait.tv_nsec = 1000 * (long)min_u64(deadline - now, 50000);
 		if (sigtimedwait(&set, NULL, &wait) < 0 && errno == EINTR)
-			return poll_stop(tid, ret);
+			return poll_stop(tid, &same, ret);
 	}
+}
+
+struct error *ptrace_wait_any(uint64_t timeout_us, pid_t *tid_ret, struct ptrace_stop *ret)
+{
+	struct timespec wait = { 0, 1000 * (long)min_u64(timeout_us, 50000) };
+	struct error *error = poll_stop(0, tid_ret, ret);
+	sigset_t set;
+
+	if (error || ret->kind != PTRACE_STOP_NONE || !timeout_us)
+		return error;
+	sigchld_set(&set);
+	sigtimedwait(&set, NULL, &wait);
+	return NULL;
 }
 
 /* How long a tracer's dead tracees are left to itself. */
 #define REAP_AFTER_NS 20000000
 
 /* One by one: waiting for any of them would take the signals of those that are stopped. */
-static void reap_dead(const struct process *process)
+void ptrace_reap(const struct process *process)
 {
 	struct pid_vec tids = { 0 };
 	struct error *error = process_list_threads(process, &tids);
 
 	for (size_t i = 0; !error && i < tids.size; i++) {
 		struct ptrace_stop unused;
+		pid_t same;
 
-		error_destroy(poll_stop(tids.data[i], &unused));
+		error_destroy(poll_stop(tids.data[i], &same, &unused));
 	}
 	error_destroy(error);
 	pid_vec_deinit(&tids);
@@ -271,7 +305,7 @@ void ptrace_join(pthread_t tracer, const struct process *process)
 		until.tv_nsec %= 1000000000;
 		if (pthread_timedjoin_np(tracer, NULL, &until) != ETIMEDOUT)
 			return;
-		reap_dead(process);
+		ptrace_reap(process);
 	}
 }
 

@@ -4,14 +4,12 @@
 load lib
 
 setup_file() {
-	# Where nobody may watch, only the refusal can be tested.
-	local pid=$$ status=0
-	"${BUILD:-$BATS_TEST_DIRNAME/../../build}"/memprobe syscalls $pid -d 1ms >/dev/null 2>&1 || status=$?
-	[ $status -eq 0 ] || export SYSCALLS_FORBIDDEN=1
+	"${BUILD:-$BATS_TEST_DIRNAME/../../build}"/memprobe syscalls $$ --engine=tracepoints -d 1ms \
+		>/dev/null 2>&1 || export TRACEPOINTS_FORBIDDEN=1
 }
 
-setup() {
-	[ -z "${SYSCALLS_FORBIDDEN:-}" ] || skip 'tracepoints are not permitted here'
+needs_tracepoints() {
+	[ -z "${TRACEPOINTS_FORBIDDEN:-}" ] || skip 'tracepoints are not permitted here'
 }
 
 # The sum of KEY over all sites of FUNCTION whose leaf is SYSCALL.
@@ -20,33 +18,73 @@ sum_of() {
 		.[$k]] | add // 0' --arg f "$1" --arg c "$2" --arg k "$3"
 }
 
-record_calls() { # [OPTION...]
-	start_victim mapcalls
-	record_begin syscalls "$victim_pid" --json "$@"
+record_calls() { # VICTIM [OPTION...]
+	start_victim "$1"
+	record_begin syscalls "$victim_pid" --json "${@:2}"
 	victim_say go
 	victim_wait '^done$'
 	record_end
 	victim_check
 }
 
-@test "syscalls: count, bytes and what is still mapped, by function" {
-	record_calls
-	status_is 0
-	json '.lost == 0 and .truncated == 0'
+# What was recorded is what the victim says that it did.
+is_told() {
+	json '.lost == 0'
 	while read -r _ function call count bytes net; do
 		[ "$(sum_of "$function" "$call" count)" -eq "$count" ] || fail "$function $call" "$output"
 		[ "$(sum_of "$function" "$call" bytes)" -eq "$bytes" ] || fail "$function $call" "$output"
 		[ "$(sum_of "$function" "$call" net_bytes)" -eq "$net" ] || fail "$function $call" "$output"
 	done < <(grep '^call' "$victim_out")
-	json '.calls.mmap.failed == 1 and .calls.munmap.count >= 8 and .child_events >= 1'
+	json '.calls.mmap.failed == 1 and .calls.munmap.count >= 8'
 	json '[.sites[].frames[-1]] | index("madvise(MADV_DONTNEED)") and
 		index("mmap(PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS)") and
 		index("mprotect(PROT_READ)") and index("mremap(MREMAP_MAYMOVE|MREMAP_FIXED)")'
 	[ "$(sum_of large_malloc mmap count)" -eq 1 ]
 }
 
+@test "syscalls: count, bytes and what is still mapped, by function" {
+	needs_tracepoints
+	record_calls mapcalls
+	status_is 0
+	is_told
+	json '.engine == "tracepoints" and .truncated == 0 and .child_events >= 1 and .stopped_us == 0'
+}
+
+@test "syscalls --engine=ptrace: the same, and it says that it is slow" {
+	record_calls mapcalls --engine=ptrace
+	status_is 0
+	is_told
+	json '.engine == "ptrace" and .truncated == 0 and .child_events == null and .stopped_us > 0'
+	json '.warnings[0] | contains("ptrace")'
+	[[ $stderr == *'stops a thread twice'* ]] || fail "$stderr"
+}
+
+@test "syscalls of a 32-bit process" {
+	record_calls mapcalls-32
+	status_is 0
+	is_told
+	json '.engine == "ptrace" and ([.warnings[] | select(contains("32-bit"))] | length) == 1'
+	probe syscalls "$victim_pid" -d 1s --engine=tracepoints
+	status_is 5
+	victim_check
+}
+
+@test "syscalls: both engines find the same sites" {
+	local engine
+	needs_tracepoints
+	for engine in tracepoints ptrace; do
+		record_calls mapcalls --engine=$engine
+		status_is 0
+		json_get '.sites | map([.frames, .count, .bytes, .net_bytes]) | sort[] | tostring' \
+			>"$BATS_TEST_TMPDIR/$engine"
+		stop_victim
+	done
+	[ -s "$BATS_TEST_TMPDIR/ptrace" ]
+	diff "$BATS_TEST_TMPDIR/tracepoints" "$BATS_TEST_TMPDIR/ptrace" >&2
+}
+
 @test "syscalls --min-size leaves small calls out, not their effect" {
-	record_calls --min-size 8M
+	record_calls mapcalls --min-size 8M
 	status_is 0
 	[ "$(sum_of map_and_keep mmap count)" -eq 0 ]
 	[ "$(sum_of map_with_hole mmap bytes)" -eq $((8 << 20)) ]
@@ -55,6 +93,7 @@ record_calls() { # [OPTION...]
 }
 
 @test "syscalls: 20,000 pairs are all there and leave nothing mapped" {
+	needs_tracepoints
 	start_victim mapcalls
 	record_begin syscalls "$victim_pid" --json
 	victim_say pairs 20000
@@ -100,15 +139,112 @@ record_calls() { # [OPTION...]
 	victim_check
 }
 
-@test "syscalls: no 32-bit process, and nobody without the right" {
-	start_victim mapcalls-32
-	probe syscalls "$victim_pid" -d 1s
-	status_is 5
-	[[ $stderr == *'32-bit'* ]]
-	victim_check
+@test "syscalls as an ordinary user: by ptrace, with what to grant" {
 	skip_unless_root
 	start_victim_as_user mapcalls
-	run as_user timeout 60 "$user_memprobe" syscalls "$victim_pid" -d 1s
-	[ "$status" -eq 4 ] || [ "$(cat /proc/sys/kernel/perf_event_paranoid)" -lt 0 ]
+	user_memprobe_record syscalls "$victim_pid" --json
+	victim_say go
+	victim_wait '^done$'
+	record_end
 	victim_check
+	status_is 0
+	is_told
+	[[ $stderr == *'tracefs is root'* ]] || [ "$(cat /proc/sys/kernel/perf_event_paranoid)" -lt 0 ]
+	run as_user timeout 60 "$user_memprobe" syscalls "$victim_pid" -d 1s --engine=tracepoints
+	[ "$status" -eq 4 ] || [ "$(cat /proc/sys/kernel/perf_event_paranoid)" -lt 0 ]
+	run as_user timeout 60 "$user_memprobe" syscalls $$ -d 1s
+	[ "$status" -eq 4 ] || fail "$output"
+	victim_check
+}
+
+@test "syscalls --engine: no other" {
+	start_victim mapcalls
+	probe syscalls "$victim_pid" -d 1s --engine=strace
+	status_is 2
+	victim_check
+}
+
+# ---- a target that is traced goes on as if it were not ----
+
+# Every kind of thread, but for the one that may be woken late where its waker is slow.
+torture_kinds() {
+	echo cpu nanosleep poll epoll epoll_timeout futex_timeout sigtimedwait semtimedop pipe cond \
+		accept sigsuspend queue malloc cancel create fork signal_stack small_stack
+}
+
+answers_in_full() {
+	grep -qE '^(alive|stuck)' "$victim_out" || is_gone "$victim_pid"
+}
+
+# All threads go on, with right results, and, unless $1 says so, without an EINTR.
+is_unharmed() { # [killed]
+	victim_say report
+	victim_say alive
+	wait_until 60 answers_in_full
+	grep -q '^alive' "$victim_out" || fail "$(cat "$victim_out")"
+	! grep -E '^report .* wrong=[^0]|^WRONG' "$victim_out" || fail 'harmed'
+	[ -n "${1:-}" ] || ! grep -E '^report .* eintr=[^0]' "$victim_out" || fail 'a wait was ended'
+	victim_threads_vary=1 victim_check
+}
+
+@test "syscalls --engine=ptrace: threads that wait, signal, are born, end, fork" {
+	local victim
+	for victim in torture torture-32; do
+		# shellcheck disable=SC2046
+		start_victim $victim $(torture_kinds)
+		probe syscalls "$victim_pid" -d 1s --engine=ptrace --json
+		status_is 0
+		json '.events > 100 and .lost == 0'
+		is_unharmed
+		stop_victim
+	done
+}
+
+@test "syscalls --engine=ptrace killed at any instant" {
+	local kind done
+	# shellcheck disable=SC2046
+	start_victim torture $(torture_kinds)
+	for kind in at random; do
+		done=$("$BUILD/tests/torture/killer" $kind 10 "$victim_pid" \
+			"$MEMPROBE" syscalls "$victim_pid" --engine=ptrace -d 50ms --json) || fail "$done"
+		[[ $done == *failed=0* ]] || fail "$done"
+	done
+	# Who is killed between a stop and the repair of the wait that it ended cannot repair it.
+	is_unharmed killed
+}
+
+threads_are() { # STATE
+	! grep -LE "^State:[[:space:]]+$1" /proc/"$victim_pid"/task/*/status | grep -q .
+}
+
+@test "syscalls --engine=ptrace: what a signal has stopped stays so, and goes on by SIGCONT" {
+	start_victim torture nanosleep=2 epoll=1 malloc=1 poll=1
+	kill -STOP "$victim_pid"
+	wait_until 10 threads_are T
+	probe syscalls "$victim_pid" -d 100ms --engine=ptrace --json
+	status_is 0
+	wait_until 10 threads_are T
+	record_begin syscalls "$victim_pid" --engine=ptrace --json
+	kill -CONT "$victim_pid"
+	victim_say report
+	wait_until 20 grep -q '^reported' "$victim_out"
+	kill -STOP "$victim_pid"
+	wait_until 10 threads_are t
+	record_end
+	wait_until 10 threads_are T
+	kill -CONT "$victim_pid"
+	is_unharmed
+}
+
+@test "syscalls --engine=ptrace: a target that runs another program, or ends" {
+	start_victim exec_fork_exit
+	record_begin syscalls "$victim_pid" --engine=ptrace --json
+	victim_say exec
+	record_wait
+	status_is 0
+	[[ $stderr == *'replaced its program'* ]] || fail "$stderr"
+	record_begin syscalls "$victim_pid" --engine=ptrace --json
+	victim_say exit
+	record_wait
+	status_is 0
 }

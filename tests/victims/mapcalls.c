@@ -92,7 +92,7 @@ CASE(break_grows)
 
 CASE(map_fails)
 {
-	check_that(mmap(NULL, (size_t)-1 / 4, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) ==
+	check_that(mmap(NULL, (size_t)-65536, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) ==
 			   MAP_FAILED,
 		   "mmap of too much");
 	say("call map_fails mmap 1 0 0");
