@@ -1,6 +1,7 @@
 # The torture: a self-checking target in several parts (tests/torture/target*.c), the tools that
 # kill memprobe and call in a loop, and tests/live/torture.bats, which `make check` runs in small
-# and `make torture` in large.
+# and `make torture` in large. tests/torture/series.py records servers and victims again and again,
+# and is killed as often: SERIES=500 make torture for what a release should have seen.
 
 TORTURE_TARGETS := $(VICTIM_DIR)/torture $(VICTIM_DIR)/torture-32 $(VICTIM_DIR)/torture-static
 TORTURE_TOOLS := $(BUILD)/tests/torture/killer $(BUILD)/tests/torture/call_loop $(BUILD)/tests/torture/trace_loop
@@ -25,7 +26,11 @@ $(TORTURE_TOOLS): %: %.o $(LIBRARY)
 
 victims: $(TORTURE_TARGETS) $(TORTURE_TOOLS)
 
+SERIES ?= 20
+
 torture: CHECK_TIMEOUT = 7200
 torture: all victims
+	tests/torture/series.py $(BUILD) cycles $(SERIES)
+	tests/torture/series.py $(BUILD) kills $(SERIES)
 	TORTURE=long $(RUN_TESTS) tests/live/torture.bats tests/live/agent.bats tests/live/killed.bats \
 		tests/live/servers.bats tests/live/unwind_table.bats

@@ -24,6 +24,9 @@
 /* Below that, kernels map nothing (vm.mmap_min_addr). */
 #define LOWEST (1u << 16)
 
+/* No error number, either. */
+#define NO_DESCRIPTOR (-5000)
+
 /* x86-64's number, as of the agent. */
 #define PRCTL 157
 
@@ -77,10 +80,10 @@ struct error *install_find_near(struct target *target, const struct text_range *
 
 struct script {
 	struct call_script script;
-	size_t descriptor; /* data word */
-	size_t tsc;	   /* data word: prctl(PR_GET_TSC) */
-	size_t results[10];
-	const char *names[10];
+	size_t descriptors[TABLES_PARTS]; /* data words */
+	size_t tsc;			  /* data word: prctl(PR_GET_TSC) */
+	size_t results[16];
+	const char *names[16];
 	unsigned count;
 };
 
@@ -103,21 +106,48 @@ static void add_map(struct script *script, uint64_t address, uint64_t size, int 
 	add_call(script, "mmap", script->script.arch->syscalls.mmap, 6, args, CALL_EXPECT, address);
 }
 
-/* [@offset, @offset + @size) of the tables, which lie at @base. */
-static void add_map_shared(struct script *script, uint64_t base, uint64_t offset, uint64_t size,
+/* [@start, @end) of the tables, which lie at @base. */
+static void add_map_shared(struct script *script, const struct tables *tables,
+			   enum tables_part_name part, uint64_t base, uint64_t start, uint64_t end,
 			   int prot)
 {
+	uint64_t address = base + start;
 	const struct call_arg args[] = {
-		CALL_ARG(base + offset),
-		CALL_ARG(size),
+		CALL_ARG(address),
+		CALL_ARG(end - start),
 		CALL_ARG(prot),
 		CALL_ARG(MAP_SHARED | MAP_NORESERVE | MAP_FIXED),
-		CALL_WORD(script->descriptor),
-		CALL_ARG(offset),
+		CALL_WORD(script->descriptors[part]),
+		CALL_ARG(start - tables->parts[part].start),
 	};
 
-	add_call(script, "mmap", script->script.arch->syscalls.mmap, 6, args, CALL_EXPECT,
-		 base + offset);
+	add_call(script, "mmap", script->script.arch->syscalls.mmap, 6, args, CALL_EXPECT, address);
+}
+
+/* A file for each part of the tables, mapped. */
+static void add_tables(struct script *script, const struct tables *tables, uint64_t base)
+{
+	struct call_arg memfd[] = { CALL_ARG(0), CALL_ARG(MFD_CLOEXEC) };
+	uint64_t none = (uint64_t)NO_DESCRIPTOR;
+
+	memfd[0] = CALL_ADDR(call_add_data(&script->script, "memprobe", 9));
+	for (unsigned i = 0; i < TABLES_PARTS; i++) {
+		const struct tables_part *part = &tables->parts[i];
+
+		add_call(script, "memfd_create", script->script.arch->syscalls.memfd_create, 2,
+			 memfd, CALL_NO_ERRNO, 0);
+		script->descriptors[i] = script->results[script->count - 1];
+		if (script->script.overflow)
+			return;
+		memcpy(script->script.data + script->descriptors[i], &none, sizeof(none));
+		/* What the target only reads it shall not be able to spoil. */
+		if (i == TABLES_HEAD)
+			add_map_shared(script, tables, i, base, tables->unwind_offset, part->end,
+				       PROT_READ);
+		add_map_shared(script, tables, i, base, part->start,
+			       i == TABLES_HEAD ? tables->unwind_offset : part->end,
+			       PROT_READ | PROT_WRITE);
+	}
 }
 
 static void add_advice(struct script *script, uint64_t address, uint64_t size, int advice,
@@ -178,31 +208,23 @@ static void write_image_script(const struct install *install, struct script *scr
 
 static void write_rest_script(const struct install *install, struct script *script)
 {
-	uint64_t ctl = install->image + AGENT_IMAGE_SPACE, none = UINT64_MAX;
-	uint64_t shm = ctl + sizeof(struct agent_ctl);
-	struct call_arg memfd[] = { CALL_ARG(0), CALL_ARG(MFD_CLOEXEC) };
+	uint64_t ctl = install->image + AGENT_IMAGE_SPACE;
 	const struct arch *arch = call_target(install->session)->arch;
 	size_t size;
 
 	call_begin(&script->script, arch);
 	size = call_add_data(&script->script, &install->near_size, 8);
-	script->descriptor = call_add_data(&script->script, &none, 8);
-	memfd[0] = CALL_ADDR(call_add_data(&script->script, "memprobe", 9));
 	add_map(script, install->near, install->near_size, PROT_READ | PROT_EXEC,
 		MAP_FIXED_NOREPLACE);
-	add_call(script, "memfd_create", arch->syscalls.memfd_create, 2, memfd, CALL_NO_ERRNO, 0);
-	add_copy(script, CALL_ADDR(script->descriptor),
-		 CALL_ADDR(script->results[script->count - 1]));
-	add_map_shared(script, shm, 0, install->tables->size, PROT_READ | PROT_WRITE);
-	/* What the target only reads it shall not be able to spoil. */
-	add_map_shared(script, shm, install->tables->unwind_offset,
-		       install->tables->unwind_capacity, PROT_READ);
+	add_tables(script, install->tables, ctl + sizeof(struct agent_ctl));
 	/* A core of the target would have all of the reservation in it. */
 	add_advice(script, install->image, install->image_space, MADV_DONTDUMP, true);
 	call_add_marker(&script->script);
 	add_undo(script, ctl + INSTALL_UNDO_NEAR, install->near, size);
-	call_add_syscall(&script->script, arch->syscalls.close, 1,
-			 (struct call_arg[]){ CALL_WORD(script->descriptor) }, CALL_ANY, 0);
+	for (unsigned i = 0; i < TABLES_PARTS; i++)
+		call_add_syscall(&script->script, arch->syscalls.close, 1,
+				 (struct call_arg[]){ CALL_WORD(script->descriptors[i]) }, CALL_ANY,
+				 0);
 }
 
 /* ---- filling in, with the thread held at the marker ---- */
@@ -253,18 +275,22 @@ static struct error *fill_rest(struct target *target, const struct call_result *
 {
 	struct marker *marker = data;
 	struct install *install = marker->install;
-	uint64_t descriptor =
-		call_result_word(result, &marker->script->script, marker->script->descriptor);
+	const struct script *script = marker->script;
 	uint64_t keep = 0;
-	char path[64];
 
-	/* Threads may have descriptors of their own. */
-	snprintf(path, sizeof(path), "task/%d/fd/%llu", (int)result->tid,
-		 (unsigned long long)descriptor);
-	install->memfd = openat(target->process->dirfd, path, O_RDWR | O_CLOEXEC);
-	if (install->memfd < 0)
-		return error_errno(ERROR_PERMISSION, errno, "cannot open the memory shared with %d",
-				   (int)target->pid);
+	for (unsigned i = 0; i < TABLES_PARTS; i++) {
+		char path[64];
+
+		/* Threads may have descriptors of their own. */
+		snprintf(path, sizeof(path), "task/%d/fd/%llu", (int)result->tid,
+			 (unsigned long long)call_result_word(result, &script->script,
+							      script->descriptors[i]));
+		install->memfds[i] = openat(target->process->dirfd, path, O_RDWR | O_CLOEXEC);
+		if (install->memfds[i] < 0)
+			return error_errno(ERROR_PERMISSION, errno,
+					   "cannot open the memory shared with %d",
+					   (int)target->pid);
+	}
 	if (!put(install, install->near, install->near_bytes, install->near_size) ||
 	    !put(install, install->image + AGENT_IMAGE_SPACE + INSTALL_UNDO_NEAR, &keep, 8))
 		return cannot_write(install);
@@ -289,6 +315,13 @@ static struct error *explain(const struct install *install, const struct script 
 					     "%d has no room for the recording's tables: %s fails",
 					     pid, script->names[i]),
 				"its limit of address space (ulimit -v) may be too low");
+		if (value == -EAGAIN)
+			return error_hint(
+				error_create(ERROR_UNSUPPORTED,
+					     "%d keeps all that it maps locked in memory, and has "
+					     "no room for the recording's tables: %s fails",
+					     pid, script->names[i]),
+				"its limit of locked memory (ulimit -l) may be too low");
 		return error_errno(value == -EPERM || value == -EACCES ? ERROR_PERMISSION
 								       : ERROR_UNSUPPORTED,
 				   (int)-value, "%s fails in %d", script->names[i], pid);
@@ -315,15 +348,17 @@ struct error *install_run(struct install *install)
 	struct script image = { 0 }, rest = { 0 };
 	struct error *error;
 
-	install->memfd = -1;
+	for (unsigned i = 0; i < TABLES_PARTS; i++)
+		install->memfds[i] = -1;
 	write_image_script(install, &image);
 	write_rest_script(install, &rest);
 	error = run(install, &image, fill_image);
 	if (!error)
 		error = run(install, &rest, fill_rest);
 	if (!error)
-		error = tables_open(install->tables, take_fd(&install->memfd));
-	if (install->memfd >= 0)
-		close(install->memfd);
+		error = tables_open(install->tables, install->memfds);
+	for (unsigned i = 0; i < TABLES_PARTS; i++)
+		if (install->memfds[i] >= 0)
+			close(install->memfds[i]);
 	return error;
 }

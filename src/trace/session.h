@@ -15,13 +15,32 @@
 /* ---- tables.c: the memory that is shared with the target ---- */
 
 struct table_level {
-	uint64_t offset; /* in the memfd */
+	uint64_t offset;
 	uint64_t count;	 /* entries: buckets or stacks */
 	uint64_t owners; /* with pools: offset of the buckets' struct agent_owner */
 };
 
+/*
+ * What grows has a file of its own, which ends where its memory does: were there more of it, a
+ * target that locks what it has mapped (mlockall(2)) would have all of the reservation filled.
+ */
+enum tables_part_name {
+	TABLES_HEAD, /* also the contexts, and the unwind table at its end */
+	TABLES_FRAMES,
+	TABLES_STACKS,
+	TABLES_LIVE,
+	TABLES_PARTS,
+};
+
+struct tables_part {
+	int fd;		     /* -1: not yet */
+	uint64_t start, end; /* offsets; the file begins at the first */
+	uint64_t length;     /* of the file */
+};
+
+/* Offsets are those from the beginning of the whole, as it lies in the target. */
 struct tables {
-	int fd;	       /* -1: not yet */
+	struct tables_part parts[TABLES_PARTS];
 	uint64_t size; /* of all, reserved but not allocated */
 	uint64_t allocated, allocated_max;
 	uint8_t *head; /* mapped: struct agent_shm and the counters */
@@ -37,11 +56,12 @@ struct tables {
 	bool full_told;
 };
 
+void tables_init(struct tables *tables);
 /* Sizes for a target; @space: bytes of its address space that may be reserved. */
 void tables_plan(struct tables *tables, bool exact, bool pools, uint64_t space,
 		 uint64_t memory_max);
-/* Takes over @fd: gives it its size and the first memory. */
-struct error *tables_open(struct tables *tables, int fd);
+/* Takes over the files, which are empty, and gives them their first memory. */
+struct error *tables_open(struct tables *tables, int fds[TABLES_PARTS]);
 /* Where everything is, for a target that has them at @base. Adds to config->pools. */
 void tables_describe(const struct tables *tables, uint64_t base, struct agent_config *config);
 /* Memory for what will soon be used. @live: blocks in the live table now. True: limits changed. */
@@ -121,7 +141,7 @@ struct install {
 	const uint8_t *near_bytes;
 	struct agent_config config;
 	struct tables *tables;
-	int memfd;
+	int memfds[TABLES_PARTS];
 	bool committed; /* there is an agent, which leave_run() is to take out */
 };
 

@@ -1,4 +1,5 @@
-/* The tables' memory: reserved at once, allocated ahead of use. */
+/* The tables' memory: reserved at once, allocated ahead of use. The agent touches nothing that has
+ * no memory behind it: it would find no file there. */
 #include "session.h"
 
 #include <errno.h>
@@ -35,33 +36,44 @@ static uint64_t place(struct tables *tables, uint64_t size)
 	return offset;
 }
 
-/* Levels as far as @space goes, at least two. */
+/* Levels as far as @space goes, at least two; each with its owners, of which an entry has @owners
+ * bytes, behind it. */
 static unsigned plan_levels(struct tables *tables, struct table_level *levels, unsigned count,
-			    uint64_t first, size_t entry, uint64_t space)
+			    uint64_t first, size_t entry, size_t owners, uint64_t space)
 {
 	uint64_t entries = first;
 	unsigned i;
 
 	for (i = 0; i < count; i++, entries *= LEVEL_FACTOR) {
-		if (i >= 2 && tables->size + entries * entry > space)
+		if (i >= 2 && tables->size + entries * (entry + owners) > space)
 			break;
 		levels[i] = (struct table_level){ .offset = place(tables, entries * entry),
 						  .count = entries };
+		if (owners)
+			levels[i].owners = place(tables, entries * owners);
 	}
 	return i;
 }
 
-static void plan_owners(struct tables *tables)
+/* All that was placed since the part before. */
+static void end_part(struct tables *tables, enum tables_part_name name)
 {
-	for (unsigned i = 0; i < tables->live_levels; i++)
-		tables->live[i].owners = place(tables, tables->live[i].count * OWNERS_SIZE);
+	tables->parts[name].start = name ? tables->parts[name - 1].end : 0;
+	tables->parts[name].end = tables->size;
+}
+
+void tables_init(struct tables *tables)
+{
+	*tables = (struct tables){ 0 };
+	for (unsigned i = 0; i < TABLES_PARTS; i++)
+		tables->parts[i].fd = -1;
 }
 
 void tables_plan(struct tables *tables, bool exact, bool pools, uint64_t space, uint64_t memory_max)
 {
 	uint64_t frames = FRAMES_MAX, unwind = UNWIND_CAPACITY;
 
-	*tables = (struct tables){ .fd = -1 };
+	tables_init(tables);
 	tables->allocated_max = memory_max ? memory_max : UINT64_MAX;
 	place(tables, sizeof(struct agent_shm));
 	tables->counters_offset =
@@ -71,39 +83,50 @@ void tables_plan(struct tables *tables, bool exact, bool pools, uint64_t space, 
 		frames /= 2;
 	while (unwind > space / 4 && unwind > (4 << 20))
 		unwind /= 2;
-	tables->frames_words = frames;
-	tables->frames_offset = place(tables, frames * 8);
-	tables->unwind_capacity = unwind;
-	tables->unwind_offset = place(tables, unwind);
 	if (pools) {
 		tables->contexts_count = CONTEXTS;
 		tables->contexts_offset = place(tables, CONTEXTS * sizeof(struct agent_context));
-		/* For the owners, which take 0.6 times as much as the buckets. */
-		space -= space / 4;
 	}
+	tables->unwind_capacity = unwind;
+	tables->unwind_offset = place(tables, unwind);
+	end_part(tables, TABLES_HEAD);
+	tables->frames_words = frames;
+	tables->frames_offset = place(tables, frames * 8);
+	end_part(tables, TABLES_FRAMES);
 	tables->stack_levels = plan_levels(tables, tables->stacks, STACK_LEVELS, STACKS_FIRST,
-					   sizeof(struct agent_stack), space / 2);
-	tables->live_levels = plan_levels(tables, tables->live, AGENT_LEVELS,
-					  exact ? LIVE_FIRST_EXACT : LIVE_FIRST_SAMPLED,
-					  sizeof(struct agent_bucket), space);
-	if (pools)
-		plan_owners(tables);
+					   sizeof(struct agent_stack), 0, space / 2);
+	end_part(tables, TABLES_STACKS);
+	tables->live_levels = plan_levels(
+		tables, tables->live, AGENT_LEVELS, exact ? LIVE_FIRST_EXACT : LIVE_FIRST_SAMPLED,
+		sizeof(struct agent_bucket), pools ? OWNERS_SIZE : 0, space);
+	end_part(tables, TABLES_LIVE);
 }
 
 /* ---- memory ---- */
 
+static const struct tables_part *part_of(const struct tables *tables, uint64_t offset)
+{
+	const struct tables_part *part = tables->parts;
+
+	while (offset >= part->end && part < tables->parts + TABLES_PARTS - 1)
+		part++;
+	return part;
+}
+
 static bool allocate(struct tables *tables, uint64_t offset, uint64_t size)
 {
+	struct tables_part *part = tables->parts + (part_of(tables, offset) - tables->parts);
 	int errnum = 0;
 
 	size = round_up(offset + size, PAGE_SIZE) - round_down(offset, PAGE_SIZE);
-	offset = round_down(offset, PAGE_SIZE);
+	offset = round_down(offset, PAGE_SIZE) - part->start;
 	if (tables->allocated + size > tables->allocated_max)
 		errnum = ENOMEM;
-	else if (fallocate(tables->fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)size))
+	else if (fallocate(part->fd, 0, (off_t)offset, (off_t)size))
 		errnum = errno;
 	if (!errnum) {
 		tables->allocated += size;
+		part->length = max_u64(part->length, offset + size);
 		return true;
 	}
 	if (!tables->full_told)
@@ -150,11 +173,10 @@ static bool add_frames(struct tables *tables)
 	return true;
 }
 
-struct error *tables_open(struct tables *tables, int fd)
+struct error *tables_open(struct tables *tables, int fds[TABLES_PARTS])
 {
-	tables->fd = fd;
-	if (ftruncate(fd, (off_t)tables->size))
-		return error_errno(ERROR_FAILED, errno, "cannot make the recording's tables");
+	for (unsigned i = 0; i < TABLES_PARTS; i++)
+		tables->parts[i].fd = take_fd(&fds[i]);
 	if (!allocate(tables, 0, tables->head_size) || !add_frames(tables) ||
 	    !add_stack_level(tables) || !add_live_level(tables) ||
 	    (tables->contexts_count &&
@@ -164,7 +186,8 @@ struct error *tables_open(struct tables *tables, int fd)
 	/* Exact recordings fill the first level within a tick or two. */
 	if (tables->live[0].count == LIVE_FIRST_EXACT)
 		add_live_level(tables);
-	tables->head = mmap(NULL, tables->head_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	tables->head = mmap(NULL, tables->head_size, PROT_READ | PROT_WRITE, MAP_SHARED,
+			    tables->parts[TABLES_HEAD].fd, 0);
 	if (tables->head == MAP_FAILED) {
 		tables->head = NULL;
 		return &error_no_memory;
@@ -197,13 +220,15 @@ void tables_describe(const struct tables *tables, uint64_t base, struct agent_co
 
 bool tables_read(const struct tables *tables, uint64_t offset, void *buffer, size_t size)
 {
-	for (size_t done = 0; done < size;) {
-		ssize_t part = pread(tables->fd, (char *)buffer + done, size - done,
-				     (off_t)(offset + done));
+	const struct tables_part *part = part_of(tables, offset);
 
-		if (part <= 0)
+	for (size_t done = 0; done < size;) {
+		ssize_t count = pread(part->fd, (char *)buffer + done, size - done,
+				      (off_t)(offset - part->start + done));
+
+		if (count <= 0)
 			return false;
-		done += (size_t)part;
+		done += (size_t)count;
 	}
 	return true;
 }
@@ -244,9 +269,9 @@ struct error *tables_publish_unwind(struct tables *tables, const struct unwind_t
 
 	unwind_table_image(table, &size);
 	if (!tables->unwind) {
-		tables->unwind =
-			mmap(NULL, tables->unwind_capacity, PROT_READ | PROT_WRITE,
-			     MAP_SHARED | MAP_NORESERVE, tables->fd, (off_t)tables->unwind_offset);
+		tables->unwind = mmap(NULL, tables->unwind_capacity, PROT_READ | PROT_WRITE,
+				      MAP_SHARED | MAP_NORESERVE, tables->parts[TABLES_HEAD].fd,
+				      (off_t)tables->unwind_offset);
 		if (tables->unwind == MAP_FAILED) {
 			tables->unwind = NULL;
 			return &error_no_memory;
@@ -270,12 +295,15 @@ void tables_close(struct tables *tables)
 		munmap(tables->head, tables->head_size);
 	if (tables->unwind)
 		munmap(tables->unwind, tables->unwind_capacity);
-	if (tables->fd >= 0) {
-		if (tables->size &&
-		    fallocate(tables->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
-			      (off_t)tables->size))
+	for (unsigned i = 0; i < TABLES_PARTS; i++) {
+		const struct tables_part *part = &tables->parts[i];
+
+		if (part->fd < 0)
+			continue;
+		if (part->length && fallocate(part->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+					      0, (off_t)part->length))
 			log_debug("the recording's memory is not given back: %s", strerror(errno));
-		close(tables->fd);
+		close(part->fd);
 	}
-	*tables = (struct tables){ .fd = -1 };
+	tables_init(tables);
 }

@@ -16,6 +16,9 @@
 /* How often bytes per second are worked out. */
 #define RATE_EVERY_US 1000000
 
+/* How long a thread that seems to have ended may object. */
+#define DOUBT_US 2000000
+
 static bool is_there(const struct trace_session *session)
 {
 	char magic[sizeof(AGENT_MAGIC)];
@@ -121,7 +124,7 @@ static void look_at_slot(struct trace_session *session, unsigned i,
 	} else if (!thread->doubt || !session->doubt_since[i]) {
 		control_put_32(session, offset + offsetof(struct agent_thread, doubt), 1);
 		session->doubt_since[i] = now;
-	} else if (now - session->doubt_since[i] >= TRACE_LEASE_US) {
+	} else if (now - session->doubt_since[i] >= DOUBT_US) {
 		control_put_64(session, offset + AGENT_THREAD_KEY, AGENT_KEY_RECYCLED);
 		session->doubt_since[i] = 0;
 	}
@@ -154,9 +157,9 @@ static void notice_lapse(struct trace_session *session)
 	if (!control_get(session, CTL(active), &active, sizeof(active)) || active != AGENT_INACTIVE)
 		return;
 	if (!session->lapses++)
-		log_warn("memprobe was kept from its work for more than %d s: what the target "
+		log_warn("memprobe was kept from its work for more than %.1f s: what the target "
 			 "allocated or freed in that time is missing",
-			 TRACE_LEASE_US / 1000000);
+			 TRACE_LEASE_US / 1e6);
 	control_put_32(session, CTL(epoch), ++session->epoch);
 	control_put_32(session, CTL(active), control_mode(session));
 }

@@ -61,16 +61,19 @@ static struct error *activate(struct trace_session *session)
 
 /* ---- attaching ---- */
 
-/* For the tables a quarter of what of the address space is free under its limit: the target's own
- * mmap() is not to fail for want of it. */
+/*
+ * For the tables a quarter of what is free under its limits: the target's own mmap() is not to fail
+ * for want of address space, nor its mlockall() because of what is mapped.
+ */
 static struct error *space_of(struct target *target, uint64_t *ret)
 {
-	uint64_t limit = process_limit(target->process, "Max address space"), used = 0;
+	uint64_t limit = process_limit(target->process, "Max address space");
+	uint64_t lockable = process_limit(target->process, "Max locked memory"), used = 0;
 	struct mapping_vec maps = { 0 };
 	struct error *error;
 
 	*ret = SPACE_MAX;
-	if (limit == UINT64_MAX)
+	if (limit == UINT64_MAX && lockable == UINT64_MAX)
 		return NULL;
 	error = target_read_maps(target, MAPS_PLAIN, &maps);
 	vec_for_each (mapping, &maps)
@@ -78,13 +81,17 @@ static struct error *space_of(struct target *target, uint64_t *ret)
 	mappings_deinit(&maps);
 	if (error)
 		return error;
-	used = limit - min_u64(limit, used);
-	if (used < 2 * SPACE_MIN)
+	limit -= min_u64(limit, used);
+	lockable -= min_u64(lockable, used);
+	if (limit < 2 * SPACE_MIN)
 		return error_create(ERROR_UNSUPPORTED,
 				    "%d has no room for the recording's tables: only %llu MiB are "
 				    "left of its address space (ulimit -v)",
-				    (int)target->pid, (unsigned long long)(used >> 20));
-	*ret = max_u64(SPACE_MIN, min_u64(SPACE_MAX, used / 4));
+				    (int)target->pid, (unsigned long long)(limit >> 20));
+	/* Where it could hardly lock all of itself, nothing is lost. */
+	if (lockable >= 2 * SPACE_MIN)
+		limit = min_u64(limit, lockable);
+	*ret = max_u64(SPACE_MIN, min_u64(SPACE_MAX, limit / 4));
 	return NULL;
 }
 
@@ -365,7 +372,8 @@ static struct error *create(struct target *target, const struct trace_options *o
 	if (!session)
 		return &error_no_memory;
 	session->target = target;
-	session->memory = session->tables.fd = -1;
+	session->memory = -1;
+	tables_init(&session->tables);
 	if (options)
 		session->options = *options;
 	if (!session->options.timeout_us)

@@ -441,6 +441,11 @@ poke() { # ADDRESS BYTE: sets $saved to the first one that was there
 	victim_check
 }
 
+most_resident_below() { # KIB
+	[ "$(awk '/^VmHWM/ { print $2 }' "/proc/$victim_pid/status")" -lt "$1" ] ||
+		fail "$(grep ^Vm "/proc/$victim_pid/status")"
+}
+
 @test "memory that is locked" {
 	skip_unless_root
 	start_victim alloc_perils locked
@@ -448,8 +453,36 @@ poke() { # ADDRESS BYTE: sets $saved to the first one that was there
 	status_is 0
 	nothing_is_left
 	victim_works
-	[ "$(awk '/^VmHWM/ { print $2 }' "/proc/$victim_pid/status")" -lt 60000 ] ||
-		fail "$(grep ^Vm "/proc/$victim_pid/status")"
+	most_resident_below 60000
+	victim_check
+}
+
+@test "memory that is locked, with little room for it" {
+	skip_unless_root
+	make_public_dir
+	install -m 755 "$VICTIMS/alloc_perils" "$public_dir/alloc_perils"
+	start_command prlimit --memlock=8000000 setpriv --reuid=65534 --regid=65534 --clear-groups \
+		--inh-caps=-all "$public_dir/alloc_perils" locked
+	grep -q ^WRONG "$victim_out" && skip "it may not lock itself"
+	run trace agent attach
+	[[ $output == *"error 5 "*"keeps all that it maps locked"* ]] || fail "$output"
+	nothing_is_left
+	victim_works
+	victim_check
+}
+
+# Of what is reserved for the tables, only what is in use comes into memory.
+@test "memory that is locked in the midst of it" {
+	skip_unless_root
+	start_command bash -c 'ulimit -v 4000000; exec "$@"' limited "$VICTIMS/alloc_perils" later
+	trace_begin attach wait detach
+	tell lock '^locked'
+	grep -q '^locked all' "$victim_out" || skip "it may not lock itself"
+	runs_for_rounds 1000
+	trace_go
+	nothing_is_left
+	victim_works
+	most_resident_below 150000
 	victim_check
 }
 

@@ -6,8 +6,8 @@
  * sharer		a child process shares the memory, without being a thread, and allocates
  * tsc			the time stamp counter must not be read
  * locked		mlockall(): what is mapped is to be in memory
- * later		nothing of this until it is told: `filter`, `share` and `unshare`, `fork` (a
- *			child that allocates on and on)
+ * later		nothing of this until it is told: `filter`, `share` and `unshare`, `lock`,
+ *			`fork` (a child that allocates on and on)
  */
 #include "filter.h"
 
@@ -108,6 +108,12 @@ static bool command(const char *line)
 		say("filtered");
 		return true;
 	}
+	if (!strcmp(line, "lock")) {
+		int result = mlockall(MCL_CURRENT | MCL_FUTURE);
+
+		say("locked %s", result ? strerror(errno) : "all");
+		return true;
+	}
 	if (!strcmp(line, "share")) {
 		check_that(!pthread_create(&thread, NULL, begin_share, NULL), "pthread_create");
 		return true;
@@ -131,18 +137,22 @@ int main(int argc, char **argv)
 {
 	const char *kind = argc > 1 ? argv[1] : "";
 	void *(*begin)(void *) = work;
+	pthread_attr_t attributes;
 	pthread_t thread;
 
 	victim_init();
+	pthread_attr_init(&attributes);
 	for (int i = 2; !strcmp(kind, "filter") && i < argc && killer_count < 8; i++)
 		killers[killer_count++] = (int)victim_number(argc, argv, i, 0);
 	if (!strcmp(kind, "sharer"))
 		begin = begin_share;
 	if (!strcmp(kind, "tsc"))
 		check_that(!prctl(PR_SET_TSC, PR_TSC_SIGSEGV), "prctl");
-	if (!strcmp(kind, "locked"))
+	if (!strcmp(kind, "locked")) {
 		check_that(!mlockall(MCL_CURRENT | MCL_FUTURE), "mlockall");
-	check_that(!pthread_create(&thread, NULL, begin, NULL), "pthread_create");
+		pthread_attr_setstacksize(&attributes, 256 << 10);
+	}
+	check_that(!pthread_create(&thread, &attributes, begin, NULL), "pthread_create");
 	victim_ready();
 	victim_serve(command);
 	return 0;
