@@ -25,6 +25,8 @@ trace_begin() {
 	trace_out=$BATS_TEST_TMPDIR/trace.out
 	trace_in=$BATS_TEST_TMPDIR/trace.in
 	rm -f "$trace_in"
+	# What a former one said is not to be taken for this one's.
+	: >"$trace_out"
 	mkfifo "$trace_in"
 	exec {trace_fd}<>"$trace_in"
 	"$TRACE" "$victim_pid" "$@" <"$trace_in" >"$trace_out" 2>&1 3>&- &
