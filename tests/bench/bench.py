@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures memprobe beside its peers, on the same targets, in turns, in the same run.
 
-bench.py BUILD [PART...]	parts: stall maps dump find heap leaks core pause faults syscalls agent allocs (all)
+bench.py BUILD [PART...]	parts: stall maps dump find heap leaks core pause faults syscalls agent allocs pools (all)
 ROUNDS=N in the environment: how often leaks, core and pause are measured (5).
 
 Prints medians and, for every row, its ratio to the row that the part compares with. Nothing here
@@ -17,6 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
+
+import bench_pools
 
 BUILD = os.path.abspath(sys.argv[1] if len(sys.argv) > 1 else "build")
 MEMPROBE = f"{BUILD}/memprobe"
@@ -628,13 +630,13 @@ def allocs():
 
 def main():
     wanted = sys.argv[2:] or ["stall", "maps", "dump", "find", "heap", "leaks", "core", "pause",
-                              "faults", "syscalls", "agent", "allocs"]
+                              "faults", "syscalls", "agent", "allocs", "pools"]
     print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; compare within a table only")
     for name in wanted:
         {"stall": stall, "maps": maps, "dump": dump, "find": find, "heap": heap,
          "leaks": leaks, "core": core, "pause": pause,
          "faults": faults, "syscalls": syscalls, "agent": agent,
-         "allocs": allocs}[name]()
+         "allocs": allocs, "pools": lambda: bench_pools.pools(Recorder, show)}[name]()
 
 
 main()
