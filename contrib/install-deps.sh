@@ -47,6 +47,9 @@ tests cmd:mariadb mariadb-client mariadb mariadb-client mariadb-clients
 tests cmd:postgres|file:/usr/lib/postgresql postgresql postgresql-server postgresql-server postgresql
 tests cmd:nginx nginx nginx nginx nginx
 tests cmd:memcached memcached memcached memcached memcached
+tests file:/usr/lib/x86_64-linux-gnu/libapr-1.so.0|file:/usr/lib64/libapr-1.so.0|file:/usr/lib/libapr-1.so.0 libapr1 apr libapr1-0 apr
+tests file:/usr/lib/x86_64-linux-gnu/libtalloc.so.2|file:/usr/lib64/libtalloc.so.2|file:/usr/lib/libtalloc.so.2 libtalloc2 libtalloc libtalloc2 talloc
+tests file:/usr/lib/x86_64-linux-gnu/libglib-2.0.so.0|file:/usr/lib64/libglib-2.0.so.0|file:/usr/lib/libglib-2.0.so.0 libglib2.0-0 glib2 glib2 glib2
 tests cmd:curl curl curl curl curl
 tests? cmd:chromium|chromium-browser|google-chrome chromium chromium chromium chromium
 tests? cmd:xmllint libxml2-utils libxml2 libxml2-tools libxml2

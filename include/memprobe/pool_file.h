@@ -18,26 +18,29 @@ enum pool_kind {
 	POOL_ALLOC,
 	POOL_REALLOC,
 	POOL_FREE,
+	POOL_FREE_CHAIN,     /* ... a list of blocks */
 	POOL_RESET,	     /* empties a context, and those below it */
 	POOL_RESET_ONLY,     /* ... alone */
 	POOL_RESET_CHILDREN, /* those below it, not itself */
 	POOL_DELETE,	     /* as POOL_RESET, and it is gone */
+	POOL_MOVE,	     /* gives it another parent */
 };
 
 enum pool_value_form {
 	POOL_VALUE_NONE,
 	POOL_VALUE_ARG,	    /* arg0: an integer argument; arg0[-8]: the word there + offset */
-	POOL_VALUE_RETURN,  /* what the function returns */
+	POOL_VALUE_RETURN,  /* what the function returns; return[-8]: the word there + offset */
 	POOL_VALUE_THROUGH, /* *arg0: written where the argument points to */
 	POOL_VALUE_GLOBAL,  /* *NAME: the word at a variable */
+	POOL_VALUE_ASK,	    /* NAME(return): what this function says of what is returned */
 };
 
 struct pool_value {
 	enum pool_value_form form;
 	uint8_t arg;
-	bool has_offset; /* POOL_VALUE_ARG: the word there, not the argument itself */
+	bool has_offset; /* the word there, not the argument or what is returned itself */
 	int32_t offset;
-	char *name; /* owned; a variable, or of a parameter that stands for the argument */
+	char *name; /* owned; a variable or function, or a parameter: the argument */
 	unsigned column;
 };
 
@@ -49,9 +52,10 @@ struct pool_condition {
 struct pool_function {
 	enum pool_kind kind;
 	char *name; /* owned */
-	struct pool_value pointer, size, count, context;
+	struct pool_value pointer, size, count, context, parent, next;
 	struct pool_condition condition;
 	bool is_optional; /* it may be missing */
+	bool may_refuse;  /* POOL_FREE: has freed if it returns 0 */
 	unsigned line, column;
 };
 
@@ -59,8 +63,8 @@ VEC_DEFINE(pool_function_vec, struct pool_function)
 
 /* Links between contexts: struct agent_pools tells what they mean. */
 struct pool_tree {
-	int32_t child, next, node;
-	bool is_blocks;
+	int32_t child, next, node, parent;
+	bool is_blocks, has_parent;
 	struct pool_condition condition;
 	unsigned line;
 };

@@ -39,10 +39,11 @@
 #define AGENT_SLOT_ORIGINAL 0
 #define AGENT_SLOT_DIRECT   8
 
-#define AGENT_CTL_ACTIVE  0
-#define AGENT_CTL_SIEVE	  0x1000
-#define AGENT_CTL_FILTER  0x3000
-#define AGENT_CTL_THREADS 0x13000
+#define AGENT_CTL_ACTIVE   0
+#define AGENT_CTL_CONTEXTS 0x800
+#define AGENT_CTL_SIEVE	   0x1000
+#define AGENT_CTL_FILTER   0x3000
+#define AGENT_CTL_THREADS  0x13000
 
 #define AGENT_CTL_SIZE 18325504
 
@@ -68,6 +69,10 @@
 #define AGENT_SIEVE_BITS   13
 #define AGENT_SIEVE_FACTOR 0x1e3779b1 /* 32-bit */
 #define AGENT_FILTER_SIZE  0x10000
+
+/* Likewise of contexts; see agent_context_index(). */
+#define AGENT_CONTEXTS_BITS 11
+#define AGENT_CONTEXTS_SIZE (1 << AGENT_CONTEXTS_BITS)
 
 /*
  * Threads are known by their thread pointer (%fs:0): a slot is looked for from
@@ -95,6 +100,7 @@ enum agent_entry {
 	AGENT_ENTRY_FREE,	 /* frees, pointer in the first argument */
 	AGENT_ENTRY_REALLOC,	 /* pointer in the first, size in the second argument */
 	AGENT_ENTRY_ANY,	 /* anything else: no fast path but `active` */
+	AGENT_ENTRY_CONTEXT,	 /* does something to the context in the first argument */
 	AGENT_ENTRIES
 };
 
@@ -145,15 +151,20 @@ enum agent_kind {
 	AGENT_KIND_NEW,
 	/* A pool's: all blocks of the context are freed (struct agent_pools); then a tail jump. */
 	AGENT_KIND_RESET,
+	/* A pool's: the context gets another parent, arg[pointer]; then a tail jump. */
+	AGENT_KIND_MOVE,
+	/* Frees a list: the next block is at the last one + arg[size]; then a tail jump. */
+	AGENT_KIND_FREE_CHAIN,
 };
 
 /* Integer arguments are numbered from 0 (rdi); this means: it has none. */
 #define AGENT_NO_ARG 0xff
 
-#define AGENT_SLOT_SWAP	    1 /* `direct` takes (second, first) */
-#define AGENT_SLOT_SELF	    2 /* AGENT_KIND_RESET: of the context itself */
-#define AGENT_SLOT_CHILDREN 4 /* ... of all that are below it */
-#define AGENT_SLOT_DELETE   8 /* ... and it is gone, if it is a block itself */
+#define AGENT_SLOT_SWAP	    1  /* `direct` takes (second, first) */
+#define AGENT_SLOT_SELF	    2  /* AGENT_KIND_RESET: of the context itself */
+#define AGENT_SLOT_CHILDREN 4  /* ... of all that are below it */
+#define AGENT_SLOT_DELETE   8  /* ... and it is gone, if it is a block itself */
+#define AGENT_SLOT_TRY	    16 /* AGENT_KIND_FREE: has freed it only if it returns 0 (32 bits) */
 
 /* Where a pool's function has the context that a block belongs to. */
 enum agent_context_form {
@@ -161,6 +172,15 @@ enum agent_context_form {
 	AGENT_CONTEXT_ARG,    /* argument arg_context */
 	AGENT_CONTEXT_GLOBAL, /* the word at the address context_word */
 	AGENT_CONTEXT_AT_ARG, /* the word at argument arg_context + context_word */
+	/* What the function at context_word, which only reads, says of the new block. */
+	AGENT_CONTEXT_ASK,
+};
+
+/* Where the size of a new block is. */
+enum agent_size_form {
+	AGENT_SIZE_ARGS,
+	AGENT_SIZE_WORD,   /* in the word at the block + size_word */
+	AGENT_SIZE_STRING, /* it holds a string and no more */
 };
 
 struct agent_slot {
@@ -173,9 +193,10 @@ struct agent_slot {
 	uint8_t arg_count; /* multiplied with the size */
 	uint8_t arg_context;
 	uint8_t context_form;
-	uint8_t spare;
+	uint8_t size_form;
 	uint64_t context_word;
-	uint64_t spare_words[2];
+	int64_t size_word;
+	uint64_t spare_word;
 
 	/* For who takes the hooks away, perhaps a later tracer. The agent reads none of it. */
 	uint64_t function; /* address of the patched entry */
@@ -207,6 +228,10 @@ struct agent_area {
  * its context was emptied at a higher number than its own, and its entry is left as it is, until
  * the address is entered anew. So nothing is searched for, a context's address may be used again,
  * and the tracer that reads the tables later knows exactly.
+ *
+ * A context is marked while a block that was entered may be in it or below it, and so are all those
+ * above it (which takes AGENT_POOLS_PARENT): what empties one that is not marked is of no interest.
+ * agent_ctl.contexts counts the marked ones by agent_context_index().
  */
 struct agent_pools {
 	uint64_t contexts;	       /* struct agent_context[contexts_mask + 1]; 0: no pools */
@@ -219,13 +244,14 @@ struct agent_pools {
 	int32_t tree_next;
 	int32_t tree_node;
 	uint32_t flags;
+	int32_t tree_parent; /* the link to the one above it, 0: there is none */
+	uint32_t spare;
 };
 
 #define AGENT_POOLS_TREE   1 /* there is one */
 #define AGENT_POOLS_BLOCKS 2 /* every block is a context, too: emptied, its blocks are gone */
-#define AGENT_POOLS_RESETS                                                     \
-	4 /* contexts may be emptied: a block of an unknown one is not entered \
-	   */
+#define AGENT_POOLS_RESETS 4 /* contexts are emptied: a block of an unknown one is not entered */
+#define AGENT_POOLS_PARENT 8 /* the tree leads upwards, too */
 
 struct agent_config {
 	/* Calls that come from here while an original runs further out on the same stack are the
@@ -250,7 +276,6 @@ struct agent_config {
 	uint64_t target;	   /* whom the agent was made for; a forked child has it too */
 	uint64_t target_start;
 	struct agent_pools pools;
-	uint64_t spare[1];
 
 	struct agent_slot slots[AGENT_SLOTS];
 };
@@ -313,9 +338,10 @@ struct agent_ctl {
 	uint32_t live_levels;  /* levels that may be used, from the first on */
 	uint32_t stack_levels;
 	uint64_t seed; /* of the sampling; any */
-	uint64_t spare[502];
+	uint64_t spare[246];
 	uint32_t epoch; /* countdowns that were drawn in another one are drawn anew */
 	uint32_t spare_half;
+	uint8_t contexts[AGENT_CONTEXTS_SIZE]; /* saturating counters, see struct agent_pools */
 
 	uint8_t sieve[1 << AGENT_SIEVE_BITS];
 	uint8_t filter[AGENT_FILTER_SIZE];
@@ -344,6 +370,11 @@ static inline uint32_t agent_sieve_index(uint64_t address)
 static inline uint32_t agent_filter_index(uint64_t address)
 {
 	return (uint32_t)(address >> 4 ^ address >> 20) & (AGENT_FILTER_SIZE - 1);
+}
+
+static inline uint32_t agent_context_index(uint64_t context)
+{
+	return (uint32_t)context * AGENT_SIEVE_FACTOR >> (32 - AGENT_CONTEXTS_BITS);
 }
 
 /* ---- SHM ---- */
@@ -446,8 +477,10 @@ struct agent_bucket {
 #define AGENT_CONTEXT_PROBES 64
 
 struct agent_context {
-	uint64_t key;	/* address; 0: free */
-	uint64_t reset; /* the number of its last emptying; 0: never */
+	uint64_t key;	 /* address; 0: free */
+	uint64_t reset;	 /* the number of its last emptying; 0: never */
+	uint64_t marked; /* 1: see struct agent_pools */
+	uint64_t spare;
 };
 
 struct agent_owner {
@@ -476,6 +509,7 @@ AGENT_ASSERT(offsetof(struct agent_thread, calls) == AGENT_THREAD_CALLS);
 AGENT_ASSERT(offsetof(struct agent_thread, inside_sp) == AGENT_THREAD_INSIDE);
 AGENT_ASSERT(offsetof(struct agent_ctl, active) == AGENT_CTL_ACTIVE);
 AGENT_ASSERT(offsetof(struct agent_ctl, sieve) == AGENT_CTL_SIEVE);
+AGENT_ASSERT(offsetof(struct agent_ctl, contexts) == AGENT_CTL_CONTEXTS);
 AGENT_ASSERT(offsetof(struct agent_ctl, filter) == AGENT_CTL_FILTER);
 AGENT_ASSERT(offsetof(struct agent_ctl, threads) == AGENT_CTL_THREADS);
 AGENT_ASSERT(offsetof(struct agent_ctl, scratch) % 4096 == 0);

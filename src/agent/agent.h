@@ -104,6 +104,10 @@ bool memory_is_readable(uint64_t address);
 /* Bytes up to the next sample point, at least 1. Sets the thread's rate. */
 int64_t sample_draw(struct agent_thread *thread);
 
+/* A saturating counter: what has been full once, or belongs to a child's wiped copy, stays. */
+void counter_add(uint8_t *counter);
+void counter_remove(uint8_t *counter);
+
 /* Of the sieve, too. */
 void filter_add(uint64_t address);
 void filter_remove(uint64_t address);
@@ -149,8 +153,21 @@ static inline bool pools_are_there(void)
 /* The context that the call is about, as its slot tells; 0: none. */
 uint64_t pool_context(const struct agent_call *call);
 
+/* The same, now that the call has given out @block. */
+uint64_t pool_context_of(const struct agent_call *call, uint64_t block);
+
+/* The size of a block whose slot says that it is not among the arguments; 0: not to be found. */
+uint64_t pool_size_of(const struct agent_call *call, uint64_t block);
+
 /* Gives a block of @context, which is to be entered now, its number. False: no room. */
 bool pool_own(uint64_t context, struct agent_owner *ret);
+
+/* AGENT_KIND_MOVE. */
+void pool_move(const struct agent_call *call);
+
+/* AGENT_KIND_FREE_CHAIN. */
+void pool_free_chain(const struct agent_call *call,
+		     void (*gone)(struct agent_thread *thread, uint64_t address));
 
 /* AGENT_KIND_RESET. @gone is told of blocks that are contexts. */
 void pool_reset(const struct agent_call *call,

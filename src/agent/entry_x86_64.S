@@ -27,6 +27,7 @@ agent_header:
 	.long	entry_free - agent_header
 	.long	entry_realloc - agent_header
 	.long	entry_any - agent_header
+	.long	entry_context - agent_header
 	/* The templates follow: templates_x86_64.S. */
 
 	.text
@@ -116,6 +117,17 @@ ENTRY entry_size_second
 
 ENTRY entry_any
 	jmp	look
+
+/* What holds nothing of interest need not be looked at. */
+ENTRY entry_context
+	push	%rax
+	imul	$AGENT_SIEVE_FACTOR, %edi, %r10d
+	shr	$(32 - AGENT_CONTEXTS_BITS), %r10d
+	lea	agent_ctl + AGENT_CTL_CONTEXTS(%rip), %rax
+	cmpb	$0, (%rax, %r10)
+	pop	%rax
+	jne	look
+	jmp	*AGENT_SLOT_ORIGINAL(%r11)
 
 /* From a template, which has taken the call off the thread's slot. In: r10 AGENT_WHY_... */
 	.balign	64

@@ -165,8 +165,29 @@ static unsigned call_from_here(struct agent_call *call)
 	return AGENT_DO_CALL;
 }
 
+/* A pool's function that was called by one that is recorded; frees are none of its doing. */
+static bool is_in_alloc(const struct agent_call *call)
+{
+	uint64_t inside = call->thread ? call->thread->inside_sp : 0;
+
+	if (!pools_are_there() || inside <= (uint64_t)call ||
+	    inside - (uint64_t)call >= NESTED_REACH)
+		return false;
+	thread_count(call->thread, AGENT_COUNT_NESTED, 1);
+	return true;
+}
+
 static unsigned before_alloc(struct agent_call *call, unsigned why)
 {
+	if (is_in_alloc(call))
+		return AGENT_DO_PASS;
+	if (call->slot->size_form != AGENT_SIZE_ARGS) {
+		/* See learn_size(). */
+		call->size = 0;
+		call->record = true;
+		call->owner.context = pool_context(call);
+		return call_from_here(call);
+	}
 	if (!wanted_size(call))
 		return AGENT_DO_PASS;
 	call->record = is_wanted(call, why);
@@ -199,7 +220,7 @@ static unsigned before_realloc(struct agent_call *call, unsigned why)
 {
 	uint64_t pointer = arg(call, call->slot->arg_pointer);
 
-	if (!wanted_size(call))
+	if (is_in_alloc(call) || !wanted_size(call))
 		return AGENT_DO_PASS; /* the old block stays */
 	/* Size 0 frees in most libraries: no new block unless one comes. */
 	call->record = is_wanted(call, why);
@@ -207,6 +228,18 @@ static unsigned before_realloc(struct agent_call *call, unsigned why)
 	if (pools_are_there())
 		find_new_owner(call, pointer);
 	return call_from_here(call);
+}
+
+static unsigned before_free(struct agent_call *call)
+{
+	uint64_t pointer = arg(call, call->slot->arg_pointer);
+
+	if (!(call->slot->flags & AGENT_SLOT_TRY)) {
+		forget(call->thread, pointer);
+		return AGENT_DO_PASS;
+	}
+	call->removed = take_out(call->thread, pointer, &call->old, &call->old_owner);
+	return call->removed ? call_from_here(call) : AGENT_DO_PASS;
 }
 
 unsigned agent_before(struct agent_call *call, unsigned why)
@@ -239,10 +272,15 @@ unsigned agent_before(struct agent_call *call, unsigned why)
 	}
 	switch (call->slot->kind) {
 	case AGENT_KIND_FREE:
-		forget(thread, arg(call, call->slot->arg_pointer));
+		return before_free(call);
+	case AGENT_KIND_FREE_CHAIN:
+		pool_free_chain(call, forget);
 		return AGENT_DO_PASS;
 	case AGENT_KIND_RESET:
 		pool_reset(call, forget);
+		return AGENT_DO_PASS;
+	case AGENT_KIND_MOVE:
+		pool_move(call);
 		return AGENT_DO_PASS;
 	case AGENT_KIND_ALLOC:
 	case AGENT_KIND_ALLOC_AT:
@@ -273,7 +311,7 @@ static void record(struct agent_call *call, uint64_t address)
 	if (pools_are_there()) {
 		/* What its context's emptying has freed is there still. */
 		forget(call->thread, address);
-		if (!pool_own(call->owner.context, &call->owner)) {
+		if (!pool_own(pool_context_of(call, address), &call->owner)) {
 			thread_count(call->thread, AGENT_COUNT_LOST, 1);
 			thread_count(call->thread, AGENT_COUNT_LOST_LIVE, 1);
 			return;
@@ -302,10 +340,36 @@ static void after_failure(struct agent_call *call)
 		      &call->old_owner);
 }
 
+/* Only now it is known how large the block is, and so whether it is to be entered. */
+static void learn_size(struct agent_call *call, uint64_t block)
+{
+	call->size = pool_size_of(call, block);
+	call->record = is_wanted(call, AGENT_WHY_LOOK);
+}
+
+static void after_alloc(struct agent_call *call)
+{
+	uint64_t block = new_block(call);
+
+	if (block && call->slot->size_form != AGENT_SIZE_ARGS)
+		learn_size(call, block);
+	if (!block)
+		after_failure(call);
+	else if (call->record)
+		record(call, block);
+}
+
+/* The block is the program's still, if the original says so. */
+static void after_free(struct agent_call *call)
+{
+	if ((uint32_t)call->rax)
+		enter(call->thread, arg(call, call->slot->arg_pointer), &call->old,
+		      &call->old_owner);
+}
+
 unsigned agent_after(struct agent_call *call)
 {
 	unsigned todo = AGENT_DO_RETURN;
-	uint64_t block;
 
 	if (call->slot->kind == AGENT_KIND_NEW && !call->rax) {
 		if (call->slot->flags & AGENT_SLOT_SWAP) {
@@ -322,12 +386,10 @@ unsigned agent_after(struct agent_call *call)
 
 			if (agent_ctl.active == AGENT_EXACT || filter_has(pointer))
 				live_resize(pointer, call->rax);
+		} else if (call->slot->kind == AGENT_KIND_FREE) {
+			after_free(call);
 		} else {
-			block = new_block(call);
-			if (!block)
-				after_failure(call);
-			else if (call->record)
-				record(call, block);
+			after_alloc(call);
 		}
 	}
 	if (call->thread)

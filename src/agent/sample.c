@@ -51,7 +51,7 @@ int64_t sample_draw(struct agent_thread *thread)
 	return (int64_t)((unsigned __int128)rate * e >> 32) + 1;
 }
 
-static void count_up(uint8_t *counter)
+void counter_add(uint8_t *counter)
 {
 	uint8_t value = __atomic_load_n(counter, __ATOMIC_RELAXED);
 
@@ -60,8 +60,7 @@ static void count_up(uint8_t *counter)
 		;
 }
 
-/* What has been full once, or belongs to a child's wiped copy, is left alone. */
-static void count_down(uint8_t *counter)
+void counter_remove(uint8_t *counter)
 {
 	uint8_t value = __atomic_load_n(counter, __ATOMIC_RELAXED);
 
@@ -73,12 +72,12 @@ static void count_down(uint8_t *counter)
 
 void filter_add(uint64_t address)
 {
-	count_up(&agent_ctl.filter[agent_filter_index(address)]);
-	count_up(&agent_ctl.sieve[agent_sieve_index(address)]);
+	counter_add(&agent_ctl.filter[agent_filter_index(address)]);
+	counter_add(&agent_ctl.sieve[agent_sieve_index(address)]);
 }
 
 void filter_remove(uint64_t address)
 {
-	count_down(&agent_ctl.sieve[agent_sieve_index(address)]);
-	count_down(&agent_ctl.filter[agent_filter_index(address)]);
+	counter_remove(&agent_ctl.sieve[agent_sieve_index(address)]);
+	counter_remove(&agent_ctl.filter[agent_filter_index(address)]);
 }

@@ -115,6 +115,20 @@ THREAD realloc
 COUNT %rsi
 END realloc
 
+/* Something is to be done to the context in rdi, which may be marked: to the entry. */
+TEMPLATE context
+BEGIN context
+	movabs	$AGENT_CTL_CONTEXTS, %r11
+	.set	template_context_ctl1, . - 8 - template_context
+	imul	$AGENT_SIEVE_FACTOR, %edi, %r10d
+	shr	$(32 - AGENT_CONTEXTS_BITS), %r10d
+	cmpb	$0, (%r11, %r10)
+	jne	0b
+END context
+	.set	template_context_slot2, 0
+	.set	template_context_counted, 0
+	.set	template_context_ctl2, 0
+
 .macro DESCRIBE name
 	.long	template_\name - agent_templates
 	.short	template_\name\()_size, template_\name\()_begin
@@ -132,5 +146,6 @@ DESCRIBE product
 DESCRIBE free
 DESCRIBE realloc
 	.zero	20
+DESCRIBE context
 
 	.section .note.GNU-stack, "", @progbits

@@ -40,8 +40,10 @@ struct function {
 	const char *refused; /* static; NULL: nothing speaks against it yet */
 	/* Of pools, as in struct agent_slot. */
 	enum agent_context_form context_form;
-	uint8_t context, reset_flags;
+	enum agent_size_form size_form;
+	uint8_t context, flags;
 	uint64_t context_word;
+	int64_t size_word;
 };
 
 #define FUNCTION_BYTES_MAX (64u << 10)

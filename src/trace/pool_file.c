@@ -18,10 +18,12 @@ static const struct keyword {
 	{ "alloc", POOL_ALLOC },
 	{ "realloc", POOL_REALLOC },
 	{ "free", POOL_FREE },
+	{ "free-chain", POOL_FREE_CHAIN },
 	{ "reset", POOL_RESET },
 	{ "reset-only", POOL_RESET_ONLY },
 	{ "reset-children", POOL_RESET_CHILDREN },
 	{ "delete", POOL_DELETE },
+	{ "move", POOL_MOVE },
 };
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -120,7 +122,7 @@ static int arg_number(const char *text, size_t length)
 		       : -1;
 }
 
-/* argN or NAME, and [OFFSET] behind it. */
+/* argN, NAME or `return`, and [OFFSET] behind it. */
 static struct error *parse_arg(const struct parser *parser, unsigned column, const char *text,
 			       const char *end, struct pool_value *ret)
 {
@@ -129,7 +131,9 @@ static struct error *parse_arg(const struct parser *parser, unsigned column, con
 	int arg = arg_number(text, length);
 	struct error *error = NULL;
 
-	if (arg >= 0)
+	if (length == 6 && !memcmp(text, "return", 6))
+		ret->form = POOL_VALUE_RETURN;
+	else if (arg >= 0)
 		ret->arg = (uint8_t)arg;
 	else
 		error = take_name(parser, column, text, length, &ret->name);
@@ -146,6 +150,8 @@ static struct error *parse_arg(const struct parser *parser, unsigned column, con
 static struct error *parse_value(const struct parser *parser, unsigned column, const char *text,
 				 size_t length, bool is_context, struct pool_value *ret)
 {
+	static const char of_return[] = "(return)";
+	const size_t tail = sizeof(of_return) - 1;
 	const char *end = text + length;
 
 	if (ret->form != POOL_VALUE_NONE)
@@ -154,9 +160,9 @@ static struct error *parse_value(const struct parser *parser, unsigned column, c
 	ret->form = POOL_VALUE_ARG;
 	if (!length)
 		return complain(parser, column, "a value is missing", NULL);
-	if (length == 6 && !memcmp(text, "return", 6)) {
-		ret->form = POOL_VALUE_RETURN;
-		return NULL;
+	if (length > tail && !memcmp(end - tail, of_return, tail)) {
+		ret->form = POOL_VALUE_ASK;
+		return take_name(parser, column, text, length - tail, &ret->name);
 	}
 	if (*text != '*')
 		return parse_arg(parser, column, text, end, ret);
@@ -166,6 +172,13 @@ static struct error *parse_value(const struct parser *parser, unsigned column, c
 	}
 	ret->form = POOL_VALUE_THROUGH;
 	return parse_arg(parser, column + 1, text + 1, end, ret);
+}
+
+static struct error *parse_return(const struct parser *parser, unsigned column, const char *value,
+				  struct pool_function *function)
+{
+	function->may_refuse = true;
+	return strcmp(value, "0") ? complain(parser, column, "it is 0, not", value) : NULL;
 }
 
 /* A size can be a product. */
@@ -212,7 +225,12 @@ static bool parse_condition(const struct parser *parser, struct pool_condition *
 
 static struct error *parse_word(const struct parser *parser, struct pool_function *function)
 {
-	static const char *const keys[] = { "pointer", "size", "context" };
+	static const char *const keys[] = { "size",    "returns", "pointer",
+					    "context", "parent",  "next" };
+	struct pool_value *const values[] = {
+		NULL,		NULL, &function->pointer, &function->context, &function->parent,
+		&function->next
+	};
 	struct error *error = NULL;
 
 	if (parse_condition(parser, &function->condition, &error))
@@ -227,14 +245,18 @@ static struct error *parse_word(const struct parser *parser, struct pool_functio
 
 		if (!value)
 			continue;
-		if (i == 1)
+		if (i == 0)
 			return parse_size(parser, column, value, function);
-		return parse_value(parser, column, value, strlen(value), i == 2,
-				   i == 0 ? &function->pointer : &function->context);
+		if (i == 1)
+			return parse_return(parser, column, value, function);
+		return parse_value(parser, column, value, strlen(value),
+				   values[i] == &function->context, values[i]);
 	}
-	return complain(parser, parser->column,
-			"pointer=, size=, context=, if=, unless= or optional is expected, not",
-			parser->word);
+	return complain(
+		parser, parser->column,
+		"pointer=, size=, context=, parent=, next=, returns=, if=, unless= or optional is "
+		"expected, not",
+		parser->word);
 }
 
 static bool is_plain_arg(const struct pool_value *value)
@@ -242,26 +264,58 @@ static bool is_plain_arg(const struct pool_value *value)
 	return value->form == POOL_VALUE_ARG && !value->has_offset;
 }
 
+/* Known before the call, or only by what it returns. */
+static bool is_size(const struct pool_function *function)
+{
+	const struct pool_value *size = &function->size;
+
+	if (is_plain_arg(size))
+		return !function->count.form || is_plain_arg(&function->count);
+	return function->kind == POOL_ALLOC && !function->count.form &&
+	       ((size->form == POOL_VALUE_RETURN && size->has_offset) ||
+		(size->form == POOL_VALUE_ASK && !strcmp(size->name, "string")));
+}
+
+static const char *what_is_missing_of_a_block(const struct pool_function *function)
+{
+	bool allocates = function->kind == POOL_ALLOC || function->kind == POOL_REALLOC;
+
+	if (allocates && !function->size.form)
+		return "size=ARGUMENT is missing";
+	if (allocates && !is_size(function))
+		return "a size is made of arguments, or of an alloc return[OFFSET] or string(return)";
+	if (function->kind == POOL_ALLOC &&
+	    (function->pointer.form == POOL_VALUE_ARG || function->pointer.has_offset))
+		return "pointer= of an alloc is return or *ARGUMENT";
+	if (function->kind != POOL_ALLOC && !is_plain_arg(&function->pointer))
+		return "pointer=ARGUMENT is missing";
+	if (function->kind == POOL_FREE_CHAIN && !is_plain_arg(&function->next))
+		return "next=ARGUMENT is missing";
+	return NULL;
+}
+
 static const char *what_is_missing(const struct pool_function *function)
 {
 	bool allocates = function->kind == POOL_ALLOC || function->kind == POOL_REALLOC;
-	bool resets = function->kind >= POOL_RESET;
 
-	if (allocates && !is_plain_arg(&function->size))
-		return "size=ARGUMENT is missing";
-	if (function->count.form && !is_plain_arg(&function->count))
-		return "a size is made of arguments";
-	if (function->kind == POOL_ALLOC && function->pointer.form == POOL_VALUE_ARG)
-		return "pointer= of an alloc is return or *ARGUMENT";
-	if ((function->kind == POOL_FREE || function->kind == POOL_REALLOC) &&
-	    !is_plain_arg(&function->pointer))
-		return "pointer=ARGUMENT is missing";
+	if (function->may_refuse && function->kind != POOL_FREE)
+		return "returns= is for free";
+	if (function->parent.form && function->kind != POOL_MOVE)
+		return "parent= is for move";
+	if (function->next.form && function->kind != POOL_FREE_CHAIN)
+		return "next= is for free-chain";
 	if (function->context.form == POOL_VALUE_RETURN)
 		return "a context cannot be what is returned";
-	if (resets && !function->context.form)
+	if (function->context.form == POOL_VALUE_ASK && !allocates)
+		return "only what allocates can ask for a context";
+	if (function->kind < POOL_RESET)
+		return what_is_missing_of_a_block(function);
+	if (!function->context.form)
 		return "context= is missing";
-	if (resets && (function->pointer.form || function->size.form))
+	if (function->pointer.form || function->size.form)
 		return "there is nothing to it but a context";
+	if (function->kind == POOL_MOVE && !is_plain_arg(&function->parent))
+		return "parent=ARGUMENT is missing";
 	return NULL;
 }
 
@@ -301,23 +355,26 @@ static struct error *parse_tree(struct parser *parser)
 		const char *child = value_of(parser->word, "child");
 		const char *next = value_of(parser->word, "next");
 		const char *node = value_of(parser->word, "node");
-		const char *value = child ? child : next ? next : node;
+		const char *parent = value_of(parser->word, "parent");
+		const char *value = child ? child : next ? next : node ? node : parent;
 
 		has_child |= child != NULL;
 		has_next |= next != NULL;
+		tree.has_parent |= parent != NULL;
 		if (value)
 			error = take_offset(parser,
 					    parser->column + (unsigned)(value - parser->word),
 					    value, value + strlen(value),
 					    child  ? &tree.child
 					    : next ? &tree.next
-						   : &tree.node);
+					    : node ? &tree.node
+						   : &tree.parent);
 		else if (!strcmp(parser->word, "blocks"))
 			tree.is_blocks = true;
 		else if (!parse_condition(parser, &tree.condition, &error))
 			error = complain(
 				parser, parser->column,
-				"child=, next=, node=, if=, unless= or blocks is expected, not",
+				"child=, next=, parent=, node=, if=, unless= or blocks is expected, not",
 				parser->word);
 	}
 	if (!error && (!has_child || !has_next))
@@ -342,8 +399,8 @@ static struct error *parse_line(struct parser *parser)
 			return parse_function(parser, kinds[i].kind);
 	return complain(
 		parser, parser->column,
-		"alloc, realloc, free, reset, reset-only, reset-children, delete or tree is "
-		"expected, not",
+		"alloc, realloc, free, free-chain, reset, reset-only, reset-children, delete, move or "
+		"tree is expected, not",
 		parser->word);
 }
 
@@ -414,6 +471,8 @@ void pool_file_destroy(struct pool_file *file)
 		value_deinit(&function->size);
 		value_deinit(&function->count);
 		value_deinit(&function->context);
+		value_deinit(&function->parent);
+		value_deinit(&function->next);
 		condition_deinit(&function->condition);
 	}
 	vec_for_each (tree, &file->trees)

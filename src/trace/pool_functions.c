@@ -171,6 +171,12 @@ static struct error *find_context(struct finding *finding, const struct pool_val
 			value->has_offset ? AGENT_CONTEXT_AT_ARG : AGENT_CONTEXT_ARG;
 		function->context_word = (uint64_t)(int64_t)value->offset;
 		return NULL;
+	case POOL_VALUE_ASK:
+		if (!find_symbol(finding->target, value->name, true, &symbol, &module))
+			return not_found(finding->target, value->name, true);
+		function->context_form = AGENT_CONTEXT_ASK;
+		function->context_word = symbol.address;
+		return NULL;
 	case POOL_VALUE_GLOBAL:
 		if (!find_symbol(finding->target, value->name, false, &symbol, &module) ||
 		    symbol.type != STT_OBJECT || symbol.address % 8)
@@ -184,10 +190,35 @@ static struct error *find_context(struct finding *finding, const struct pool_val
 	}
 }
 
+static void find_size(const struct pool_value *value, struct function *function)
+{
+	function->size_form = AGENT_SIZE_ARGS;
+	if (value->form == POOL_VALUE_ASK)
+		function->size_form = AGENT_SIZE_STRING;
+	if (value->form == POOL_VALUE_RETURN)
+		function->size_form = AGENT_SIZE_WORD;
+	function->size_word = value->offset;
+}
+
 /* ---- functions ---- */
 
-static enum agent_entry entry_of(const struct function_spec *spec)
+/* Whether a context without a mark tells that there is nothing below it. */
+static bool marks_are_kept(const struct agent_pools *pools)
 {
+	return !(pools->flags & AGENT_POOLS_TREE) || pools->flags & AGENT_POOLS_PARENT;
+}
+
+static enum agent_entry entry_of(const struct finding *finding, const struct function *function)
+{
+	const struct function_spec *spec = function->spec;
+
+	if (function->size_form != AGENT_SIZE_ARGS || function->flags & AGENT_SLOT_TRY)
+		return AGENT_ENTRY_ANY;
+	if (spec->kind == AGENT_KIND_RESET || spec->kind == AGENT_KIND_MOVE)
+		return function->context_form == AGENT_CONTEXT_ARG && function->context == 0 &&
+				       marks_are_kept(finding->pools)
+			       ? AGENT_ENTRY_CONTEXT
+			       : AGENT_ENTRY_ANY;
 	if (spec->kind == AGENT_KIND_FREE && spec->pointer == 0)
 		return AGENT_ENTRY_FREE;
 	if (spec->kind == AGENT_KIND_REALLOC && spec->pointer == 0 && spec->size == 1 &&
@@ -206,16 +237,18 @@ static enum agent_entry entry_of(const struct function_spec *spec)
 
 static const struct {
 	enum agent_kind kind;
-	uint8_t reset_flags;
+	uint8_t flags;
 } kinds[] = {
 	[POOL_ALLOC] = { AGENT_KIND_ALLOC, 0 },
 	[POOL_REALLOC] = { AGENT_KIND_REALLOC, 0 },
 	[POOL_FREE] = { AGENT_KIND_FREE, 0 },
+	[POOL_FREE_CHAIN] = { AGENT_KIND_FREE_CHAIN, 0 },
 	[POOL_RESET] = { AGENT_KIND_RESET, AGENT_SLOT_SELF | AGENT_SLOT_CHILDREN },
 	[POOL_RESET_ONLY] = { AGENT_KIND_RESET, AGENT_SLOT_SELF },
 	[POOL_RESET_CHILDREN] = { AGENT_KIND_RESET, AGENT_SLOT_CHILDREN },
 	[POOL_DELETE] = { AGENT_KIND_RESET,
 			  AGENT_SLOT_SELF | AGENT_SLOT_CHILDREN | AGENT_SLOT_DELETE },
+	[POOL_MOVE] = { AGENT_KIND_MOVE, 0 },
 };
 
 static struct error *describe(struct finding *finding, const struct pool_function *wanted,
@@ -230,7 +263,7 @@ static struct error *describe(struct finding *finding, const struct pool_functio
 		.name = wanted->name,
 		.kind = kinds[wanted->kind].kind,
 	};
-	function->reset_flags = kinds[wanted->kind].reset_flags;
+	function->flags = kinds[wanted->kind].flags | (wanted->may_refuse ? AGENT_SLOT_TRY : 0);
 	if (wanted->kind == POOL_ALLOC && wanted->pointer.form == POOL_VALUE_THROUGH)
 		spec->kind = AGENT_KIND_ALLOC_AT;
 	error = find_argument(finding, address, at, &spec->pointer);
@@ -242,7 +275,13 @@ static struct error *describe(struct finding *finding, const struct pool_functio
 		error = find_argument(finding, address, at = &wanted->context, &function->context);
 	if (!error)
 		error = find_context(finding, at, function);
-	spec->entry = entry_of(spec);
+	/* The agent has them where others have a pointer and a size. */
+	if (!error && wanted->kind == POOL_MOVE)
+		error = find_argument(finding, address, at = &wanted->parent, &spec->pointer);
+	if (!error && wanted->kind == POOL_FREE_CHAIN)
+		error = find_argument(finding, address, at = &wanted->next, &spec->size);
+	find_size(&wanted->size, function);
+	spec->entry = entry_of(finding, function);
 	return error ? pool_file_error(finding->file, wanted->line, at->column, error) : NULL;
 }
 
@@ -302,6 +341,9 @@ static void find_tree(struct finding *finding)
 		finding->pools->tree_child = tree->child;
 		finding->pools->tree_next = tree->next;
 		finding->pools->tree_node = tree->node;
+		finding->pools->tree_parent = tree->parent;
+		if (tree->has_parent)
+			finding->pools->flags |= AGENT_POOLS_PARENT;
 		return;
 	}
 }
@@ -321,19 +363,20 @@ struct error *functions_find_pool(struct target *target, const struct pool_file 
 
 	*text_start_ret = UINT64_MAX;
 	*text_end_ret = 0;
+	find_tree(&finding);
 	vec_for_each (wanted, &file->functions)
 		if (!error)
 			error = add(&finding, wanted);
 	symbolizer_destroy(finding.symbolizer);
 	if (error)
 		return error;
-	find_tree(&finding);
 	vec_for_each (function, ret) {
 		*text_start_ret = min_u64(*text_start_ret, function->address);
 		*text_end_ret =
 			max_u64(*text_end_ret, function->address + max_u64(function->size, 1));
-		allocates |= function->spec->kind != AGENT_KIND_FREE &&
-			     function->spec->kind != AGENT_KIND_RESET;
+		allocates |= function->spec->kind == AGENT_KIND_ALLOC ||
+			     function->spec->kind == AGENT_KIND_ALLOC_AT ||
+			     function->spec->kind == AGENT_KIND_REALLOC;
 	}
 	if (!allocates)
 		return error_create(ERROR_USAGE, "of the functions in %s that allocate %s has none",

@@ -132,6 +132,8 @@ static struct error *check_hooks(const struct trace_session *session)
 		if (function->spec->kind == AGENT_KIND_FREE ||
 		    function->spec->kind == AGENT_KIND_REALLOC ||
 		    function->spec->kind == AGENT_KIND_RESET ||
+		    function->spec->kind == AGENT_KIND_MOVE ||
+		    function->spec->kind == AGENT_KIND_FREE_CHAIN ||
 		    !strcmp(function->spec->name, "malloc"))
 			return error_create(ERROR_UNSUPPORTED,
 					    "cannot record the allocations of %d: %s at 0x%llx "

@@ -1,5 +1,5 @@
 #!/usr/bin/env bats
-# allocs --pool: PostgreSQL's contexts, exactly; and files that are wrong.
+# allocs --pool: PostgreSQL's contexts, and the pools of libraries, exactly; files that are wrong.
 
 load lib
 load postgres
@@ -129,17 +129,43 @@ wrong() { # LINE MESSAGE
 	victim_check
 }
 
-@test "the files that come with memprobe fit their libraries" {
-	need_library() { # POOL LIBRARY FUNCTION...
-		local pool=$1 file=$2 function
-		shift 2
-		[ -e "$file" ] || return 0
-		for function in $(awk '/^(alloc|realloc|free|reset|delete)/ { print $2 }' \
-			"$ROOT/contrib/pools/$pool.pool"); do
-			nm -D "$file" | grep -q " T $function" || fail "$file has no $function"
-		done
-	}
-	need_library apr "$(find /usr/lib -name 'libapr-1.so.0' 2>/dev/null | head -1)"
-	need_library glib "$(find /usr/lib -name 'libglib-2.0.so.0' 2>/dev/null | head -1)"
-	need_library nginx /usr/sbin/nginx
+# Twice: bytes and counts by the function that left them are those of one round each.
+real_library() { # POOL PACKAGE
+	start_victim poollibs "$1"
+	! grep -q ^missing "$victim_out" || skip "$2 is not installed"
+	for round in 1 2; do
+		record_begin allocs "$victim_pid" --pool "$1" --sample 1 --json
+		victim_say go
+		victim_wait "^done $round\$" >/dev/null
+		record_end
+		status_is 0
+		json '.lost == 0 and .remaining == 0 and .pool == $pool' --arg pool "$1.pool"
+		[ "$(json_get '"\(.totals.bytes) \(.totals.count)"')" = "$(victim_truth truth)" ] ||
+			fail "$(victim_truth truth)" "$(json_get .totals)"
+		diff <(sed -n '1,/^done 1/s/^site //p' "$victim_out" | sort) <(json_get '[.sites[] |
+			{ name: first(.frames[] | select(startswith("keep"))), bytes, count }] |
+			group_by(.name)[] |
+			"\(.[0].name) \(map(.bytes) | add) \(map(.count) | add)"' | sort) >&2
+	done
+	# Sampled: what was freed again was freed here, too.
+	record_begin allocs "$victim_pid" --pool "$1" --sample 256 --json
+	victim_say go
+	victim_wait '^done 3$' >/dev/null
+	record_end
+	status_is 0
+	json '.lost == 0 and .counters.recorded > 20 and all(.sites[]; any(.frames[]; startswith("keep")))'
+	victim_check
 }
+
+@test "apr: pools below pools, strings" {
+	real_library apr libapr1
+}
+
+@test "talloc: blocks below blocks, stolen, strings" {
+	real_library talloc libtalloc2
+}
+
+@test "glib: slices and lists" {
+	real_library glib libglib2.0-0
+}
+

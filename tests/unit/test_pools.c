@@ -31,13 +31,17 @@ static void test_file(void **state)
 		      "alloc palloc size=arg0 context=*Current # and more\n"
 		      "\talloc  get  pointer=*arg2 size=arg3*arg1 context=arg5\n"
 		      "realloc more pointer=old size=n context=arg0[-8] if=A unless=B\n"
-		      "free drop pointer=arg1 optional\n"
+		      "free drop pointer=arg1 optional returns=0\n"
 		      "reset-only r context=pool[0x10]\n"
-		      "tree child=8 next=-16 node=96 blocks unless=C");
+		      "tree child=8 next=-16 node=96 parent=0 blocks unless=C\n"
+		      "alloc text context=arg0 size=return[-32]\n"
+		      "alloc print context=Ask(return) size=string(return)\n"
+		      "free-chain all pointer=arg1 next=arg2\n"
+		      "move to context=arg0 parent=arg1");
 	const struct pool_function *function = file->functions.data;
 	const struct pool_tree *tree = file->trees.data;
 
-	assert_int_equal(file->functions.size, 5);
+	assert_int_equal(file->functions.size, 9);
 	assert_string_equal(function[0].name, "palloc");
 	assert_int_equal(function[0].kind, POOL_ALLOC);
 	assert_int_equal(function[0].size.form, POOL_VALUE_ARG);
@@ -56,15 +60,24 @@ static void test_file(void **state)
 	assert_int_equal(function[2].context.offset, -8);
 	assert_string_equal(function[2].condition.present, "A");
 	assert_string_equal(function[2].condition.absent, "B");
-	assert_true(function[3].is_optional);
+	assert_true(function[3].is_optional && function[3].may_refuse);
 	assert_int_equal(function[4].kind, POOL_RESET_ONLY);
 	assert_string_equal(function[4].context.name, "pool");
 	assert_int_equal(function[4].context.offset, 16);
+	assert_int_equal(function[5].size.form, POOL_VALUE_RETURN);
+	assert_int_equal(function[5].size.offset, -32);
+	assert_int_equal(function[6].size.form, POOL_VALUE_ASK);
+	assert_int_equal(function[6].context.form, POOL_VALUE_ASK);
+	assert_string_equal(function[6].context.name, "Ask");
+	assert_int_equal(function[7].kind, POOL_FREE_CHAIN);
+	assert_int_equal(function[7].next.arg, 2);
+	assert_int_equal(function[8].kind, POOL_MOVE);
+	assert_int_equal(function[8].parent.arg, 1);
 	assert_int_equal(file->trees.size, 1);
 	assert_int_equal(tree->child, 8);
 	assert_int_equal(tree->next, -16);
 	assert_int_equal(tree->node, 96);
-	assert_true(tree->is_blocks);
+	assert_true(tree->is_blocks && tree->has_parent);
 	assert_string_equal(tree->condition.absent, "C");
 	pool_file_destroy(file);
 }
@@ -82,7 +95,7 @@ static void test_wrong_files(void **state)
 		{ "alloc f size=arg0*", "x.pool:1:19: a value is missing" },
 		{ "alloc f size=", "x.pool:1:14: a value is missing" },
 		{ "\n alloc f size=arg6?", "x.pool:2:15: this is no name: 'arg6?'" },
-		{ "alloc f size=return", "x.pool:1:7: size=ARGUMENT is missing" },
+		{ "alloc f size=return", "x.pool:1:7: a size is made of arguments" },
 		{ "alloc f size=arg0 context=return", "x.pool:1:7: a context cannot be" },
 		{ "alloc f size=arg0 pointer=arg1", "x.pool:1:7: pointer= of an alloc is" },
 		{ "alloc f size=arg0 context=arg1[8", "x.pool:1:27: a ] is missing" },
@@ -91,6 +104,16 @@ static void test_wrong_files(void **state)
 		{ "alloc f size=arg0 context=arg1[70000]", "x.pool:1:32: an offset is expected" },
 		{ "free f", "x.pool:1:6: pointer=ARGUMENT is missing" },
 		{ "free f pointer=*arg0", "x.pool:1:6: pointer=ARGUMENT is missing" },
+		{ "alloc f size=arg0*string(return)", "x.pool:1:7: a size is made of" },
+		{ "alloc f size=sum(return)", "x.pool:1:7: a size is made of" },
+		{ "realloc f size=return[8] pointer=arg0", "x.pool:1:9: a size is made of" },
+		{ "free f pointer=arg0 returns=1", "x.pool:1:29: it is 0, not '1'" },
+		{ "reset f context=arg0 returns=0", "x.pool:1:7: returns= is for free" },
+		{ "reset f context=A(return)", "x.pool:1:7: only what allocates" },
+		{ "free f pointer=arg0 next=arg1", "x.pool:1:6: next= is for free-chain" },
+		{ "free-chain f pointer=arg0", "x.pool:1:12: next=ARGUMENT is missing" },
+		{ "move f context=arg0", "x.pool:1:6: parent=ARGUMENT is missing" },
+		{ "delete f context=arg0 parent=arg1", "x.pool:1:8: parent= is for move" },
 		{ "reset f", "x.pool:1:7: context= is missing" },
 		{ "reset f context=arg0 size=arg1", "x.pool:1:7: there is nothing to it" },
 		{ "tree child=8", "x.pool:1:1: a tree needs" },
@@ -137,7 +160,7 @@ static void test_garbage(void **state)
 /* A context of the simplest kind: blocks come one behind the other, and over again when it is
  * emptied. */
 struct context {
-	struct context *child, *next;
+	struct context *child, *next, *parent;
 	size_t used;
 	char room[4096];
 };
@@ -173,6 +196,41 @@ static void pool_reset(struct context *context)
 		pool_reset(child);
 }
 
+static void pool_move(struct context *context, struct context *parent)
+{
+	struct context **link = &context->parent->child;
+
+	while (*link != context)
+		link = &(*link)->next;
+	*link = context->next;
+	context->next = parent->child;
+	context->parent = parent;
+	parent->child = context;
+}
+
+/* A text behind its size. */
+static char *pool_text(struct context *context, const char *text)
+{
+	size_t *block = pool_alloc(context, 64);
+
+	block[0] = strlen(text) + 1;
+	return strcpy((char *)&block[1], text);
+}
+
+static int pool_try_free(void *block, int refuses)
+{
+	return refuses;
+}
+
+static void pool_free_list(void *block, size_t next)
+{
+}
+
+static uint64_t pool_owner_of(const void *block)
+{
+	return (uint64_t)current;
+}
+
 #define CONTEXTS 4096
 
 struct pools {
@@ -184,6 +242,12 @@ struct pools {
 	void (*free)(void *);
 	void (*reset)(struct context *);
 	void (*reset_only)(struct context *);
+	void (*move)(struct context *, struct context *);
+	char *(*text)(struct context *, const char *);
+	char *(*string)(struct context *, const char *);
+	int (*try_free)(void *, int);
+	void (*free_list)(void *, size_t);
+	void *(*grow_asked)(void *, size_t);
 };
 
 static void *hook(struct agent_world *world, void *original, enum agent_entry entry,
@@ -214,7 +278,7 @@ static struct pools pools_create(uint32_t mode, uint64_t rate)
 	alloc.kind = AGENT_KIND_ALLOC;
 	alloc.arg_size = 1;
 	alloc.context_form = AGENT_CONTEXT_ARG;
-	pools.alloc = hook(world, pool_alloc, AGENT_ENTRY_ANY, alloc);
+	pools.alloc = hook(world, pool_alloc, AGENT_ENTRY_SIZE_SECOND, alloc);
 	alloc_current = alloc;
 	alloc_current.arg_size = 0;
 	alloc_current.context_form = AGENT_CONTEXT_GLOBAL;
@@ -238,6 +302,50 @@ static struct pools pools_create(uint32_t mode, uint64_t rate)
 	reset.flags = AGENT_SLOT_SELF;
 	pools.reset_only = hook(world, pool_free, AGENT_ENTRY_ANY, reset);
 	world_start(world, mode, rate, 60);
+	return pools;
+}
+
+/* Contexts know their parents, and more can be done to them. */
+static struct pools pools_create_more(uint32_t mode, uint64_t rate)
+{
+	struct pools pools = pools_create(mode, rate);
+	struct agent_world *world = pools.world;
+	struct agent_slot slot = { .arg_pointer = AGENT_NO_ARG,
+				   .arg_size = AGENT_NO_ARG,
+				   .arg_count = AGENT_NO_ARG,
+				   .context_form = AGENT_CONTEXT_ARG };
+	struct agent_slot reset = slot, move = slot, text = slot, drop = slot, grow = slot;
+
+	world->config->pools.tree_parent = offsetof(struct context, parent);
+	world->config->pools.flags |= AGENT_POOLS_PARENT;
+	reset.kind = AGENT_KIND_RESET;
+	reset.flags = AGENT_SLOT_SELF | AGENT_SLOT_CHILDREN;
+	pools.reset = hook(world, pool_reset, AGENT_ENTRY_CONTEXT, reset);
+	reset.flags = AGENT_SLOT_SELF;
+	pools.reset_only = hook(world, pool_free, AGENT_ENTRY_CONTEXT, reset);
+	move.kind = AGENT_KIND_MOVE;
+	move.arg_pointer = 1;
+	pools.move = hook(world, pool_move, AGENT_ENTRY_CONTEXT, move);
+	text.kind = AGENT_KIND_ALLOC;
+	text.size_form = AGENT_SIZE_WORD;
+	text.size_word = -8;
+	pools.text = hook(world, pool_text, AGENT_ENTRY_ANY, text);
+	text.size_form = AGENT_SIZE_STRING;
+	pools.string = hook(world, pool_text, AGENT_ENTRY_ANY, text);
+	drop.kind = AGENT_KIND_FREE;
+	drop.arg_pointer = 0;
+	drop.flags = AGENT_SLOT_TRY;
+	pools.try_free = hook(world, pool_try_free, AGENT_ENTRY_ANY, drop);
+	drop.kind = AGENT_KIND_FREE_CHAIN;
+	drop.flags = 0;
+	drop.arg_size = 1;
+	pools.free_list = hook(world, pool_free_list, AGENT_ENTRY_ANY, drop);
+	grow.kind = AGENT_KIND_REALLOC;
+	grow.arg_pointer = 0;
+	grow.arg_size = 1;
+	grow.context_form = AGENT_CONTEXT_ASK;
+	grow.context_word = (uint64_t)pool_owner_of;
+	pools.grow_asked = hook(world, pool_grow, AGENT_ENTRY_REALLOC, grow);
 	return pools;
 }
 
@@ -385,12 +493,149 @@ static void test_random(void **state)
 	free(contexts);
 }
 
+/* ---- what is marked, and what else there is ---- */
+
+#define TREE 24
+
+static bool is_below(const struct context *context, const struct context *top)
+{
+	while (context && context != top)
+		context = context->parent;
+	return context;
+}
+
+static void change_tree(const struct pools *pools, struct context *contexts, uint64_t *truth)
+{
+	struct context *context = &contexts[rand() % TREE], *other = &contexts[rand() % TREE];
+	unsigned what = (unsigned)rand() % 40;
+	size_t size = 64 + (size_t)rand() % 60;
+
+	if (context->used > 3900 || what < 2) {
+		pools->reset(context);
+		for (unsigned i = 0; i < TREE; i++)
+			truth[i] = is_below(&contexts[i], context) ? 0 : truth[i];
+	} else if (what < 4) {
+		pools->reset_only(context);
+		context->used = 0;
+		truth[context - contexts] = 0;
+	} else if (what < 6) {
+		if (context->parent && !is_below(other, context))
+			pools->move(context, other);
+	} else if (what < 20) {
+		pools->alloc(context, size);
+		truth[context - contexts] += size;
+	}
+}
+
+/* Random work on a tree that changes its shape, against an account of it. */
+static void random_tree(uint32_t mode)
+{
+	struct pools pools = pools_create_more(mode, 1);
+	struct context *contexts = calloc(TREE, sizeof(*contexts));
+	uint64_t truth[TREE] = { 0 };
+
+	srand(2);
+	for (unsigned i = 1; i < TREE; i++) {
+		contexts[i].parent = &contexts[i / 3];
+		contexts[i].next = contexts[i / 3].child;
+		contexts[i / 3].child = &contexts[i];
+	}
+	for (unsigned i = 0; i < 30000; i++)
+		change_tree(&pools, contexts, truth);
+	for (unsigned i = 0; i < TREE; i++)
+		assert_int_equal(live_of(&pools, &contexts[i]), truth[i]);
+	pools.reset(contexts);
+	for (unsigned i = 0; i < TREE; i++)
+		assert_int_equal(live_of(&pools, &contexts[i]), 0);
+	for (unsigned i = 0; i < AGENT_CONTEXTS_SIZE; i++)
+		assert_int_equal(pools.world->ctl->contexts[i], 0);
+	assert_int_equal(world_count(pools.world, AGENT_COUNT_LOST), 0);
+	assert_int_equal(world_count(pools.world, AGENT_COUNT_LOST_RESET), 0);
+	pools_destroy(&pools);
+	free(contexts);
+}
+
+static void test_random_tree(void **state)
+{
+	random_tree(AGENT_EXACT);
+	/* Of blocks of 64 bytes and more, every one is taken. */
+	random_tree(AGENT_SAMPLING);
+}
+
+/* To where nothing is of interest yet. */
+static void test_move(void **state)
+{
+	struct pools pools = pools_create_more(AGENT_SAMPLING, 1);
+	struct context *contexts = calloc(4, sizeof(*contexts));
+
+	for (unsigned i = 1; i < 4; i++) {
+		contexts[i].parent = &contexts[i - 1];
+		contexts[i - 1].child = &contexts[i];
+	}
+	contexts[2].parent = NULL;
+	contexts[1].child = NULL;
+	contexts[3].child = NULL;
+	/* 0 < 1 and 2 < 3 become 0 < 1 < 3, 2. */
+	pools.alloc(&contexts[3], 100);
+	pools.move(&contexts[3], &contexts[1]);
+	pools.reset(&contexts[2]);
+	assert_int_equal(live_of(&pools, &contexts[3]), 100);
+	pools.reset(&contexts[0]);
+	assert_int_equal(live_of(&pools, &contexts[3]), 0);
+	pools_destroy(&pools);
+	free(contexts);
+}
+
+static void test_more(void **state)
+{
+	struct pools pools = pools_create_more(AGENT_EXACT, 1);
+	struct context *top = calloc(1, sizeof(*top));
+	void **list[3];
+	void *block;
+
+	/* Sizes that only the block tells. */
+	pools.text(top, "twelve bytes");
+	assert_int_equal(live_of(&pools, top), 13);
+	pools.string(top, "four");
+	assert_int_equal(live_of(&pools, top), 18);
+	pools.reset(top);
+	assert_int_equal(live_of(&pools, top), 0);
+
+	/* A free that may be refused. */
+	block = pools.alloc(top, 100);
+	assert_int_equal(pools.try_free(block, -5), -5);
+	assert_int_equal(live_of(&pools, top), 100);
+	assert_int_equal(pools.try_free(block, 0), 0);
+	assert_int_equal(live_of(&pools, top), 0);
+
+	for (unsigned i = 0; i < 3; i++)
+		list[i] = pools.alloc(top, 16);
+	for (unsigned i = 0; i < 3; i++)
+		list[i][1] = i < 2 ? list[i + 1] : NULL;
+	assert_int_equal(live_of(&pools, top), 48);
+	pools.free_list(list[1], 8);
+	assert_int_equal(live_of(&pools, top), 16);
+	list[0][1] = (void *)0x123;
+	pools.free_list(list[0], 8);
+	assert_int_equal(live_of(&pools, top), 0);
+
+	/* Of a block that was not recorded, the new one's context is asked for. */
+	current = top;
+	pools.grow_asked(&current, 70);
+	assert_int_equal(live_of(&pools, top), 70);
+	assert_int_equal(world_count(pools.world, AGENT_COUNT_LOST), 0);
+	pools_destroy(&pools);
+	free(top);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_file),	  cmocka_unit_test(test_wrong_files),
-		cmocka_unit_test(test_garbage),	  cmocka_unit_test(test_contexts),
-		cmocka_unit_test(test_bad_trees), cmocka_unit_test(test_random),
+		cmocka_unit_test(test_file),	    cmocka_unit_test(test_wrong_files),
+		cmocka_unit_test(test_garbage),	    cmocka_unit_test(test_contexts),
+		cmocka_unit_test(test_bad_trees),   cmocka_unit_test(test_random),
+		cmocka_unit_test(test_random_tree), cmocka_unit_test(test_move),
+		cmocka_unit_test(test_more),
 	};
 
 	return cmocka_run_group_tests_name("pools", tests, NULL, NULL);
