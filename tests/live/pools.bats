@@ -3,6 +3,7 @@
 
 load lib
 load postgres
+load servers
 
 leak() { # FIRST LAST: prepared statements that nobody deallocates
 	local i
@@ -169,3 +170,112 @@ real_library() { # POOL PACKAGE
 	real_library glib libglib2.0-0
 }
 
+
+nginx_record() { # COMMAND...: while it runs
+	record_begin allocs "$victim_pid" --pool nginx --sample 1 --json
+	"$@"
+	wait_until 20 is_asleep "$victim_pid"
+	record_end
+	status_is 0
+	json '.lost == 0 and .remaining == 0 and .counters.truncated == 0 and all(.hooks[]; .hooked)'
+}
+
+# Connections whose requests are not complete, until its input ends.
+hold_connections() { # COUNT
+	python3 -c 'import socket, sys
+held = [socket.socket(socket.AF_UNIX) for _ in range(int(sys.argv[2]))]
+for connection in held:
+    connection.connect(sys.argv[1])
+    connection.sendall(b"GET /canary HTTP/1.1\r\nHost: te")
+print("held", flush=True)
+sys.stdin.read()' "$dir/socket" "$1"
+}
+
+begin_to_hold() {
+	mkfifo "$dir/held.in"
+	exec {held_in}<>"$dir/held.in"
+	hold_connections 12 <"$dir/held.in" >"$dir/held.out" 2>&1 {held_in}>&- 3>&- &
+	ends_with $!
+	wait_until 30 grep -q held "$dir/held.out"
+}
+
+@test "nginx: what is served is freed with its pools, what is held is not" {
+	make_public_dir
+	dir=$public_dir
+	start_nginx
+	adopt "$worker"
+	load_some() {
+		curl -sf --unix-socket "$dir/socket" "http://test/canary?[1-500]" -o /dev/null
+	}
+	# The same load twice leaves nothing, each time.
+	for round in 1 2; do
+		nginx_record load_some
+		json '.totals.bytes == 0 and .counters.recorded >= 500 * 20 and .contexts == []'
+	done
+	nginx_record begin_to_hold
+	json '(.contexts | length) == 24 and .totals.bytes > 12 * 1024 and
+		any(.sites[]; any(.frames[]; . == "ngx_create_temp_buf"))'
+	json '(.contexts | map(.bytes) | add) == .totals.bytes'
+	[ "$(get canary)" = canary-4711 ]
+	victim_check
+}
+
+@test "nginx: a leak in the pool of its cycle, planted through its Lua, under load" {
+	modules=/usr/lib/nginx/modules
+	[ -e "$modules/ngx_http_lua_module.so" ] || skip 'nginx has no Lua here'
+	make_public_dir
+	dir=$public_dir
+	install -m 755 "$VICTIMS/planted_nginx" "$dir/planted.so"
+	start_nginx "load_module $modules/ndk_http_module.so; load_module $modules/ngx_http_lua_module.so;" "
+		location /plant {
+			content_by_lua_block {
+				local ffi = require 'ffi'
+				if not package.loaded.planted then
+					ffi.cdef[[
+						long plant_kept(long count, long size);
+						long plant_freed(long count, long size);
+					]]
+					package.loaded.planted = ffi.load('$dir/planted.so')
+				end
+				local args = ngx.req.get_uri_args()
+				local plant = require('planted')['plant_' .. args.kind]
+				ngx.say(tonumber(plant(tonumber(args.count), tonumber(args.size))))
+			}
+		}"
+	plant() { # KIND COUNT SIZE RESULT
+		[ "$(get "plant?kind=$1&count=$2&size=$3")" = "$4" ]
+	}
+	planted_of() { # FUNCTION
+		json_get '[.sites[] | select(any(.frames[]; . == $f))] |
+			"\(map(.count) | add // 0) \(map(.bytes) | add // 0)"' --arg f "$1"
+	}
+	plant kept 0 1 0
+	plant freed 0 1 0
+	load_nginx
+	adopt "$worker"
+	record_begin allocs "$victim_pid" --pool nginx --sample 1 --json
+	plant kept 20 100 20
+	plant kept 7 10000 7
+	plant freed 13 10007 13
+	# These it does not take back.
+	plant freed 11 48 0
+	still_under_load
+	record_end
+	status_is 0
+	json '.lost == 0 and .remaining == 0 and .counters.recorded > 500'
+	[ "$(planted_of plant_kept)" = "27 72000" ]
+	[ "$(planted_of plant_freed)" = "11 528" ]
+	# All of it is in one context, and first.
+	json '.contexts[0].bytes == 72000 + 528 and .contexts[0].count == 38'
+
+	# Sampled it stands out, too.
+	record_begin allocs "$victim_pid" --pool nginx --sample 4K --json
+	plant kept 40000 96 40000
+	still_under_load
+	record_end
+	status_is 0
+	json '.lost == 0 and (.contexts[0].bytes | . > 2.8e6 and . < 4.9e6)'
+	json '.sites[0].frames | any(.[]; . == "plant_kept")'
+	[ "$(get canary)" = canary-4711 ]
+	victim_check
+}
