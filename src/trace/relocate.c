@@ -71,7 +71,7 @@ static const char *move(const uint8_t *code, const struct x86_instruction *insn,
 		int32_t displacement;
 
 		memcpy(&displacement, code + insn->displacement, 4);
-		offset = (int64_t)(source - here) + displacement;
+		offset = (int64_t)(source - here + (uint64_t)(int64_t)displacement);
 		if (!fits_32(offset))
 			return too_far;
 		put_32(place + insn->displacement, offset);
@@ -95,7 +95,7 @@ static const char *check_branches(const uint8_t *code, size_t size, size_t patch
 		if (!x86_decode(code + at, size - at, &insn))
 			return "not all of its instructions are understood";
 		target = (int64_t)at + insn.target;
-		if (insn.branch != X86_NO_BRANCH && insn.target && target > (int64_t)patch &&
+		if (x86_is_relative(insn.branch) && target > (int64_t)patch &&
 		    target < (int64_t)(patch + RELOCATE_JUMP))
 			return "it jumps back into its first bytes";
 		at += insn.length;

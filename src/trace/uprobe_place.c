@@ -12,6 +12,8 @@ static bool is_emulated(const uint8_t *code, const struct x86_instruction *instr
 {
 	uint8_t opcode = instruction->opcode;
 
+	if (instruction->is_vector)
+		return false;
 	/* No prefix but REX with push, none with a branch. */
 	if (instruction->is_0f)
 		return instruction->opcode_start == 0 && opcode >= 0x80 && opcode <= 0x8f;
@@ -38,7 +40,7 @@ static bool is_harmless(const uint8_t *code, const struct x86_instruction *instr
 	const uint8_t *modrm = opcode + 1 + instruction->is_0f;
 	unsigned reg, rm;
 
-	if (instruction->branch != X86_NO_BRANCH ||
+	if (instruction->branch != X86_NO_BRANCH || instruction->is_vector ||
 	    instruction->opcode_start + 1u + instruction->is_0f >= instruction->length)
 		return false;
 	reg = (*modrm >> 3 & 7) | (rex & 4) << 1;

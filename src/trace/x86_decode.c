@@ -314,6 +314,9 @@ static bool decode_plain(struct reader *reader, uint8_t opcode, struct x86_instr
 	/* xbegin and xabort are of the group that moves immediates. */
 	if (!ret->is_0f && (opcode == 0xc6 || opcode == 0xc7) && (reader->modrm >> 3 & 7))
 		return false;
+	/* pop has no other form: this is the prefix of AMD's XOP. */
+	if (!ret->is_0f && opcode == 0x8f && (reader->modrm >> 3 & 7))
+		return false;
 	return skip_immediate(reader, form & 0x7f, ret);
 }
 
@@ -355,6 +358,7 @@ bool x86_decode(const uint8_t *code, size_t size, struct x86_instruction *ret)
 	}
 	insn.opcode_start = reader.at - 1;
 	if (byte == 0xc4 || byte == 0xc5 || byte == 0x62) {
+		insn.is_vector = true;
 		understood = decode_vector(&reader, byte, &insn);
 	} else {
 		understood = decode_plain(&reader, byte, &insn);

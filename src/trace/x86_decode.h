@@ -32,11 +32,18 @@ struct x86_instruction {
 	uint8_t opcode;	      /* the last opcode byte */
 	uint8_t opcode_start; /* where the opcode's first byte is, behind the prefixes */
 	bool is_0f;	      /* of the 0f map */
+	bool is_vector;	      /* VEX, EVEX: the opcode is of a map of its own */
 	bool rip_relative;
 	uint8_t displacement; /* where the disp32 of a rip-relative operand is */
 	enum x86_branch branch;
 	int64_t target; /* of a relative branch, from the instruction's first byte */
 };
+
+static inline bool x86_is_relative(enum x86_branch branch)
+{
+	return branch == X86_JUMP || branch == X86_JUMP_IF || branch == X86_CALL ||
+	       branch == X86_LOOP;
+}
 
 /* False: not understood, or longer than @size. */
 bool x86_decode(const uint8_t *code, size_t size, struct x86_instruction *ret);
