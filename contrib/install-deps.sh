@@ -55,6 +55,7 @@ tests? cmd:chromium|chromium-browser|google-chrome chromium chromium chromium ch
 tests? cmd:xmllint libxml2-utils libxml2 libxml2-tools libxml2
 tests? cmd:dot graphviz graphviz graphviz graphviz
 tests? h:postgresql/15/server/postgres.h|pgsql/server/postgres.h|postgresql/server/postgres.h postgresql-server-dev-15 postgresql-server-devel postgresql-server-devel postgresql-libs
+tests? cmd:apache2 apache2-bin - - -
 tests? file:/usr/lib/nginx/modules/ngx_http_lua_module.so libnginx-mod-http-lua - - -
 demo cmd:g++ g++ gcc-c++ gcc-c++ gcc
 bench cmd:gdb gdb gdb gdb gdb

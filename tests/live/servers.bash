@@ -7,6 +7,7 @@
 #
 #	start_redis [ARG...]		sets server, its pid; redis COMMAND... asks it
 #	start_mariadbd [ARG...]		sets server; mariadb_sql QUERY asks it
+#	start_apache [LINES]		more of the configuration; sets worker, a process; get PATH
 #	start_nginx [LINES [LINES]]	more of the configuration, and of its server; sets worker; get PATH
 
 need() {
@@ -119,4 +120,45 @@ get() { # PATH
 
 load_nginx() {
 	background_load curl -sf --unix-socket "$dir/socket" "http://test/canary?[1-20000]" -o /dev/null
+}
+
+# Its ports are those of the machine: another one is tried where one is taken.
+start_apache() {
+	local modules=/usr/lib/apache2/modules tries=0
+	need apache2
+	need curl
+	[ -e "$modules/mod_mpm_event.so" ] || skip "apache2 has no mpm_event here"
+	mkdir -p "$dir/www"
+	echo canary-4711 >"$dir/www/canary"
+	while :; do
+		port=$((20000 + RANDOM % 10000))
+		cat >"$dir/apache.conf" <<-EOF
+			LoadModule mpm_event_module $modules/mod_mpm_event.so
+			LoadModule authz_core_module $modules/mod_authz_core.so
+			ServerName test
+			Listen 127.0.0.1:$port
+			PidFile $dir/apache.pid
+			ErrorLog $dir/apache_error.log
+			DocumentRoot $dir/www
+			StartServers 1
+			ServerLimit 1
+			ThreadLimit 8
+			ThreadsPerChild 8
+			MaxRequestWorkers 8
+			${1:-}
+		EOF
+		background apache unprivileged apache2 -X -f "$dir/apache.conf"
+		get() { # PATH
+			curl -sf --max-time 20 "http://127.0.0.1:$port/$1"
+		}
+		wait_for 30 apache_is_decided
+		get canary >/dev/null && break
+		[ $((tries++)) -lt 5 ] || fail "$(tail "$dir/apache.log" "$dir/apache_error.log")"
+	done
+	# shellcheck disable=SC2034
+	worker=$pid
+}
+
+apache_is_decided() {
+	is_gone "$pid" || get canary
 }
