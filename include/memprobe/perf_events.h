@@ -39,6 +39,10 @@ struct perf_spec {
 	bool raw; /* samples carry the tracepoint's record */
 	/* Of the stack, with samples of this spec; 0: options.stack_bytes. */
 	uint32_t stack_bytes;
+	bool no_stack;
+	/* The registers that its samples carry, by bits of enum perf_event_x86_regs
+	 * (asm/perf_regs.h); the others are 0. 0: all. Each costs the target 30 ns. */
+	uint64_t registers;
 };
 
 struct perf_options {
@@ -54,6 +58,14 @@ struct perf_options {
 	/* Forked children are not watched, where the kernel can tell them from threads (Linux
 	 * 5.13). */
 	bool threads_only;
+	/* Samples without ip and address, which cost as much as registers. */
+	bool lean;
+	/* Only the first thread, and none that is born of it. */
+	bool one_thread;
+	/* Threads that are born are not watched by themselves, but by perf_follow(). Uprobes need
+	 * it: the kernel reads the path of the file anew for each thread's event, from the memory
+	 * of the target that starts it, and fails the target's clone(2) where it is not there. */
+	bool no_inherit;
 };
 
 struct perf_sample {
@@ -104,6 +116,12 @@ bool perf_user_only(const struct perf_session *session);
 
 /* The process has replaced its program since perf_enable(). */
 bool perf_target_execed(const struct perf_session *session);
+
+/* When that was: ns, CLOCK_MONOTONIC; 0: it has not. */
+uint64_t perf_exec_time(const struct perf_session *session);
+
+/* With no_inherit: watches the threads born since; *new_ret tells how many there were. */
+struct error *perf_follow(struct perf_session *session, unsigned *new_ret);
 
 /* Whether all rings stood empty and no watched thread is left. */
 bool perf_target_exited(const struct perf_session *session);

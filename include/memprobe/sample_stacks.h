@@ -22,6 +22,10 @@ CLEANUP_DEFINE(sample_stacks, struct sample_stacks *, sample_stacks_destroy)
 struct error *sample_stacks_add(struct sample_stacks *stacks, const struct perf_sample *sample,
 				uint32_t *id_ret);
 
+/* How far above the stack pointer the last sample's walk went, in bytes; UINT64_MAX: as far as its
+ * stack was copied, but not to the end. */
+uint64_t sample_stacks_reach(const struct sample_stacks *stacks);
+
 /* To be called now and then: learns new modules. Cheap where nothing has changed. */
 struct error *sample_stacks_tick(struct sample_stacks *stacks);
 

@@ -66,7 +66,7 @@ struct trace_options {
 	uint64_t memory_max; /* bytes that the tables may take; 0: unlimited */
 	uint64_t timeout_us; /* of attaching and of detaching; 0: 10 s */
 	/* Copied with each allocation by TRACE_ENGINE_UPROBE: deeper stacks are cut. A multiple of
-	 * 8; 0: 8 KiB. */
+	 * 8; 0: what they need. */
 	uint32_t stack_bytes;
 	bool (*interrupted)(void); /* asked while attaching: true gives up. May be NULL. */
 };

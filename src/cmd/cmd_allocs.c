@@ -28,7 +28,7 @@ static const struct command_option options[] = {
 	{ "reachable", 0, NULL, "tell apart what nothing points to at the end" },
 	{ "pool", 0, "FILE|NAME", "a pool's functions in place of malloc's: postgres, apr ..." },
 	{ "engine", 0, "auto|agent|uprobe", "what records" },
-	{ "stack-size", 0, "SIZE", "with uprobes: how much of a stack is copied (default 8K)" },
+	{ "stack-size", 0, "SIZE", "with uprobes: how much of a stack is copied" },
 	OPTION_NO_FORK,
 	PROFILE_OUTPUT_OPTIONS,
 	{ NULL, 0, NULL, NULL },

@@ -197,7 +197,7 @@ static void check_perf(struct checks *checks)
 		.exclude_kernel = 1,
 	};
 	cleanup(close) int fd = (int)syscall(SYS_perf_event_open, &attr, 0, -1, -1, 0);
-	bool capable = holds(checks, CAP_PERFMON) || holds(checks, CAP_SYS_ADMIN);
+	bool capable = holds(checks, CAP_SYS_ADMIN);
 	char paranoid[32], type[32];
 	int errnum = errno;
 
@@ -218,8 +218,8 @@ static void check_perf(struct checks *checks)
 		    "the kernel has none");
 	else
 		add(checks, "uprobes", capable ? CHECK_OK : CHECK_NO,
-		    ROOT_HINT ", or give it CAP_PERFMON",
-		    capable ? "allowed" : "they take CAP_PERFMON");
+		    ROOT_HINT ", or give it CAP_SYS_ADMIN",
+		    capable ? "allowed" : "they take CAP_SYS_ADMIN");
 }
 
 static void check_tracefs(struct checks *checks)

@@ -33,9 +33,6 @@
 #define STACKS_WHOLE (16u << 20)
 #define STACKS_HALF  (2u << 20)
 
-/* The registers of user mode: ax to ss, and r8 to r15 (asm/perf_regs.h). */
-#define USER_REGS 0xff0fffull
-
 static long read_number(const char *path, long otherwise)
 {
 	cleanup(fclose) FILE *file = fopen(path, "re");
@@ -80,8 +77,8 @@ static void fill_attr(const struct perf_session *session, unsigned spec, bool fi
 		.sample_type = PERF_SAMPLE_TYPE_ALL_OURS | (wanted->raw ? PERF_SAMPLE_RAW : 0),
 		.read_format = session->no_lost_format ? 0 : PERF_FORMAT_LOST,
 		.disabled = 1,
-		.inherit = 1,
-		.inherit_thread = session->threads_only,
+		.inherit = !session->no_inherit,
+		.inherit_thread = !session->no_inherit && session->threads_only,
 		.exclude_kernel = session->user_only,
 		.exclude_hv = 1,
 		.watermark = 1,
@@ -89,13 +86,15 @@ static void fill_attr(const struct perf_session *session, unsigned spec, bool fi
 		.sample_id_all = 1,
 		.use_clockid = 1,
 		.clockid = CLOCK_MONOTONIC,
-		.sample_regs_user = USER_REGS,
+		.sample_regs_user = perf_registers(session, spec),
 		.sample_stack_user = perf_stack_bytes(session, spec),
 		/* Births, ends and new programs are told once. */
 		.task = first,
 		.comm = first,
 		.comm_exec = first,
 	};
+	if (!session->lean)
+		attr->sample_type |= PERF_SAMPLE_IP | PERF_SAMPLE_ADDR;
 	if (!attr->sample_stack_user)
 		attr->sample_type &= ~(uint64_t)PERF_SAMPLE_STACK_USER;
 }
@@ -221,6 +220,12 @@ static int compare_ids(const void *a, const void *b)
 	return left->id < right->id ? -1 : left->id > right->id;
 }
 
+static void sort_events(struct perf_session *session)
+{
+	qsort(session->events.data, session->events.size, sizeof(*session->events.data),
+	      compare_ids);
+}
+
 /* Online CPUs, from `0-3,5`. */
 static struct error *find_cpus(struct perf_session *session)
 {
@@ -307,6 +312,9 @@ struct error *perf_open(struct target *target, const struct perf_options *option
 	if (session->stack_bytes > PERF_STACK_MAX)
 		session->stack_bytes = PERF_STACK_MAX;
 	session->threads_only = options->threads_only;
+	session->lean = options->lean;
+	session->one_thread = options->one_thread;
+	session->no_inherit = options->no_inherit || options->one_thread;
 	session->user_only_allowed = options->user_only_allowed;
 	session->scratch = malloc(PERF_RECORD_MAX);
 	if (!session->scratch)
@@ -318,11 +326,10 @@ struct error *perf_open(struct target *target, const struct perf_options *option
 	if (options->stack_flexible && session->ring_bytes < STACKS_WHOLE)
 		session->stack_bytes /= session->ring_bytes < STACKS_HALF ? 4 : 2;
 	session->stack_bytes &= ~7u;
-	error = add_threads(session);
+	error = session->one_thread ? add_thread(session, target->pid) : add_threads(session);
 	if (error)
 		return error;
-	qsort(session->events.data, session->events.size, sizeof(*session->events.data),
-	      compare_ids);
+	sort_events(session);
 	*ret = take_pointer(session);
 	return NULL;
 }
@@ -350,6 +357,21 @@ void perf_enable(struct perf_session *session)
 void perf_disable(struct perf_session *session)
 {
 	switch_all(session, PERF_EVENT_IOC_DISABLE);
+}
+
+struct error *perf_follow(struct perf_session *session, unsigned *new_ret)
+{
+	size_t events = session->events.size;
+	uint64_t last_id = events ? session->events.data[events - 1].id : 0;
+	size_t before = session->own.size;
+	struct error *error = add_threads(session);
+
+	sort_events(session);
+	vec_for_each (event, &session->events)
+		if (event->id > last_id && ioctl(event->fd, PERF_EVENT_IOC_ENABLE, 0))
+			log_debug("event of thread %d: %s", event->tid, strerror(errno));
+	*new_ret = (unsigned)(session->own.size - before);
+	return error;
 }
 
 uint64_t perf_lost(const struct perf_session *session)
@@ -393,7 +415,12 @@ bool perf_user_only(const struct perf_session *session)
 
 bool perf_target_execed(const struct perf_session *session)
 {
-	return session->execed;
+	return session->exec_time != 0;
+}
+
+uint64_t perf_exec_time(const struct perf_session *session)
+{
+	return session->exec_time;
 }
 
 bool perf_target_exited(const struct perf_session *session)

@@ -14,9 +14,13 @@
 /* The size of a record is 16 bits wide. */
 #define PERF_RECORD_MAX (1u << 16)
 
-#define PERF_SAMPLE_TYPE_ALL_OURS                                                       \
-	(PERF_SAMPLE_IDENTIFIER | PERF_SAMPLE_IP | PERF_SAMPLE_TID | PERF_SAMPLE_TIME | \
-	 PERF_SAMPLE_ADDR | PERF_SAMPLE_REGS_USER | PERF_SAMPLE_STACK_USER)
+/* Sessions that are not lean have PERF_SAMPLE_IP and PERF_SAMPLE_ADDR as well. */
+#define PERF_SAMPLE_TYPE_ALL_OURS                                                              \
+	(PERF_SAMPLE_IDENTIFIER | PERF_SAMPLE_TID | PERF_SAMPLE_TIME | PERF_SAMPLE_REGS_USER | \
+	 PERF_SAMPLE_STACK_USER)
+
+/* The registers of user mode: ax to ss, and r8 to r15 (asm/perf_regs.h). */
+#define PERF_USER_REGS 0xff0fffull
 
 struct perf_event {
 	uint64_t id;
@@ -45,7 +49,9 @@ struct perf_session {
 	unsigned spec_count;
 	uint32_t stack_bytes;
 	size_t ring_bytes;
-	bool user_only_allowed, user_only, threads_only, no_lost_format, execed, exited;
+	bool user_only_allowed, user_only, threads_only, lean, no_lost_format, exited;
+	bool one_thread, no_inherit;
+	uint64_t exec_time;	      /* 0: it runs the program that it ran */
 	struct perf_event_vec events; /* by id, once all are open */
 	struct pid_vec own;	      /* threads with events of their own */
 	struct perf_ring *rings;
@@ -53,6 +59,15 @@ struct perf_session {
 	uint64_t lost_records;
 	uint8_t *scratch; /* PERF_RECORD_MAX: a record that goes around the ring's end */
 };
+
+/* Where registers stand in struct user_regs_struct; samples have them in this order. */
+struct perf_place {
+	unsigned bit; /* enum perf_event_x86_regs */
+	size_t offset;
+};
+
+#define PERF_PLACES 20u
+extern const struct perf_place perf_places[PERF_PLACES];
 
 /* Returns errno. */
 int perf_ring_map(struct perf_ring *ring, int fd, size_t size);
@@ -63,7 +78,16 @@ static inline uint32_t perf_stack_bytes(const struct perf_session *session, unsi
 {
 	uint32_t own = session->specs[spec].stack_bytes & ~7u;
 
+	if (session->specs[spec].no_stack)
+		return 0;
 	return own ? own : session->stack_bytes;
+}
+
+static inline uint64_t perf_registers(const struct perf_session *session, unsigned spec)
+{
+	uint64_t own = session->specs[spec].registers & PERF_USER_REGS;
+
+	return own ? own : PERF_USER_REGS;
 }
 
 struct perf_event *perf_event_of(const struct perf_session *session, uint64_t id);

@@ -6,34 +6,34 @@
  */
 #include "perf_events.h"
 
+#include <asm/perf_regs.h>
 #include <errno.h>
 #include <poll.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "memprobe/log.h"
+#include "memprobe/num.h"
 
 /* A sample that is younger may still be overtaken by one of another CPU. */
 #define SETTLED_NS 1000000u
 
-/* asm/perf_regs.h: the order in which sample_regs_user gives them. */
-enum {
-	REG_AX,
-	REG_BX,
-	REG_CX,
-	REG_DX,
-	REG_SI,
-	REG_DI,
-	REG_BP,
-	REG_SP,
-	REG_IP,
-	REG_FLAGS,
-	REG_CS,
-	REG_SS,
-	REG_R8,
-	REG_COUNT = REG_R8 + 8
+#define AT(field) offsetof(struct user_regs_struct, field)
+
+const struct perf_place perf_places[PERF_PLACES] = {
+	{ PERF_REG_X86_AX, AT(rax) },  { PERF_REG_X86_BX, AT(rbx) },
+	{ PERF_REG_X86_CX, AT(rcx) },  { PERF_REG_X86_DX, AT(rdx) },
+	{ PERF_REG_X86_SI, AT(rsi) },  { PERF_REG_X86_DI, AT(rdi) },
+	{ PERF_REG_X86_BP, AT(rbp) },  { PERF_REG_X86_SP, AT(rsp) },
+	{ PERF_REG_X86_IP, AT(rip) },  { PERF_REG_X86_FLAGS, AT(eflags) },
+	{ PERF_REG_X86_CS, AT(cs) },   { PERF_REG_X86_SS, AT(ss) },
+	{ PERF_REG_X86_R8, AT(r8) },   { PERF_REG_X86_R9, AT(r9) },
+	{ PERF_REG_X86_R10, AT(r10) }, { PERF_REG_X86_R11, AT(r11) },
+	{ PERF_REG_X86_R12, AT(r12) }, { PERF_REG_X86_R13, AT(r13) },
+	{ PERF_REG_X86_R14, AT(r14) }, { PERF_REG_X86_R15, AT(r15) },
 };
 
 int perf_ring_map(struct perf_ring *ring, int fd, size_t size)
@@ -101,15 +101,17 @@ static uint64_t load_u64(const uint8_t *bytes)
 	return value;
 }
 
-/* IDENTIFIER, IP, TID, TIME begin a sample; TID, TIME, IDENTIFIER end every other record. */
-static uint64_t record_time(const struct perf_event_header *header)
+/* IDENTIFIER, IP if not lean, TID, TIME begin a sample; TID, TIME, IDENTIFIER end other records. */
+static uint64_t record_time(const struct perf_session *session,
+			    const struct perf_event_header *header)
 {
-	const uint8_t *bytes = (const uint8_t *)header;
+	size_t at = sizeof(*header) + (session->lean ? 16 : 24);
 
-	if (header->type == PERF_RECORD_SAMPLE)
-		return header->size >= sizeof(*header) + 32 ? load_u64(bytes + sizeof(*header) + 24)
-							    : 1;
-	return header->size >= sizeof(*header) + 24 ? load_u64(bytes + header->size - 16) : 1;
+	if (header->type != PERF_RECORD_SAMPLE)
+		at = header->size - min_u64(header->size, 16);
+	if (at < sizeof(*header) || at + sizeof(uint64_t) > header->size)
+		return 1;
+	return load_u64((const uint8_t *)header + at);
 }
 
 /* ---- a sample ---- */
@@ -150,39 +152,21 @@ static uint32_t take_u32(struct reader *reader)
 	return value;
 }
 
-static void take_regs(struct reader *reader, struct perf_sample *sample)
+static void take_regs(struct reader *reader, uint64_t wanted, struct perf_sample *sample)
 {
-	uint64_t abi = take_u64(reader), regs[REG_COUNT];
-	struct user_regs_struct *to = &sample->regs;
-	const uint8_t *bytes;
+	uint64_t abi = take_u64(reader);
 
 	if (abi == PERF_SAMPLE_REGS_ABI_NONE)
 		return;
-	bytes = take(reader, sizeof(regs));
-	if (!bytes)
-		return;
-	memcpy(regs, bytes, sizeof(regs));
-	sample->has_regs = true;
-	to->rax = regs[REG_AX];
-	to->rbx = regs[REG_BX];
-	to->rcx = regs[REG_CX];
-	to->rdx = regs[REG_DX];
-	to->rsi = regs[REG_SI];
-	to->rdi = regs[REG_DI];
-	to->rbp = regs[REG_BP];
-	to->rsp = regs[REG_SP];
-	to->rip = regs[REG_IP];
-	to->eflags = regs[REG_FLAGS];
-	to->cs = regs[REG_CS];
-	to->ss = regs[REG_SS];
-	to->r8 = regs[REG_R8];
-	to->r9 = regs[REG_R8 + 1];
-	to->r10 = regs[REG_R8 + 2];
-	to->r11 = regs[REG_R8 + 3];
-	to->r12 = regs[REG_R8 + 4];
-	to->r13 = regs[REG_R8 + 5];
-	to->r14 = regs[REG_R8 + 6];
-	to->r15 = regs[REG_R8 + 7];
+	for (size_t i = 0; i < PERF_PLACES; i++) {
+		uint64_t value;
+
+		if (!(wanted >> perf_places[i].bit & 1))
+			continue;
+		value = take_u64(reader);
+		memcpy((uint8_t *)&sample->regs + perf_places[i].offset, &value, sizeof(value));
+	}
+	sample->has_regs = !reader->failed;
 }
 
 static void take_stack(struct reader *reader, struct perf_sample *sample)
@@ -208,16 +192,18 @@ static bool parse_sample(const struct perf_session *session, const struct perf_e
 	if (!event)
 		return false;
 	*sample = (struct perf_sample){ .spec = event->spec };
-	sample->ip = take_u64(&reader);
+	if (!session->lean)
+		sample->ip = take_u64(&reader);
 	sample->pid = (pid_t)take_u32(&reader);
 	sample->tid = (pid_t)take_u32(&reader);
 	sample->time = take_u64(&reader);
-	sample->address = take_u64(&reader);
+	if (!session->lean)
+		sample->address = take_u64(&reader);
 	if (session->specs[event->spec].raw) {
 		sample->raw_size = take_u32(&reader);
 		sample->raw = take(&reader, sample->raw_size);
 	}
-	take_regs(&reader, sample);
+	take_regs(&reader, perf_registers(session, event->spec), sample);
 	if (perf_stack_bytes(session, event->spec))
 		take_stack(&reader, sample);
 	if (reader.failed)
@@ -258,6 +244,12 @@ static void note_lost(struct perf_session *session, const struct perf_event_head
 	session->lost_records += take_u64(&reader);
 }
 
+static void note_exec(struct perf_session *session, const struct perf_event_header *header)
+{
+	if (!session->exec_time)
+		session->exec_time = record_time(session, header);
+}
+
 static struct error *visit_record(struct perf_session *session,
 				  const struct perf_event_header *header, perf_visit *visit,
 				  void *data)
@@ -275,7 +267,7 @@ static struct error *visit_record(struct perf_session *session,
 		break;
 	case PERF_RECORD_COMM:
 		if (header->misc & PERF_RECORD_MISC_COMM_EXEC)
-			session->execed = true;
+			note_exec(session, header);
 		break;
 	}
 	return NULL;
@@ -295,7 +287,7 @@ static void look(struct perf_session *session, struct perf_ring *ring)
 {
 	const struct perf_event_header *header = ring_record(session, ring);
 
-	ring->next_time = header ? record_time(header) : UINT64_MAX;
+	ring->next_time = header ? record_time(session, header) : UINT64_MAX;
 }
 
 static struct perf_ring *earliest(struct perf_session *session)

@@ -21,7 +21,7 @@ _Static_assert(STACK_PC_EXACT == UNWIND_PC_EXACT, "one mark for both");
 struct sample_stacks {
 	struct target *target;
 	struct stack_set *set;
-	uint64_t truncated, looked_ns;
+	uint64_t truncated, looked_ns, reach;
 	struct unwind_table *table; /* NULL: libdwfl */
 	uint64_t *cache;
 	struct symbolizer *symbolizer;
@@ -91,7 +91,8 @@ static bool walk(struct sample_stacks *stacks, const struct perf_sample *sample,
 					    .has_bx = true,
 					    .registers = registers };
 	struct unwind_memory memory = { .low = 8, .high = 8 };
-	struct unwind_frames frames = { .pcs = pcs, .max = DEPTH_MAX };
+	uint64_t sps[DEPTH_MAX];
+	struct unwind_frames frames = { .pcs = pcs, .sps = sps, .max = DEPTH_MAX };
 	enum unwind_result result;
 	size_t size;
 
@@ -103,6 +104,9 @@ static bool walk(struct sample_stacks *stacks, const struct perf_sample *sample,
 	result = unwind_walk(unwind_table_image(stacks->table, &size), stacks->cache, &start,
 			     &memory, &frames);
 	*depth_ret = frames.count;
+	stacks->reach = frames.count ? sps[frames.count - 1] - regs->rsp : 0;
+	if (result == UNWIND_UNREADABLE)
+		stacks->reach = UINT64_MAX;
 	return result == UNWIND_COMPLETE;
 }
 
@@ -181,6 +185,11 @@ struct error *sample_stacks_tick(struct sample_stacks *stacks)
 const struct stack_set *sample_stacks_set(const struct sample_stacks *stacks)
 {
 	return stacks->set;
+}
+
+uint64_t sample_stacks_reach(const struct sample_stacks *stacks)
+{
+	return stacks->reach;
 }
 
 uint64_t sample_stacks_truncated(const struct sample_stacks *stacks)

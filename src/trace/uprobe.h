@@ -1,14 +1,17 @@
 /*
  * uprobe.h - records allocations from outside, by probes of the kernel. Private to trace/.
  *
- * For where the agent may not go: perf events of the kernel's uprobes at the allocator's functions
- * tell size and pointers by registers, their return probes the block and the stack. Nothing is
- * written into the target but by the kernel, which takes its breakpoints away when memprobe ends,
- * however that comes about. What it leaves is the mapping [uprobes] of the kernel's, a page that
- * only execve() or the end removes.
+ * For where the agent may not go: perf events of the kernel's uprobes at the allocator's functions,
+ * with a program of the kernel's each (bpf(2)), tell size and pointers by registers, their return
+ * probes the block and the stack. Without the right to such programs perf's own samples do, which
+ * cost twice as much and more with every thread and CPU, and miss how a new thread begins. Nothing
+ * is written into the target but by the kernel, which takes its breakpoints away when memprobe
+ * ends, however that comes about. What it leaves is the mapping [uprobes] of the kernel's, a page
+ * that only execve() or the end removes.
  *
  * Every call costs the target its two or three traps, whatever the sampling: that only saves
- * memprobe's own work.
+ * memprobe's own work. The probes are of the process's first thread, for the memory that all of
+ * them share: should that one end before the others, nothing more is recorded.
  */
 #ifndef TRACE_UPROBE_H
 #define TRACE_UPROBE_H
@@ -124,6 +127,79 @@ uint64_t uprobe_calls_abandoned(const struct uprobe_calls *calls);
 /* Threads that have called. */
 uint64_t uprobe_calls_threads(const struct uprobe_calls *calls);
 
+/* ---- uprobe_program.c: what the kernel writes at a probe ---- */
+
+struct uprobe_record {
+	uint64_t spec;
+	uint64_t thread; /* its process's id in the upper half; in the first namespace */
+	uint64_t time;	 /* ns, CLOCK_MONOTONIC */
+	uint64_t stack_size;
+	uint64_t registers[]; /* those of the spec, as perf_places has them; then the stack */
+};
+
+/* What programs and reader share. */
+struct uprobe_shared {
+	uint64_t stack_bytes; /* wanted: the least of the sizes that is not less is copied */
+	uint64_t lost[PERF_SPECS_MAX]; /* hits for which there was no room */
+};
+
+struct uprobe_shared_fds {
+	int ring, shared;
+};
+
+/* The program of a probe; @sizes, ascending, multiples of 8: of the stack, if the spec has it. */
+struct error *uprobe_program(const struct perf_spec *spec, unsigned number,
+			     const struct uprobe_shared_fds *fds, const uint32_t *sizes,
+			     unsigned count, int *fd_ret);
+
+/* ---- uprobe_probes.c: the probes of all threads at once ---- */
+
+/*
+ * An event of perf's for each probe with a program (bpf(2)) that runs at every hit in the process's
+ * memory, whichever thread it is, born before or later. (Events that samples come from would be
+ * one for each thread and CPU, every hit would ask them all, and new threads could not inherit
+ * them: the kernel reads the path of the file anew then, from the memory of the target, and
+ * pthread_create(3) fails.)
+ */
+struct uprobe_probes;
+
+/*
+ * @stack_bytes: of a stack, always; 0: what samples need, see uprobe_probes_want_stack().
+ * ERROR_PERMISSION, ERROR_UNSUPPORTED: the kernel forbids such programs, or has none.
+ */
+struct error *uprobe_probes_open(struct target *target, const struct perf_spec *specs,
+				 unsigned count, uint32_t stack_bytes, struct uprobe_probes **ret);
+void uprobe_probes_close(struct uprobe_probes *probes);
+
+/* Visits what has come. */
+struct error *uprobe_probes_poll(struct uprobe_probes *probes, perf_visit *visit, void *data);
+void uprobe_probes_lost(const struct uprobe_probes *probes, uint64_t *ret);
+/* How much of a stack is copied from now on, where that was left open; at most PERF_STACK_MAX. */
+void uprobe_probes_want_stack(struct uprobe_probes *probes, uint32_t bytes);
+/* The process has replaced its program. */
+bool uprobe_probes_ended(const struct uprobe_probes *probes);
+
+/* ---- uprobe_stack.c: how much of each stack is copied ---- */
+
+#define UPROBE_STACK_BYTES 8192u /* to begin with */
+
+struct uprobe_stack {
+	uint32_t bytes; /* wanted now */
+	uint32_t least; /* with less some were cut */
+	bool is_fixed, decided;
+	unsigned skipped;
+	/* Since it was last decided: */
+	unsigned samples, cut;
+	uint64_t reach; /* the most that a walk needed; kept until it is raised */
+};
+
+/* @fixed: it stays so; 0: what the samples need. */
+void uprobe_stack_init(struct uprobe_stack *stack, uint32_t fixed);
+/* Whether a stack that is not needed otherwise is to be walked to learn from. */
+bool uprobe_stack_wants(struct uprobe_stack *stack);
+/* @reach: of sample_stacks_reach(); @copied: bytes that the sample had. */
+void uprobe_stack_note(struct uprobe_stack *stack, uint64_t reach, uint64_t copied);
+
 /* ---- the engine, and what its parts share ---- */
 
 /* What a perf event tells about. */
@@ -154,9 +230,13 @@ struct uprobe_engine {
 	atomic_bool stop;
 	atomic_uint wanted; /* others who wait for the lock: the reader lets them */
 	pthread_mutex_t lock;
-	struct error *error;	   /* that ended the reader */
-	struct perf_session *perf; /* NULL: detached */
+	struct error *error; /* that ended the reader */
+	/* Where samples come from; both NULL: detached. */
+	struct uprobe_probes *probes;
+	struct perf_session *perf; /* without programs: of each thread, new ones a little late */
+	unsigned followed;	   /* threads that perf_follow() has found */
 	struct sample_stacks *stacks;
+	struct uprobe_stack stack;
 	struct uprobe_table table;
 	struct uprobe_calls *calls;
 	struct uprobe_total_vec totals; /* with options.all, by stack */
@@ -177,6 +257,12 @@ struct uprobe_engine {
 
 /* uprobe_open.c: the functions, their probes and the rings. */
 struct error *uprobe_open(struct uprobe_engine *engine, struct trace_report *report);
+
+/* False: detached. */
+static inline bool uprobe_is_open(const struct uprobe_engine *engine)
+{
+	return engine->probes || engine->perf;
+}
 
 /* uprobe_visit.c: perf_visit of the engine. */
 struct error *uprobe_visit(void *engine, const struct perf_sample *sample);

@@ -35,13 +35,42 @@ static void unlock(struct uprobe_engine *engine)
 
 /* ---- the reader ---- */
 
+/* Without programs in the kernel threads are found when they have begun. */
+static struct error *follow_threads(struct uprobe_engine *engine)
+{
+	unsigned found = 0;
+	struct error *error = perf_follow(engine->perf, &found);
+
+	/* One that is ending may be refused in many ways. */
+	if (error && error->code != ERROR_NO_MEMORY) {
+		log_debug("new threads: %s", error->message);
+		error_destroy(error);
+		error = NULL;
+	}
+	if (found && !engine->followed)
+		log_warn("new threads are recorded only from some milliseconds after their birth "
+			 "on: the kernel allows no programs at probes");
+	engine->followed += found;
+	return error;
+}
+
 /* With the lock. */
 static struct error *read_rings(struct uprobe_engine *engine, int wait_ms)
 {
-	struct error *error = perf_poll(engine->perf, wait_ms, uprobe_visit, engine);
+	struct error *error = NULL;
 
-	engine->execed |= perf_target_execed(engine->perf);
-	engine->exited |= perf_target_exited(engine->perf);
+	if (engine->probes) {
+		error = uprobe_probes_poll(engine->probes, uprobe_visit, engine);
+		engine->execed |= uprobe_probes_ended(engine->probes);
+		uprobe_probes_want_stack(engine->probes, engine->stack.bytes);
+	} else {
+		if (wait_ms && !engine->until)
+			error = follow_threads(engine);
+		if (!error)
+			error = perf_poll(engine->perf, wait_ms, uprobe_visit, engine);
+		engine->execed |= perf_target_execed(engine->perf);
+		engine->exited |= perf_target_exited(engine->perf);
+	}
 	return error ? error : sample_stacks_tick(engine->stacks);
 }
 
@@ -58,6 +87,9 @@ static void *read_all_the_time(void *data)
 		if (error)
 			engine->error = error;
 		pthread_mutex_unlock(&engine->lock);
+		/* perf_poll() has waited itself. */
+		if (engine->probes)
+			usleep(WAIT_MS * 1000);
 	}
 	return NULL;
 }
@@ -129,10 +161,12 @@ struct error *uprobe_attach(struct target *target, const struct trace_options *o
 		/* Of a block that was seen to come every free is seen, too: only once all events
 		 * are on does one count. */
 		engine->since = UINT64_MAX;
-		perf_enable(engine->perf);
+		if (engine->perf)
+			perf_enable(engine->perf);
 		engine->since = now_ns();
 		engine->begin_us = engine->rate_us = clock_us();
-		log_debug("%zu perf events, after %llu ms", perf_event_count(engine->perf),
+		log_debug("%u probes%s, after %llu ms", engine->spec_count,
+			  engine->perf ? " of each thread and CPU" : "",
 			  (unsigned long long)(clock_us() - since) / 1000);
 		error = start_reader(engine);
 	}
@@ -170,7 +204,7 @@ struct error *uprobe_tick(struct uprobe_engine *engine, bool *alive_ret)
 	struct error *error;
 
 	lock(engine);
-	*alive_ret = engine->perf && !engine->exited && !engine->execed &&
+	*alive_ret = uprobe_is_open(engine) && !engine->exited && !engine->execed &&
 		     process_is_alive(engine->target->process);
 	measure_rate(engine);
 	error = take_error(engine);
@@ -188,7 +222,7 @@ struct error *uprobe_read(struct uprobe_engine *engine, const struct trace_wante
 		return &error_no_memory;
 	lock(engine);
 	/* What has happened by now, not what the reader has come to. */
-	error = engine->perf && !engine->until ? read_rings(engine, 1) : NULL;
+	error = uprobe_is_open(engine) && !engine->until ? read_rings(engine, 1) : NULL;
 	if (!error)
 		error = uprobe_collect(engine, wanted, data);
 	unlock(engine);
@@ -211,14 +245,15 @@ void uprobe_pause(struct uprobe_engine *engine)
 {
 	struct error *error;
 
-	if (engine->until || !engine->perf)
+	if (engine->until || !uprobe_is_open(engine))
 		return;
 	lock(engine);
 	engine->until = now_ns();
 	engine->end_us = clock_us();
 	unlock(engine);
 	stop_reader(engine);
-	perf_disable(engine->perf);
+	if (engine->perf)
+		perf_disable(engine->perf);
 	error = read_rings(engine, 0);
 	if (!engine->error)
 		engine->error = error;
@@ -231,12 +266,12 @@ struct error *uprobe_detach(struct uprobe_engine *engine)
 	struct trace_counters counters;
 	uint64_t since = clock_us();
 
-	if (!engine->perf)
+	if (!uprobe_is_open(engine))
 		return NULL;
 	uprobe_pause(engine);
 	uprobe_counters(engine, &counters);
-	perf_close(engine->perf);
-	engine->perf = NULL;
+	uprobe_probes_close(take_pointer(engine->probes));
+	perf_close(take_pointer(engine->perf));
 	log_debug("the probes were taken out in %llu ms",
 		  (unsigned long long)(clock_us() - since) / 1000);
 	return take_error(engine);
@@ -247,6 +282,7 @@ void uprobe_destroy(struct uprobe_engine *engine)
 	if (!engine)
 		return;
 	stop_reader(engine);
+	uprobe_probes_close(engine->probes);
 	perf_close(engine->perf);
 	error_destroy(engine->error);
 	sample_stacks_destroy(engine->stacks);

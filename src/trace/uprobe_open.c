@@ -1,4 +1,5 @@
 /* From the allocator's functions to perf events, and what speaks against it. */
+#include <asm/perf_regs.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,12 +12,12 @@
 #include "memprobe/num.h"
 #include "uprobe.h"
 
-#define STACK_BYTES 8192u
+#define REGISTER(name) (1ull << PERF_REG_X86_##name)
 
-/* Of an entry: the return address would do; the kernel asks for a multiple of 8. */
-#define ENTRY_STACK_BYTES 8u
+/* The block, and what a walk begins with, beside its memory. */
+#define RETURN_REGISTERS (REGISTER(AX) | REGISTER(BX) | REGISTER(BP) | REGISTER(SP) | REGISTER(IP))
 
-/* To take one out the kernel waits for all CPUs, some 50 ms. */
+/* Without programs: to take one out the kernel waits for all CPUs, some 50 ms. */
 #define EVENTS_MAX 4096u
 
 /* The bit of perf_event_attr.config (uprobe PMU's format/retprobe). */
@@ -56,6 +57,21 @@ static bool file_offset(const struct module *module, uint64_t address, uint64_t 
 	return false;
 }
 
+/* The arguments that count, and the stack pointer, by which its return is known. */
+static uint64_t entry_registers(const struct function *function)
+{
+	static const uint64_t arguments[] = { REGISTER(DI), REGISTER(SI), REGISTER(DX),
+					      REGISTER(CX), REGISTER(R8), REGISTER(R9) };
+	const uint8_t wanted[] = { function->spec->pointer, function->spec->size,
+				   function->spec->count };
+	uint64_t registers = returns_block(function) ? REGISTER(SP) : 0;
+
+	for (size_t i = 0; i < sizeof(wanted); i++)
+		if (wanted[i] < sizeof(arguments) / sizeof(arguments[0]))
+			registers |= arguments[wanted[i]];
+	return registers;
+}
+
 static void add_spec(struct uprobe_engine *engine, uint32_t type, unsigned function, bool is_return,
 		     uint64_t offset)
 {
@@ -66,7 +82,9 @@ static void add_spec(struct uprobe_engine *engine, uint32_t type, unsigned funct
 		.type = type,
 		.config = is_return ? RETURN_PROBE : 0,
 		.config2 = offset,
-		.stack_bytes = is_return ? 0 : ENTRY_STACK_BYTES,
+		.no_stack = !is_return,
+		.registers = is_return ? RETURN_REGISTERS
+				       : entry_registers(&engine->functions.data[function]),
 	};
 }
 
@@ -233,8 +251,8 @@ static struct error *explain(const struct uprobe_engine *engine, struct error *e
 		return error;
 	better = error_hint(error_create(ERROR_PERMISSION, "cannot probe %d: not permitted",
 					 (int)engine->target->pid),
-			    "uprobes need CAP_PERFMON beside the right to trace it: run as root, "
-			    "or setcap cap_perfmon,cap_sys_ptrace+ep memprobe");
+			    "uprobes need CAP_SYS_ADMIN: run as root, or setcap "
+			    "cap_sys_admin,cap_sys_ptrace+ep memprobe");
 	error_destroy(error);
 	return better;
 }
@@ -246,10 +264,12 @@ static struct error *open_events(struct uprobe_engine *engine, struct module *mo
 	const struct perf_options perf = {
 		.specs = engine->specs,
 		.spec_count = engine->spec_count,
-		.stack_bytes =
-			engine->options.stack_bytes ? engine->options.stack_bytes : STACK_BYTES,
+		.stack_bytes = engine->options.stack_bytes ? engine->options.stack_bytes
+							   : UPROBE_STACK_BYTES,
 		.ring_bytes = PERF_RINGS_BYTES,
 		.threads_only = true,
+		.lean = true,
+		.no_inherit = true,
 	};
 	struct target *target = engine->target;
 	cleanup(close) int fd = -1;
@@ -264,7 +284,18 @@ static struct error *open_events(struct uprobe_engine *engine, struct module *mo
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	for (unsigned i = 0; i < engine->spec_count; i++)
 		engine->specs[i].config1 = (uintptr_t)path;
-	error = perf_open(target, &perf, &engine->perf);
+	uprobe_stack_init(&engine->stack, engine->options.stack_bytes & ~7u);
+	error = uprobe_probes_open(target, engine->specs, engine->spec_count,
+				   engine->options.stack_bytes, &engine->probes);
+	if (!error)
+		uprobe_probes_want_stack(engine->probes, engine->stack.bytes);
+	if (!error_is(error, ERROR_PERMISSION) && !error_is(error, ERROR_UNSUPPORTED))
+		return error;
+	log_debug("no programs: %s", error->message);
+	error_destroy(error);
+	error = check_count(engine);
+	if (!error)
+		error = perf_open(target, &perf, &engine->perf);
 	return explain(engine, error);
 }
 
@@ -292,7 +323,5 @@ struct error *uprobe_open(struct uprobe_engine *engine, struct trace_report *rep
 	error = tell_hooks(engine, report);
 	if (!error)
 		error = check_functions(engine);
-	if (!error)
-		error = check_count(engine);
 	return error ? error : open_events(engine, allocator.module);
 }

@@ -145,10 +145,12 @@ static void take_losses(struct uprobe_engine *engine)
 	uint64_t lost[PERF_SPECS_MAX];
 	struct uprobe_counts *counts = &engine->counts;
 
-	if (!engine->perf)
+	if (!uprobe_is_open(engine))
 		return;
 	counts->lost_entries = counts->lost_returns = counts->lost_frees = 0;
-	if (!perf_lost_by_spec(engine->perf, lost)) {
+	if (engine->probes) {
+		uprobe_probes_lost(engine->probes, lost);
+	} else if (!perf_lost_by_spec(engine->perf, lost)) {
 		counts->lost_frees = perf_lost(engine->perf);
 		return;
 	}

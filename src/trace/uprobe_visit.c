@@ -73,6 +73,15 @@ static struct error *add_total(struct uprobe_engine *engine, uint32_t stack, uin
 	return NULL;
 }
 
+static struct error *add_stack(struct uprobe_engine *engine, const struct perf_sample *sample,
+			       uint32_t *ret)
+{
+	struct error *error = sample_stacks_add(engine->stacks, sample, ret);
+
+	uprobe_stack_note(&engine->stack, sample_stacks_reach(engine->stacks), sample->stack_size);
+	return error;
+}
+
 static struct error *enter_block(struct uprobe_engine *engine, const struct perf_sample *sample,
 				 uint64_t address, uint64_t size)
 {
@@ -87,8 +96,9 @@ static struct error *enter_block(struct uprobe_engine *engine, const struct perf
 		return NULL;
 	}
 	if (!is_sampled(engine, size))
-		return NULL;
-	error = sample_stacks_add(engine->stacks, sample, &block.stack);
+		return uprobe_stack_wants(&engine->stack) ? add_stack(engine, sample, &block.stack)
+							  : NULL;
+	error = add_stack(engine, sample, &block.stack);
 	if (!error && engine->options.all)
 		error = add_total(engine, block.stack, size);
 	if (!error)
@@ -204,7 +214,7 @@ struct error *uprobe_visit(void *data, const struct perf_sample *sample)
 
 	if (sample->pid != engine->target->pid || !sample->has_regs ||
 	    sample->time < engine->since || (engine->until && sample->time > engine->until) ||
-	    perf_target_execed(engine->perf))
+	    (engine->perf && perf_target_execed(engine->perf)))
 		return NULL;
 	return event->is_return ? visit_return(engine, event->function, sample)
 				: visit_entry(engine, event->function, sample);

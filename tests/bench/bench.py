@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures memprobe beside its peers, on the same targets, in turns, in the same run.
 
-bench.py BUILD [PART...]	parts: stall maps dump find heap leaks core pause faults syscalls agent allocs pools (all)
+bench.py BUILD [PART...]	parts: stall maps dump find heap leaks core pause faults syscalls agent allocs pools uprobe (all)
 ROUNDS=N in the environment: how often leaks, core and pause are measured (5).
 
 Prints medians and, for every row, its ratio to the row that the part compares with. Nothing here
@@ -19,6 +19,7 @@ import tempfile
 import time
 
 import bench_pools
+import bench_uprobe
 
 BUILD = os.path.abspath(sys.argv[1] if len(sys.argv) > 1 else "build")
 MEMPROBE = f"{BUILD}/memprobe"
@@ -628,15 +629,31 @@ def allocs():
     allocs_redis()
 
 
+def uprobe():
+    with Victim(f"{BUILD}/victims/allocload") as victim, tempfile.TemporaryDirectory() as folder:
+        with bench_uprobe.Probes(victim.pid, folder) as probes:
+            record = [MEMPROBE, "allocs", str(victim.pid), "--json", "-v", "--engine=uprobe"]
+            rows = [("untraced", None, None)] + [
+                (f"memprobe allocs --engine=uprobe --sample {rate}", record + ["--sample", rate],
+                 lost_of_json) for rate in ("1", "64K")]
+            if probes.command:
+                rows.append(("perf record --call-graph dwarf,2048, the same probes",
+                             probes.command, None))
+            # CPU time: how long it takes besides depends on who else wants the CPUs.
+            recording("hits of probes, 3 by each of 100,000 pairs of malloc and free in 2 threads: a "
+                      f"hit (CPU time, medians of {ROUNDS})", victim, "pairs 100000", 300000, rows)
+
+
 def main():
     wanted = sys.argv[2:] or ["stall", "maps", "dump", "find", "heap", "leaks", "core", "pause",
-                              "faults", "syscalls", "agent", "allocs", "pools"]
+                              "faults", "syscalls", "agent", "allocs", "pools", "uprobe"]
     print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; compare within a table only")
     for name in wanted:
         {"stall": stall, "maps": maps, "dump": dump, "find": find, "heap": heap,
          "leaks": leaks, "core": core, "pause": pause,
          "faults": faults, "syscalls": syscalls, "agent": agent,
-         "allocs": allocs, "pools": lambda: bench_pools.pools(Recorder, show)}[name]()
+         "allocs": allocs, "pools": lambda: bench_pools.pools(Recorder, show),
+         "uprobe": uprobe}[name]()
 
 
 main()

@@ -1,7 +1,7 @@
 #!/usr/bin/env bats
 # Recording allocations from outside, by the library (tests/torture/trace_loop.c): the program's own
 # truth comes out as with the agent, and no probe stays. Taking a probe out takes the kernel some
-# 0.1 s for each CPU and thread: the victims have few threads.
+# 0.1 s.
 
 load lib
 
@@ -149,6 +149,40 @@ is_exact() {
 	run as_user "${user_memprobe%/*}/trace_loop" "$victim_pid" uprobe attach
 	status_is 1
 	[[ $output == *"error 4 cannot probe"* ]] || fail "$output"
+	victim_check
+}
+
+# The kernel's programs see them from their first call on.
+@test "uprobes: threads born meanwhile, whole stacks" {
+	start_victim allocload
+	record_begin allocs "$victim_pid" --json --engine=uprobe --all
+	victim_say 'pairs 20000'
+	victim_wait '^took ' >/dev/null
+	record_end
+	status_is 0
+	json '.lost == 0 and .counters.truncated == 0'
+	json '[.sites[] | select(any(.frames[]; contains("work"))) | .all_count] | add == 20000'
+	victim_check
+}
+
+# perf's own samples: each thread has its events, and none is inherited.
+@test "uprobes: without the right to programs, and threads born go on" {
+	start_victim alloc_truth 2
+	# shellcheck disable=SC2034
+	TRACE="$BATS_TEST_TMPDIR/trace_loop"
+	printf '#!/bin/sh\nexec %s bpf %s "$@"\n' "$VICTIMS/under_filter" \
+		"$BUILD/tests/torture/trace_loop" >"$TRACE"
+	chmod 755 "$TRACE"
+	record_rounds 50 uprobe
+	is_exact
+	still_works
+	stop_victim
+	start_victim allocload
+	trace_begin uprobe attach wait
+	victim_say 'pairs 2000'
+	victim_wait '^took ' >/dev/null
+	trace_go
+	! grep -q WRONG "$victim_out" || fail "$(cat "$victim_out")"
 	victim_check
 }
 

@@ -292,6 +292,64 @@ static void samples_come_late(void **state)
 	uprobe_table_deinit(&table);
 }
 
+/* ---- how much of a stack ---- */
+
+static void note(struct uprobe_stack *stack, unsigned count, uint64_t reach)
+{
+	while (count--)
+		uprobe_stack_note(stack, reach, stack->bytes);
+}
+
+static void stacks_that_need_less(void **state)
+{
+	struct uprobe_stack stack;
+
+	uprobe_stack_init(&stack, 0);
+	assert_int_equal(stack.bytes, UPROBE_STACK_BYTES);
+	assert_true(uprobe_stack_wants(&stack));
+	note(&stack, 1000, 100);
+	assert_int_equal(stack.bytes, UPROBE_STACK_BYTES);
+	note(&stack, 5000, 1500);
+	/* Twice the most. */
+	assert_int_equal(stack.bytes, 4096);
+	assert_false(uprobe_stack_wants(&stack));
+	/* One is cut: as much is never too little again. */
+	note(&stack, 1, UINT64_MAX);
+	assert_int_equal(stack.bytes, 8192);
+	note(&stack, 100000, 100);
+	assert_int_equal(stack.bytes, 8192);
+}
+
+static void stacks_that_need_more(void **state)
+{
+	struct uprobe_stack stack;
+
+	uprobe_stack_init(&stack, 0);
+	/* A rare one is not worth what all would cost. */
+	for (unsigned i = 0; i < 100; i++) {
+		note(&stack, 99, 3000);
+		note(&stack, 1, UINT64_MAX);
+	}
+	assert_int_equal(stack.bytes, 8192);
+	for (unsigned i = 0; i < 100; i++) {
+		note(&stack, 90, 3000);
+		note(&stack, 10, stack.bytes < 32768 ? UINT64_MAX : 20000);
+	}
+	assert_int_equal(stack.bytes, 32768);
+	/* Ended by what cannot be read, not by what was not copied. */
+	uprobe_stack_init(&stack, 0);
+	for (unsigned i = 0; i < 20000; i++)
+		uprobe_stack_note(&stack, UINT64_MAX, 3000);
+	assert_int_equal(stack.bytes, 8192);
+	/* Without an end, however much is copied. */
+	note(&stack, 100000, UINT64_MAX);
+	assert_int_equal(stack.bytes, 8192);
+	uprobe_stack_init(&stack, 16384);
+	note(&stack, 100000, UINT64_MAX);
+	note(&stack, 100000, 1);
+	assert_int_equal(stack.bytes, 16384);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -304,6 +362,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(many_threads, set_scene, clear_scene),
 		cmocka_unit_test(table_against_array),
 		cmocka_unit_test(samples_come_late),
+		cmocka_unit_test(stacks_that_need_less),
+		cmocka_unit_test(stacks_that_need_more),
 	};
 
 	return cmocka_run_group_tests_name("uprobe", tests, NULL, NULL);

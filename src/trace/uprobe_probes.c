@@ -1,0 +1,229 @@
+/* Opens the probes and reads their ring. */
+#include <errno.h>
+#include <linux/perf_event.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "bpf.h"
+#include "memprobe/log.h"
+#include "perf_events.h"
+#include "uprobe.h"
+
+#define RING_BYTES (128u << 20)
+#define RING_LEAST (4u << 20)
+
+struct uprobe_probes {
+	struct target *target;
+	struct perf_spec specs[PERF_SPECS_MAX];
+	int events[PERF_SPECS_MAX];
+	unsigned count;
+	struct bpf_ring ring;
+	int shared_fd;
+	struct uprobe_shared *shared;
+	struct perf_session *watch; /* of the process itself: does it execute another program? */
+};
+
+static struct error *make_ring(struct uprobe_probes *probes)
+{
+	struct error *error;
+
+	for (size_t size = RING_BYTES;; size /= 2) {
+		error = bpf_ring_create(&probes->ring, size);
+		if (error_is(error, ERROR_UNSUPPORTED) || !error || size == RING_LEAST)
+			return error;
+		/* No memory for it, or the limit of what may be locked (before Linux 5.11). */
+		error_destroy(error);
+		bpf_ring_destroy(&probes->ring);
+	}
+}
+
+static struct error *watch(struct uprobe_probes *probes)
+{
+	const struct perf_spec dummy = { .type = PERF_TYPE_SOFTWARE,
+					 .config = PERF_COUNT_SW_DUMMY,
+					 .no_stack = true };
+	const struct perf_options options = { .specs = &dummy,
+					      .spec_count = 1,
+					      .ring_bytes = 1,
+					      .user_only_allowed = true,
+					      .one_thread = true };
+	struct error *error = perf_open(probes->target, &options, &probes->watch);
+
+	if (!error)
+		perf_enable(probes->watch);
+	return error;
+}
+
+/* One event on the first thread stands for the memory that all share. */
+static struct error *open_probe(struct uprobe_probes *probes, unsigned number, int program)
+{
+	const struct perf_spec *spec = &probes->specs[number];
+	struct perf_event_attr attr = {
+		.size = sizeof(attr),
+		.type = spec->type,
+		.config = spec->config,
+		.config1 = spec->config1,
+		.config2 = spec->config2,
+		.sample_period = 1,
+		.disabled = 1,
+	};
+	int fd = (int)syscall(SYS_perf_event_open, &attr, probes->target->pid, -1, -1,
+			      PERF_FLAG_FD_CLOEXEC);
+
+	if (fd < 0)
+		return error_errno(errno == EACCES || errno == EPERM ? ERROR_PERMISSION
+								     : ERROR_UNSUPPORTED,
+				   errno, "cannot probe %d", (int)probes->target->pid);
+	probes->events[number] = fd;
+	if (ioctl(fd, PERF_EVENT_IOC_SET_BPF, program))
+		return error_errno(errno == EPERM ? ERROR_PERMISSION : ERROR_UNSUPPORTED, errno,
+				   "cannot attach a program to a probe");
+	return NULL;
+}
+
+static struct error *open_all(struct uprobe_probes *probes, uint32_t stack_bytes)
+{
+	static const uint32_t all_sizes[] = {
+		1024, 2048, 4096, 8192, 16384, 32768, PERF_STACK_MAX
+	};
+	const struct uprobe_shared_fds fds = { probes->ring.fd, probes->shared_fd };
+	const uint32_t *sizes = stack_bytes ? &stack_bytes : all_sizes;
+	unsigned count = stack_bytes ? 1 : sizeof(all_sizes) / sizeof(all_sizes[0]);
+	struct error *error = NULL;
+
+	for (unsigned i = 0; i < probes->count && !error; i++) {
+		int program = -1;
+
+		error = uprobe_program(&probes->specs[i], i, &fds, sizes, count, &program);
+		if (!error)
+			error = open_probe(probes, i, program);
+		/* The event has its own reference. */
+		if (program >= 0)
+			close(program);
+	}
+	return error;
+}
+
+struct error *uprobe_probes_open(struct target *target, const struct perf_spec *specs,
+				 unsigned count, uint32_t stack_bytes, struct uprobe_probes **ret)
+{
+	struct uprobe_probes *probes = calloc(1, sizeof(*probes));
+	void *shared = NULL;
+	struct error *error;
+
+	if (!probes)
+		return &error_no_memory;
+	probes->target = target;
+	probes->ring.fd = probes->shared_fd = -1;
+	probes->count = count < PERF_SPECS_MAX ? count : PERF_SPECS_MAX;
+	memcpy(probes->specs, specs, probes->count * sizeof(*specs));
+	memset(probes->events, -1, sizeof(probes->events));
+	error = make_ring(probes);
+	if (!error)
+		error = bpf_value_create(sizeof(*probes->shared), &probes->shared_fd, &shared);
+	probes->shared = shared;
+	if (!error)
+		error = watch(probes);
+	if (!error)
+		error = open_all(probes, stack_bytes & ~7u);
+	if (error)
+		uprobe_probes_close(probes);
+	else
+		*ret = probes;
+	return error;
+}
+
+void uprobe_probes_close(struct uprobe_probes *probes)
+{
+	if (!probes)
+		return;
+	/* Each takes the kernel some 80 ms: a function is fast again when its last one has gone. */
+	for (unsigned i = 0; i < probes->count; i++)
+		if (probes->events[i] >= 0)
+			close(probes->events[i]);
+	perf_close(probes->watch);
+	if (probes->shared)
+		munmap(probes->shared, sizeof(*probes->shared));
+	if (probes->shared_fd >= 0)
+		close(probes->shared_fd);
+	bpf_ring_destroy(&probes->ring);
+	free(probes);
+}
+
+/* False: it makes no sense. */
+static bool parse(const struct uprobe_probes *probes, const void *bytes, size_t size,
+		  struct perf_sample *ret)
+{
+	const struct uprobe_record *record = bytes;
+	const struct perf_spec *spec;
+	size_t used = sizeof(*record), number = 0;
+
+	if (size < used || record->spec >= probes->count)
+		return false;
+	spec = &probes->specs[record->spec];
+	*ret = (struct perf_sample){
+		.spec = (unsigned)record->spec,
+		.pid = probes->target->pid,
+		.tid = (pid_t)record->thread,
+		.time = record->time,
+		.has_regs = true,
+	};
+	for (unsigned i = 0; i < PERF_PLACES; i++) {
+		if (!(spec->registers >> perf_places[i].bit & 1))
+			continue;
+		used += sizeof(uint64_t);
+		if (used > size)
+			return false;
+		memcpy((uint8_t *)&ret->regs + perf_places[i].offset, &record->registers[number++],
+		       sizeof(uint64_t));
+	}
+	if (record->stack_size > size - used)
+		return false;
+	ret->stack = (const uint8_t *)bytes + used;
+	ret->stack_size = record->stack_size;
+	return true;
+}
+
+static struct error *ignore(void *data, const struct perf_sample *sample)
+{
+	return NULL;
+}
+
+struct error *uprobe_probes_poll(struct uprobe_probes *probes, perf_visit *visit, void *data)
+{
+	/* First: what is in there by now is older than an execve() that is not known below. */
+	uint64_t end = bpf_ring_end(&probes->ring), execed;
+	struct error *error = perf_poll(probes->watch, 0, ignore, NULL);
+	const void *record;
+	size_t size;
+
+	execed = perf_exec_time(probes->watch);
+	while (!error && (record = bpf_ring_record(&probes->ring, end, &size)) != NULL) {
+		struct perf_sample sample;
+
+		if (parse(probes, record, size, &sample) && (!execed || sample.time < execed))
+			error = visit(data, &sample);
+		bpf_ring_next(&probes->ring);
+	}
+	return error;
+}
+
+void uprobe_probes_lost(const struct uprobe_probes *probes, uint64_t *ret)
+{
+	for (unsigned i = 0; i < probes->count; i++)
+		ret[i] = __atomic_load_n(&probes->shared->lost[i], __ATOMIC_RELAXED);
+}
+
+void uprobe_probes_want_stack(struct uprobe_probes *probes, uint32_t bytes)
+{
+	__atomic_store_n(&probes->shared->stack_bytes, bytes, __ATOMIC_RELAXED);
+}
+
+bool uprobe_probes_ended(const struct uprobe_probes *probes)
+{
+	return perf_exec_time(probes->watch) != 0;
+}
