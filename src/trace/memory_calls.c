@@ -1,5 +1,6 @@
 #include "memprobe/memory_calls.h"
 
+#include <asm/perf_regs.h>
 #include <linux/perf_event.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,6 +45,15 @@ static struct error *visit_sample(void *data, const struct perf_sample *sample)
 	return sample->has_regs ? memory_ledger_note(&recording->ledger, &event) : NULL;
 }
 
+/*
+ * The arguments, the result, and what unwinding may begin with: a system call leaves nothing in rcx
+ * and r11, and what called it finds nothing in r8 and r9.
+ */
+#define REG(name) (1ull << PERF_REG_X86_##name)
+#define REGS                                                                             \
+	(REG(AX) | REG(BX) | REG(DX) | REG(SI) | REG(DI) | REG(BP) | REG(SP) | REG(IP) | \
+	 REG(R10) | REG(R12) | REG(R13) | REG(R14) | REG(R15))
+
 static struct error *open_tracepoints(struct memory_calls_recording *recording,
 				      const struct memory_calls_options *options)
 {
@@ -54,6 +64,7 @@ static struct error *open_tracepoints(struct memory_calls_recording *recording,
 		.stack_bytes = options->stack_bytes ? options->stack_bytes : STACK_BYTES,
 		.stack_flexible = !options->stack_bytes,
 		.ring_bytes = options->ring_bytes,
+		.lean = true,
 	};
 	struct error *error;
 
@@ -65,7 +76,7 @@ static struct error *open_tracepoints(struct memory_calls_recording *recording,
 		char name[32];
 
 		snprintf(name, sizeof(name), "sys_exit_%s", memory_call_name(i));
-		specs[i] = (struct perf_spec){ .type = PERF_TYPE_TRACEPOINT };
+		specs[i] = (struct perf_spec){ .type = PERF_TYPE_TRACEPOINT, .registers = REGS };
 		error = perf_tracepoint("syscalls", name, &specs[i].config);
 		if (error)
 			return error;
