@@ -98,7 +98,9 @@ static struct error *open_pool(struct allocs_run *run, struct trace_options *ret
 		return error_create(ERROR_USAGE,
 				    "--reachable is about malloc's blocks, not about a pool's");
 	if (ret->engine == TRACE_ENGINE_UPROBE)
-		return error_create(ERROR_USAGE, "--pool needs the agent");
+		return error_create(ERROR_USAGE,
+				    "--pool needs the agent: when uprobes tell that a context was "
+				    "emptied, what was below it cannot be read any more");
 	ret->engine = TRACE_ENGINE_AGENT;
 	return NULL;
 }

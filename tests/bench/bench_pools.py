@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import time
 
-TURNS = int(os.environ.get("TURNS", "10"))
+TURNS = int(os.environ.get("TURNS", "8"))
 
 
 def programs():

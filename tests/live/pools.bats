@@ -104,6 +104,9 @@ wrong() { # LINE MESSAGE
 	[[ $stderr == *"postgres.pool:4:9: idle has no function 'palloc'"* ]]
 	probe allocs "$victim_pid" --pool postgres --reachable -d 1
 	status_is 2
+	probe allocs "$victim_pid" --pool postgres --engine uprobe -d 1
+	status_is 2
+	[[ $stderr == *"--pool needs the agent"* ]]
 	victim_check
 }
 
@@ -127,6 +130,39 @@ wrong() { # LINE MESSAGE
 	status_is 2
 	[[ $stderr == *"own.pool:1:37: it has no parameter 'octets', but owner, scale, bytes, flags"* ]] ||
 		fail "$stderr"
+	victim_check
+}
+
+@test "blocks of before the recording that grow, in contexts that move" {
+	start_victim poolwork
+	cat >"$BATS_TEST_TMPDIR/own.pool" <<-EOF2
+		realloc pool_more  pointer=block size=bytes context=pool_owner(return)
+		reset   pool_empty context=which
+		move    pool_move  context=pool parent=parent
+		tree    child=8 next=16 parent=0
+	EOF2
+	record_begin allocs "$victim_pid" --pool "$BATS_TEST_TMPDIR/own.pool" --sample 1 --json
+	victim_say grow
+	victim_wait '^grown' >/dev/null
+	record_end
+	status_is 0
+	[ "$(json_get '"\(.totals.bytes) \(.totals.count)"')" = "$(victim_truth grown)" ]
+	json '.lost == 0 and (.contexts | length) == 2'
+	stop_victim
+
+	start_victim poolwork
+	record_begin allocs "$victim_pid" --pool "$BATS_TEST_TMPDIR/own.pool" --sample 1 --json
+	victim_say grow
+	victim_say empty
+	wait_until 30 eval '[ "$(grep -c ^grown "$victim_out")" = 2 ]'
+	record_end
+	status_is 0
+	[ "$(json_get '"grown \(.totals.bytes) \(.totals.count)"')" = "$(tail -1 "$victim_out")" ]
+	json '.lost == 0 and (.contexts | length) == 1'
+	sed -i s/pool_owner/pool_owned/ "$BATS_TEST_TMPDIR/own.pool"
+	probe allocs "$victim_pid" --pool "$BATS_TEST_TMPDIR/own.pool" -d 1
+	status_is 2
+	[[ $stderr == *"own.pool:1:53: poolwork has no function 'pool_owned'"*"pool_owner"* ]] || fail "$stderr"
 	victim_check
 }
 
