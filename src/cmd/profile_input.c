@@ -68,8 +68,15 @@ static struct error *read_text(struct command_context *context, const char *path
 		error = profile_set_column(profile, PROFILE_BYTES, "samples", "samples");
 	if (!error)
 		error = stack_text_read(text, size, profile, &result);
-	if (error || !result.left_out || !profile->sites.size)
+	if (!error && result.event)
+		error = profile_set_column(profile, PROFILE_BYTES, "samples", result.event);
+	if (error || !profile->sites.size)
 		return error;
+	if (result.other_events)
+		log_warn("%s: %zu samples are of other events than the first, and left out", path,
+			 result.other_events);
+	if (!result.left_out)
+		return NULL;
 	log_warn("%s: %zu of %zu lines are left out for making no sense; the first is line %zu",
 		 path, result.left_out, result.lines, result.first_left);
 	context->status = ERROR_PARTIAL;

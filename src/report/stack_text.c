@@ -207,7 +207,8 @@ static enum stack_text_format guess_format(struct piece text)
 	}
 	if (stap > perf && stap > folded)
 		return STACK_TEXT_STAP;
-	return perf > folded ? STACK_TEXT_PERF : STACK_TEXT_FOLDED;
+	/* What is recorded of a tracepoint may end its line with a number. */
+	return perf && perf >= folded ? STACK_TEXT_PERF : STACK_TEXT_FOLDED;
 }
 
 struct error *stack_text_read(const char *text, size_t size, struct profile *profile,
@@ -237,6 +238,10 @@ struct error *stack_text_read(const char *text, size_t size, struct profile *pro
 	}
 	if (!error && readers[result.format].end)
 		error = readers[result.format].end(&reader);
+	result.other_events = reader.other_events;
+	if (!error && reader.has_periods)
+		error = profile_intern_bytes(profile, reader.event.text, reader.event.length,
+					     &result.event);
 	profile_id_vec_deinit(&reader.frames);
 	if (!error)
 		*ret = result;

@@ -15,9 +15,16 @@ struct piece {
 struct stack_reader {
 	struct profile *profile;
 	struct profile_id_vec frames; /* of the stack begun */
-	struct piece command;	      /* perf: of the sample begun */
-	bool begun;		      /* perf: a sample */
-	bool bad;		      /* the frame or line being read is no good */
+	/* perf: of the sample begun */
+	struct piece command;
+	int64_t period;
+	bool begun;
+	bool skip; /* it is of another event than the first */
+	/* perf: of all */
+	struct piece event; /* of the first sample that names one */
+	bool has_periods;
+	size_t other_events;
+	bool bad; /* the frame or line being read is no good */
 };
 
 /* Each takes one line without its end, blank ones included; sets reader->bad for nonsense. */

@@ -47,12 +47,16 @@ static bool split_parentheses(struct piece line, struct piece *before, struct pi
 	return false;
 }
 
+/* Digits of an address that stands at the beginning of a line, where a command's name would. */
+#define ADDRESS_DIGITS 8
+
 static bool split_perf_frame(struct piece line, struct perf_frame *ret)
 {
+	bool indented = line.length && (line.text[0] == ' ' || line.text[0] == '\t');
 	struct piece rest;
 	size_t hex;
 
-	if (!line.length || (line.text[0] != ' ' && line.text[0] != '\t') || has_nul(line))
+	if (!line.length || has_nul(line))
 		return false;
 	line = piece_trim(line);
 	hex = piece_hex(line, &ret->address);
@@ -66,6 +70,8 @@ static bool split_perf_frame(struct piece line, struct perf_frame *ret)
 		ret->symbol = rest;
 		ret->inlined = ret->module.length == 7 && piece_begins(ret->module, "inlined");
 	}
+	if (!indented && (hex < ADDRESS_DIGITS || !ret->module.length))
+		return false;
 	if (ret->inlined || (ret->module.length == 9 && piece_begins(ret->module, "[unknown]")))
 		ret->module.length = 0;
 	return true;
@@ -81,12 +87,32 @@ bool stack_text_is_perf_frame(struct piece line)
 	       (frame.module.length || frame.inlined || !piece_number(frame.symbol, &number));
 }
 
+static bool ends_with(struct piece piece, const char *end)
+{
+	size_t length = strlen(end);
+
+	return piece.length > length && !memcmp(piece.text + piece.length - length, end, length);
+}
+
+/* `vmlinux`, `/boot/vmlinux-6.1.0`, `/lib/modules/6.1.0/kernel/fs/ext4.ko.xz`. */
+static bool is_kernel_file(struct piece module)
+{
+	size_t slash;
+
+	if (ends_with(module, ".ko") || ends_with(module, ".ko.xz") ||
+	    ends_with(module, ".ko.zst") || ends_with(module, ".ko.gz"))
+		return true;
+	if (piece_find_last(module, '/', &slash))
+		module = piece_from(module, slash + 1);
+	return piece_begins(module, "vmlinux");
+}
+
 static bool is_kernel(const struct perf_frame *frame)
 {
 	const struct piece *module = &frame->module;
 
 	return piece_begins(*module, "[kernel") || piece_begins(*module, "[guest.kernel") ||
-	       (module->length > 3 && !memcmp(module->text + module->length - 3, ".ko", 3)) ||
+	       is_kernel_file(*module) ||
 	       /* A kernel module, by its name only. */
 	       (module->length > 2 && module->text[0] == '[' && frame->address >> 63 &&
 		!piece_begins(*module, "[v"));
@@ -99,15 +125,95 @@ struct error *stack_text_perf_end(struct stack_reader *reader)
 	if (!reader->begun)
 		return NULL;
 	reader->begun = false;
+	if (reader->skip) {
+		reader->frames.size = 0;
+		return NULL;
+	}
 	/* Its command is what flame graphs of whole systems begin with. */
 	if (reader->command.length)
 		error = stack_reader_frame(reader, reader->command, (struct piece){ 0 }, 0, false,
 					   false);
-	return error ? error : stack_reader_stack(reader, 1, true);
+	return error ? error : stack_reader_stack(reader, reader->period, true);
+}
+
+/* More than there are between the process and the event: thread, CPU, flags, time, period. */
+#define HEADER_WORDS 8
+
+static struct piece next_word(struct piece *line)
+{
+	struct piece word;
+	size_t end = 0;
+
+	*line = piece_trim(*line);
+	while (end < line->length && line->text[end] != ' ' && line->text[end] != '\t')
+		end++;
+	word = (struct piece){ line->text, end };
+	*line = piece_from(*line, end);
+	return word;
+}
+
+/* `:u`, `:ppp` and the like say where it was counted; a tracepoint's `kmem:mm_page_alloc` is a
+ * name. */
+static struct piece without_modifiers(struct piece event)
+{
+	static const char modifiers[] = "ukhHGpPSDWe";
+	size_t colon;
+
+	if (!piece_find_last(event, ':', &colon) || colon + 1 == event.length)
+		return event;
+	for (size_t i = colon + 1; i < event.length; i++)
+		if (!memchr(modifiers, event.text[i], sizeof(modifiers) - 1))
+			return event;
+	event.length = colon;
+	return event;
+}
+
+/* `[000] 12.3456:      10 page-faults:u: `: the event is the first word with a colon that is no
+ * time, and a whole number before it the period. */
+static void split_event(struct piece line, struct piece *event, int64_t *period)
+{
+	bool has_period = false;
+	int64_t number;
+
+	for (unsigned i = 0; i < HEADER_WORDS && piece_trim(line).length; i++) {
+		struct piece word = next_word(&line);
+		struct piece name = { word.text, word.length - 1 };
+
+		if (word.text[word.length - 1] != ':') {
+			has_period =
+				!memchr(word.text, '.', word.length) && piece_number(word, &number);
+		} else if (!piece_number(name, &(int64_t){ 0 })) {
+			*event = without_modifiers(name);
+			if (has_period)
+				*period = number;
+			return;
+		} else {
+			has_period = false;
+		}
+	}
+}
+
+/* Of several events the first is taken: there is no sum of cycles and page faults. */
+static void begin_sample(struct stack_reader *reader, struct piece command, struct piece rest)
+{
+	struct piece event = { 0 };
+	int64_t period = 0;
+
+	split_event(rest, &event, &period);
+	if (!reader->event.length) {
+		reader->event = event;
+		reader->has_periods = period > 0;
+	}
+	reader->skip = event.length != reader->event.length ||
+		       (event.length && memcmp(event.text, reader->event.text, event.length));
+	reader->other_events += reader->skip;
+	reader->begun = true;
+	reader->command = command;
+	reader->period = period > 0 ? period : 1;
 }
 
 /* `comm  1234/1235 [000] 12.3456: 1 page-faults:`: the command stands before the first number. */
-static bool split_header(struct piece line, struct piece *command)
+static bool split_header(struct piece line, struct piece *command, struct piece *rest)
 {
 	line = piece_trim(line);
 	if (!line.length || has_nul(line))
@@ -122,6 +228,7 @@ static bool split_header(struct piece line, struct piece *command)
 			end++;
 		if (end > at && (end == line.length || line.text[end] == ' ')) {
 			*command = piece_trim((struct piece){ line.text, at });
+			*rest = piece_from(line, end);
 			return true;
 		}
 	}
@@ -131,7 +238,7 @@ static bool split_header(struct piece line, struct piece *command)
 struct error *stack_text_perf_line(struct stack_reader *reader, struct piece line)
 {
 	struct perf_frame frame = { 0 };
-	struct piece trimmed = piece_trim(line), command;
+	struct piece trimmed = piece_trim(line), command, rest;
 	struct error *error;
 
 	if (!trimmed.length)
@@ -145,20 +252,18 @@ struct error *stack_text_perf_line(struct stack_reader *reader, struct piece lin
 		}
 		if (frame.symbol.length == 9 && piece_begins(frame.symbol, "[unknown]"))
 			frame.symbol.length = 0;
-		return stack_reader_frame(reader, without_offset(frame.symbol), frame.module,
-					  /* One function, one frame. */
-					  frame.symbol.length ? 0 : frame.address,
+		/* One function, one frame, and one for what is unknown of a module. */
+		return stack_reader_frame(reader, without_offset(frame.symbol), frame.module, 0,
 					  is_kernel(&frame), frame.inlined);
 	}
 	error = stack_text_perf_end(reader);
 	if (error)
 		return error;
-	if (!split_header(line, &command)) {
+	if (!split_header(line, &command, &rest)) {
 		reader->bad = true;
 		return NULL;
 	}
-	reader->begun = true;
-	reader->command = command;
+	begin_sample(reader, command, rest);
 	return NULL;
 }
 

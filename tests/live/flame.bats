@@ -112,6 +112,18 @@ assert_svg() { # FILE
 	END
 	run -0 memprobe flame in.perf -f
 	[ "$output" = "redis;main;memset 2" ]
+	# Each sample stands for as many events as its period says.
+	sed -i 's/1.6: 1 /1.6:       4095 /' in.perf
+	run -0 memprobe flame in.perf -f
+	[ "$output" = "redis;main;memset 4096" ]
+	probe flame in.perf -o out.svg
+	status_is 0
+	[ -z "$stderr" ]
+	grep -q '^4,096 page-faults, 100.00 %' out.svg
+	sed 's/page-faults/cycles/' in.perf >>in.perf
+	probe flame in.perf -f
+	[ "$output" = "redis;main;memset 4096" ]
+	[[ $stderr == *'2 samples are of other events than the first, and left out' ]] || fail "$stderr"
 	cat >in.stap <<-'END'
 		 0x7ff01234 : malloc+0x0/0x1c0 [/usr/lib/libc.so.6]
 		 0x401136 : main+0x16/0x40 [/tmp/a.out]
@@ -120,6 +132,21 @@ assert_svg() { # FILE
 	END
 	run -0 memprobe flame in.stap -f
 	[ "$output" = "main;malloc 12" ]
+}
+
+@test "what perf records of a victim is read, faults counted" {
+	command -v perf >/dev/null || skip "no perf"
+	# Each fault is a sample.
+	perf record -o perf.data -e page-faults -c 1 -g "$VICTIMS/leaks" 100 1 </dev/null >/dev/null 2>&1 ||
+		skip "perf may not record here"
+	perf script -i perf.data >in.perf 2>/dev/null
+	samples=$(grep -cE ': +1 page-faults' in.perf)
+	[ "$samples" -gt 100 ]
+	run -0 memprobe flame - -f <in.perf
+	[ "$(awk '{ sum += $NF } END { print sum }' <<<"$output")" -eq "$samples" ]
+	grep -qE '^leaks;.*main.*;plant;.* [0-9]+$' <<<"$output" || fail "$output"
+	run -0 memprobe flame - -o out.svg <in.perf
+	assert_svg out.svg
 }
 
 @test "growth against an older recording" {

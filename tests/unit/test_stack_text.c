@@ -99,20 +99,57 @@ static void perf(void **state)
 		"\t          401000 [unknown] ([unknown])\n"
 		"\t          401136 main+0x1a (/tmp/a.out)\n"
 		"\n"
-		"idle     0 [000]  1.0: 1 cycles: \n"
+		"idle     0 [000]  1.0: 1 page-faults: \n"
 		"\n"
 		"Web Content  1234 [001] 708365.2: 1 page-faults:u: \n"
 		"\t          401136 main+0x30 (/tmp/a.out)\n",
-		"Web Content;main;[0x401000];[libz.so.1];inner;"
+		"Web Content;main;[unknown];[libz.so.1];inner;"
 		"std::vector<int, std::allocator<int> >::f(int);native_safe_halt_[k] 1\n"
 		"idle 1\n"
 		"Web Content;main 1\n");
 	assert_int_equal(result.format, STACK_TEXT_PERF);
 	assert_int_equal(result.left_out, 0);
+	assert_int_equal(result.other_events, 0);
 	result = assert_reads("\t 401136 early+0x30 (/tmp/a.out)\nnonsense\n\na 1 2.0: x:\n"
 			      "\t 12 f (/b)\n\t 13 g (/b)\n",
 			      "a;g;f 1\n");
 	assert_int_equal(result.left_out, 2);
+}
+
+static void perf_weighs(void **state)
+{
+	struct stack_text_result result;
+
+	/* A sample stands for as many events as its period says, where it is printed. */
+	assert_reads("a 1 [000] 7.5:         16 page-faults: \n\t 12 f (/b)\n\n"
+		     "a 1/2 [001] d.h1. 7.6: 5 page-faults:u: \n\t 13 f (/b)\n\n"
+		     "a 1 7.7: page-faults:\n\t 12 g (/b)\n",
+		     "a;f 21\na;g 1\n");
+	assert_reads("a 1 [000] 7.5: 333 kmem:mm_page_alloc: page=0x12 pfn=7: 9\n\t 12 f (/b)\n\n",
+		     "a;f 333\n");
+	assert_reads(
+		"a 1 [000] 7.5: 0 x: \n\t 12 f (/b)\n\na 1 99999999999999999999 x:\n\t 12 f (/b)\n",
+		"a;f 2\n");
+	/* Of several events, the first. */
+	result = assert_reads("a 1 7.5: 3 cycles:u: \n\t 12 f (/b)\n\n"
+			      "a 1 7.5: 100 instructions:u: \n\t 12 f (/b)\n\n"
+			      "a 1 7.6: 4 cycles:ppp: \n\t 12 f (/b)\n",
+			      "a;f 7\n");
+	assert_int_equal(result.other_events, 1);
+	assert_int_equal(result.left_out, 0);
+}
+
+static void perf_tells_the_kernel(void **state)
+{
+	assert_reads("a 1 cycles:\n"
+		     "ffffffff8103d0ca msr ([kernel.kallsyms])\n"
+		     "ffffffff8103d0cb fs (/lib/modules/6.1.0/kernel/fs/ext4.ko.xz)\n"
+		     "ffffffff8103d0cc a (/lib/modules/4.1.0/build/vmlinux)\n"
+		     "ffffffff8103d0cd b (/boot/vmlinux-6.1)\n"
+		     "7f7241239aec writeBytes (/opt/vmlinuxes/libjava.so)\n\n",
+		     "a;writeBytes;b_[k];a_[k];fs_[k];msr_[k] 1\n");
+	/* A command whose name is hexadecimal. */
+	assert_reads("dd 1 [001] 5.5: 2 probe:x: (5581)\n\t 12 f (/b)\n", "dd;f 2\n");
 }
 
 static void perf_without_modules(void **state)
@@ -150,6 +187,8 @@ int main(void)
 		cmocka_unit_test(folded_with_garbage),
 		cmocka_unit_test(long_lines),
 		cmocka_unit_test(perf),
+		cmocka_unit_test(perf_weighs),
+		cmocka_unit_test(perf_tells_the_kernel),
 		cmocka_unit_test(perf_without_modules),
 		cmocka_unit_test(stap),
 	};
