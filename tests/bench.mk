@@ -1,7 +1,7 @@
 # `make bench`: memprobe beside gdb, pmap, LeakSanitizer and what the kernel alone takes
 # (tests/bench/bench.py).
 
-BENCH_PROGRAMS := $(addprefix $(BUILD)/tests/bench/,heartbeat floor blob leaky)
+BENCH_PROGRAMS := $(addprefix $(BUILD)/tests/bench/,heartbeat floor blob leaky gaps)
 
 $(BENCH_PROGRAMS): $(BUILD)/tests/bench/%: tests/bench/%.c tests/bench/beat.h $(VICTIM_HEADERS)
 	@mkdir -p $(@D)
@@ -16,7 +16,8 @@ BENCH_PROGRAMS += $(BUILD)/tests/bench/leaky-lsan
 
 bench:
 	sh contrib/install-deps.sh --build --bench
-	$(MAKE) all $(BENCH_PROGRAMS) $(BUILD)/tests/bench/agent_cost $(VICTIM_DIR)/manymaps $(VICTIM_DIR)/leaks \
+	$(MAKE) all $(BENCH_PROGRAMS) $(BUILD)/tests/bench/agent_cost \
+		$(BUILD)/tests/torture/trace_loop $(VICTIM_DIR)/manymaps $(VICTIM_DIR)/leaks \
 		$(VICTIM_DIR)/faultshape $(VICTIM_DIR)/mapcalls \
 		$(VICTIM_DIR)/allocload
 	tests/bench/bench.py $(BUILD) $(PARTS)

@@ -30,6 +30,9 @@ struct stop_options {
 	size_t stack_max;   /* bytes copied per thread; 0: STOP_STACK_MAX */
 	size_t stack_total; /* bytes copied of all threads; 0: STOP_STACK_TOTAL */
 	bool no_stacks;	    /* registers only */
+	/* For how long threads that have stopped may wait for others that have not; 0: 100 ms. On a
+	 * busy machine it takes a thread milliseconds to come to its stop. */
+	uint64_t patience_us;
 	bool all_registers; /* also thread_state.regsets */
 	/* Asked between waits; true releases everything and fails. May be NULL. */
 	bool (*interrupted)(void);

@@ -12,13 +12,15 @@
 #include "memprobe/permit.h"
 #include "memprobe/ptrace.h"
 
-/* All threads are held for at most this long when one of them does not stop. */
+/* All threads are held for at most this long when one of them does not stop, by default. */
 #define STOP_WAIT_US 100000
 /* A thread that did not stop in time and is not in an uninterruptible wait gets this much more,
  * with the others released: the machine is busy, and its wait may want repair. */
 #define LATE_WAIT_US 5000000
-/* How often a wait looks around. */
-#define LOOK_US 10000
+/* How often a wait looks around; for one that is late, so that the time until it stops is not taken
+ * for time that it is held. */
+#define LOOK_US	     10000
+#define LOOK_LATE_US 500
 /* Passes over /proc/PID/task; each pass finds only threads born during the one before. */
 #define PASSES_MAX 64
 /* Copied of a stack whose depth is not known before the stop. */
@@ -367,7 +369,7 @@ static void release(struct stopper *stopper, struct held *held)
 /* Stops what is attached, then what was born meanwhile, until nothing runs but the late ones. */
 static void stop_all(struct stopper *stopper)
 {
-	uint64_t deadline_us = clock_us() + STOP_WAIT_US;
+	uint64_t deadline_us = clock_us() + stopper->options.patience_us;
 	size_t count = 1, done = 0;
 
 	stopper->stopping = true;
@@ -387,32 +389,42 @@ static void stop_all(struct stopper *stopper)
 	stopper->overflow |= count && !stopper->cancelled;
 }
 
-/* With everything else running again. What is in an uninterruptible wait does not come to its stop,
- * and is detached by the kernel as this thread ends. */
+/* Whether it has still not stopped, but will. */
+static bool take_if_stopped(struct stopper *stopper, struct held *held)
+{
+	struct process_status status;
+	struct error *error;
+	bool waits;
+
+	wait_for(stopper, held, clock_us());
+	if (held->hold == HOLD_LATE) {
+		error = process_read_status(stopper->target->process, held->tid, &status);
+		waits = !error && status.state != 'D';
+		error_destroy(error);
+		return waits;
+	}
+	if (held->hold == HOLD_STOPPED && !stopper->cancelled && !stopper->error) {
+		copy(stopper, held);
+		stopper->late++;
+	}
+	release(stopper, held);
+	return false;
+}
+
+/* With everything else running again, each as it stops. What is in an uninterruptible wait does not
+ * come to its stop, and is detached by the kernel as this thread ends. */
 static void take_late(struct stopper *stopper)
 {
 	uint64_t deadline_us = clock_us() + LATE_WAIT_US;
+	bool more = true;
 
-	vec_for_each (held, &stopper->held) {
-		struct process_status status;
-		struct error *error = NULL;
-
-		while (held->hold == HOLD_LATE) {
-			error = process_read_status(stopper->target->process, held->tid, &status);
-			if (error || status.state == 'D')
-				break;
-			wait_for(stopper, held, min_u64(deadline_us, clock_us() + STOP_WAIT_US));
-			if (clock_us() >= deadline_us)
-				break;
-		}
-		error_destroy(error);
-		if (held->hold != HOLD_STOPPED)
-			continue;
-		if (!stopper->cancelled && !stopper->error) {
-			copy(stopper, held);
-			stopper->late++;
-		}
-		release(stopper, held);
+	while (more && clock_us() < deadline_us) {
+		more = false;
+		vec_for_each (held, &stopper->held)
+			if (held->hold == HOLD_LATE)
+				more |= take_if_stopped(stopper, held);
+		if (more)
+			usleep(LOOK_LATE_US);
 	}
 }
 
@@ -458,12 +470,14 @@ static struct error *make_result(struct stopper *stopper, struct stop **ret)
 	if (stop->threads.size == 0 && stop->missed.size == 0)
 		return error_create(ERROR_NO_TARGET, "process %d has exited",
 				    (int)stopper->target->pid);
-	vec_for_each (tid, &stop->missed)
-		log_warn("thread %d did not stop: it is left out", (int)*tid);
+	/* Who has so little patience tries again. */
+	if (stopper->options.patience_us >= STOP_WAIT_US)
+		vec_for_each (tid, &stop->missed)
+			log_warn("thread %d did not stop: it is left out", (int)*tid);
 	if (stopper->late)
 		log_warn("%zu of the threads took more than %d ms to stop: "
 			 "they were taken later than the others",
-			 stopper->late, STOP_WAIT_US / 1000);
+			 stopper->late, (int)(stopper->options.patience_us / 1000));
 	if (stopper->overflow)
 		log_warn("threads are being created faster than they can be stopped: "
 			 "the youngest are left out");
@@ -581,6 +595,8 @@ struct error *stop_threads(struct target *target, const struct stop_options *opt
 		stopper.options.stack_max = STOP_STACK_MAX;
 	if (!stopper.options.stack_total)
 		stopper.options.stack_total = STOP_STACK_TOTAL;
+	if (!stopper.options.patience_us)
+		stopper.options.patience_us = STOP_WAIT_US;
 	ptrace_prepare();
 	error = start_stopper(&stopper);
 	if (!error && !stopper.options.after && !stopper.options.held)

@@ -21,6 +21,12 @@
 #define PAUSE_US     500
 #define PAUSE_MAX_US 20000
 
+/* For how long threads are held while others are still to stop: at first hardly longer than a stop
+ * takes, and given up to be tried again; on a machine so busy that this never does, longer. */
+#define PATIENCE_US	2000
+#define PATIENCE_TRIES	8
+#define PATIENCE_MAX_US 100000
+
 /* Copied of the stack of a thread that does not stop. */
 #define MISSED_MAX (1u << 20)
 
@@ -164,6 +170,9 @@ static void while_held(void *data, struct stop *stop, struct error *error)
 	struct hold *hold = data;
 	bool clear = !error && !stop->incomplete;
 
+	/* Who is only slow to stop ends the try at once: the others wait. */
+	for (size_t i = 0; clear && i < stop->missed.size; i++)
+		clear = missed_is_clear(hold, stop->missed.data[i]);
 	if (clear && stop->threads.size)
 		clear = !is_shared(hold, stop->threads.data[0].tid, hold->last_pid);
 	if (clear && hold->filtered) {
@@ -171,12 +180,8 @@ static void while_held(void *data, struct stop *stop, struct error *error)
 		error = filters_allow_agent(hold->target, stop, hold->image);
 		clear = clear && !error;
 	}
-	if (stop) {
-		for (size_t i = 0; clear && i < stop->threads.size; i++)
-			clear = is_clear(hold, &stop->threads.data[i]);
-		for (size_t i = 0; clear && i < stop->missed.size; i++)
-			clear = missed_is_clear(hold, stop->missed.data[i]);
-	}
+	for (size_t i = 0; clear && i < stop->threads.size; i++)
+		clear = is_clear(hold, &stop->threads.data[i]);
 	if (clear) {
 		error = hold->work(hold->data);
 		hold->done = true;
@@ -220,11 +225,21 @@ static bool is_promising(struct hold *hold, bool in_any_case)
 	return in_any_case || !waits;
 }
 
+static uint64_t patience(const struct hold *hold)
+{
+	uint64_t us = PATIENCE_US;
+
+	for (unsigned i = PATIENCE_TRIES; i <= hold->tries && us < PATIENCE_MAX_US; i++)
+		us *= 2;
+	return min_u64(us, PATIENCE_MAX_US);
+}
+
 static struct error *try(struct hold *hold)
 {
 	struct stop_options options = {
 		.stack_max = STACK_MAX,
 		.stack_total = STACK_TOTAL,
+		.patience_us = patience(hold),
 		.interrupted = hold->interrupted,
 		.held = while_held,
 		.stopped_us_ret = &hold->stopped_us,
@@ -232,6 +247,7 @@ static struct error *try(struct hold *hold)
 	};
 	struct error *error = stop_threads(hold->target, &options, NULL);
 
+	hold->tries++;
 	hold->stops++;
 	if (error)
 		error_destroy(take_pointer(hold->error));
@@ -246,6 +262,7 @@ struct error *hold_run(struct hold *hold)
 	useconds_t pause = PAUSE_US;
 
 	hold->done = false;
+	hold->tries = 0;
 	for (;;) {
 		struct error *error = NULL;
 

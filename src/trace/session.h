@@ -111,9 +111,10 @@ struct hold {
 	uint64_t deadline; /* clock_us() */
 
 	uint64_t stopped_us; /* the longest time that a thread was held */
-	unsigned stops;
-	pid_t last_pid;	  /* sharers_last_pid() before the stop */
-	char reason[160]; /* who was in the way last */
+	unsigned stops;	     /* in all runs */
+	unsigned tries;	     /* in this one */
+	pid_t last_pid;	     /* sharers_last_pid() before the stop */
+	char reason[160];    /* who was in the way last */
 	bool done;
 	struct error *error;
 };

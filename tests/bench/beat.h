@@ -21,7 +21,7 @@ static inline uint64_t now_ns(void)
 	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
-static void *beat(void *data)
+static inline void *beat(void *data)
 {
 	unsigned seen = measurement;
 	uint64_t last = now_ns();

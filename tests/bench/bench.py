@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Measures memprobe beside its peers, on the same targets, in turns, in the same run.
 
-bench.py BUILD [PART...]	parts: stall maps dump find heap leaks core pause faults syscalls agent allocs pools uprobe (all)
+bench.py BUILD [PART...]	parts: stall maps dump find heap leaks core pause faults syscalls agent allocs pools uprobe
+				pause_allocs (all)
+CYCLES=N in the environment: how often pause_allocs attaches and detaches (50).
 ROUNDS=N in the environment: how often leaks, core and pause are measured (5).
 
 Prints medians and, for every row, its ratio to the row that the part compares with. Nothing here
@@ -18,6 +20,7 @@ import sys
 import tempfile
 import time
 
+import bench_pauses
 import bench_pools
 import bench_uprobe
 
@@ -646,14 +649,16 @@ def uprobe():
 
 def main():
     wanted = sys.argv[2:] or ["stall", "maps", "dump", "find", "heap", "leaks", "core", "pause",
-                              "faults", "syscalls", "agent", "allocs", "pools", "uprobe"]
+                              "faults", "syscalls", "agent", "allocs", "pools", "uprobe",
+                              "pause_allocs"]
     print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; compare within a table only")
     for name in wanted:
         {"stall": stall, "maps": maps, "dump": dump, "find": find, "heap": heap,
          "leaks": leaks, "core": core, "pause": pause,
          "faults": faults, "syscalls": syscalls, "agent": agent,
          "allocs": allocs, "pools": lambda: bench_pools.pools(Recorder, show),
-         "uprobe": uprobe}[name]()
+         "uprobe": uprobe,
+         "pause_allocs": lambda: bench_pauses.pauses(BUILD, Victim, show)}[name]()
 
 
 main()
