@@ -10,6 +10,17 @@
 
 #define LOG_SIZE 4096
 
+/* Linux 6.6 (linux/bpf.h): enum bpf_attach_type, and union bpf_attr's link_create.uprobe_multi. */
+#define TRACE_UPROBE_MULTI 48
+
+struct link_create {
+	uint32_t program, target, attach_type, flags;
+	uint64_t path, offsets, reference_offsets, cookies;
+	uint32_t count, probe_flags, pid, padding;
+};
+
+#define PROBE_RETURNS 1u
+
 static int bpf(int command, union bpf_attr *attr)
 {
 	return (int)syscall(SYS_bpf, command, attr, sizeof(*attr));
@@ -212,7 +223,7 @@ static void log_verdict(union bpf_attr *attr)
 	log_debug("a program for a probe was refused: %s", log);
 }
 
-struct error *bpf_load(const struct bpf_program *program, int *fd_ret)
+struct error *bpf_load(const struct bpf_program *program, bool for_many, int *fd_ret)
 {
 	union bpf_attr attr = {
 		.prog_type = BPF_PROG_TYPE_KPROBE,
@@ -220,6 +231,7 @@ struct error *bpf_load(const struct bpf_program *program, int *fd_ret)
 		.insn_cnt = program->size,
 		/* What the kernel calls so: it calls helpers that are for free programs only. */
 		.license = (uintptr_t) "GPL",
+		.expected_attach_type = for_many ? TRACE_UPROBE_MULTI : 0,
 	};
 	int errnum;
 
@@ -232,4 +244,24 @@ struct error *bpf_load(const struct bpf_program *program, int *fd_ret)
 	if (errnum == EINVAL || errnum == EACCES)
 		log_verdict(&attr);
 	return explain(errnum, "a program for a probe");
+}
+
+struct error *bpf_probe(int program_fd, pid_t pid, const struct bpf_probes *probes, int *fd_ret)
+{
+	struct link_create create = {
+		.program = (uint32_t)program_fd,
+		.attach_type = TRACE_UPROBE_MULTI,
+		.path = (uintptr_t)probes->path,
+		.offsets = (uintptr_t)probes->offsets,
+		.cookies = (uintptr_t)probes->cookies,
+		.count = probes->count,
+		.probe_flags = probes->returns ? PROBE_RETURNS : 0,
+		.pid = (uint32_t)pid,
+	};
+	int fd = (int)syscall(SYS_bpf, BPF_LINK_CREATE, &create, sizeof(create));
+
+	if (fd < 0)
+		return explain(errno, "probes");
+	*fd_ret = fd;
+	return NULL;
 }

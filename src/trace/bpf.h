@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "memprobe/error.h"
 
@@ -69,7 +70,22 @@ void bpf_call(struct bpf_program *program, int32_t helper);
 unsigned bpf_jump(struct bpf_program *program, uint8_t condition, uint8_t reg, int32_t immediate);
 void bpf_land(struct bpf_program *program, unsigned jump);
 
-/* A program for the probes of perf events. ERROR_PERMISSION, ERROR_UNSUPPORTED as above. */
-struct error *bpf_load(const struct bpf_program *program, int *fd_ret);
+/* A program for the probes of perf events, or of bpf_probe(). ERROR_PERMISSION, ERROR_UNSUPPORTED
+ * as above. */
+struct error *bpf_load(const struct bpf_program *program, bool for_many, int *fd_ret);
+
+/* Where in a file, and what the program gets by BPF_FUNC_get_attach_cookie there. */
+struct bpf_probes {
+	const char *path;
+	const uint64_t *offsets, *cookies;
+	unsigned count;
+	bool returns; /* of the functions that begin there */
+};
+
+/*
+ * A program of bpf_load(for_many) at all of these in one process, until the descriptor is closed:
+ * which takes as long as one event does. ERROR_UNSUPPORTED: before Linux 6.6.
+ */
+struct error *bpf_probe(int program_fd, pid_t pid, const struct bpf_probes *probes, int *fd_ret);
 
 #endif

@@ -143,20 +143,22 @@ struct uprobe_shared {
 	uint64_t lost[PERF_SPECS_MAX]; /* hits for which there was no room */
 };
 
-struct uprobe_shared_fds {
-	int ring, shared;
+struct uprobe_program_options {
+	int ring, shared; /* descriptors */
+	int number;	  /* of the spec; -1: the probe's cookie is it */
+	uint64_t registers;
+	const uint32_t *sizes; /* of the stack, ascending, multiples of 8 */
+	unsigned size_count;   /* 0: no stack */
 };
 
-/* The program of a probe; @sizes, ascending, multiples of 8: of the stack, if the spec has it. */
-struct error *uprobe_program(const struct perf_spec *spec, unsigned number,
-			     const struct uprobe_shared_fds *fds, const uint32_t *sizes,
-			     unsigned count, int *fd_ret);
+struct error *uprobe_program(const struct uprobe_program_options *options, int *fd_ret);
 
 /* ---- uprobe_probes.c: the probes of all threads at once ---- */
 
 /*
- * An event of perf's for each probe with a program (bpf(2)) that runs at every hit in the process's
- * memory, whichever thread it is, born before or later. (Events that samples come from would be
+ * Programs (bpf(2)) that run at every hit in the process's memory, whichever thread it is, born
+ * before or later: one for all entries and one for all returns, or, before Linux 6.6, one for each
+ * probe, with an event of perf's. (Events that samples come from would be
  * one for each thread and CPU, every hit would ask them all, and new threads could not inherit
  * them: the kernel reads the path of the file anew then, from the memory of the target, and
  * pthread_create(3) fails.)

@@ -19,8 +19,10 @@
 struct uprobe_probes {
 	struct target *target;
 	struct perf_spec specs[PERF_SPECS_MAX];
+	int links[2]; /* of all entries, of all returns; or -1 */
 	int events[PERF_SPECS_MAX];
 	unsigned count;
+	uint32_t stack_bytes; /* always; 0: what is wanted just then */
 	struct bpf_ring ring;
 	int shared_fd;
 	struct uprobe_shared *shared;
@@ -85,27 +87,98 @@ static struct error *open_probe(struct uprobe_probes *probes, unsigned number, i
 	return NULL;
 }
 
-static struct error *open_all(struct uprobe_probes *probes, uint32_t stack_bytes)
+/* Of the stack. */
+static const uint32_t all_sizes[] = { 1024, 2048, 4096, 8192, 16384, 32768, PERF_STACK_MAX };
+
+static struct error *make_program(const struct uprobe_probes *probes, const struct perf_spec *spec,
+				  int number, int *fd_ret)
 {
-	static const uint32_t all_sizes[] = {
-		1024, 2048, 4096, 8192, 16384, 32768, PERF_STACK_MAX
+	struct uprobe_program_options options = {
+		.ring = probes->ring.fd,
+		.shared = probes->shared_fd,
+		.number = number,
+		.registers = spec->registers,
 	};
-	const struct uprobe_shared_fds fds = { probes->ring.fd, probes->shared_fd };
-	const uint32_t *sizes = stack_bytes ? &stack_bytes : all_sizes;
-	unsigned count = stack_bytes ? 1 : sizeof(all_sizes) / sizeof(all_sizes[0]);
+
+	if (!spec->no_stack) {
+		options.sizes = probes->stack_bytes ? &probes->stack_bytes : all_sizes;
+		options.size_count =
+			probes->stack_bytes ? 1 : sizeof(all_sizes) / sizeof(all_sizes[0]);
+	}
+	return uprobe_program(&options, fd_ret);
+}
+
+static struct error *open_each(struct uprobe_probes *probes)
+{
 	struct error *error = NULL;
 
 	for (unsigned i = 0; i < probes->count && !error; i++) {
-		int program = -1;
+		cleanup(close) int program = -1;
 
-		error = uprobe_program(&probes->specs[i], i, &fds, sizes, count, &program);
+		error = make_program(probes, &probes->specs[i], (int)i, &program);
+		/* The event has its own reference. */
 		if (!error)
 			error = open_probe(probes, i, program);
-		/* The event has its own reference. */
-		if (program >= 0)
-			close(program);
 	}
 	return error;
+}
+
+/* All entries, or all returns: by one program, which takes the registers that any of them needs. */
+static struct error *open_many(struct uprobe_probes *probes, bool returns)
+{
+	uint64_t offsets[PERF_SPECS_MAX], cookies[PERF_SPECS_MAX];
+	struct bpf_probes many = { .offsets = offsets, .cookies = cookies, .returns = returns };
+	struct perf_spec common = { .no_stack = !returns };
+	cleanup(close) int program = -1;
+	struct error *error;
+
+	for (unsigned i = 0; i < probes->count; i++) {
+		const struct perf_spec *spec = &probes->specs[i];
+
+		if (spec->no_stack == returns)
+			continue;
+		many.path = (const char *)(uintptr_t)spec->config1;
+		offsets[many.count] = spec->config2;
+		cookies[many.count++] = i;
+		common.registers |= spec->registers;
+	}
+	if (!many.count)
+		return NULL;
+	error = make_program(probes, &common, -1, &program);
+	if (!error)
+		error = bpf_probe(program, probes->target->pid, &many, &probes->links[returns]);
+	if (error)
+		return error;
+	for (unsigned i = 0; i < many.count; i++)
+		probes->specs[cookies[i]].registers = common.registers;
+	return NULL;
+}
+
+static void close_links(struct uprobe_probes *probes)
+{
+	for (unsigned i = 0; i < 2; i++)
+		if (probes->links[i] >= 0)
+			close(probes->links[i]);
+	probes->links[0] = probes->links[1] = -1;
+}
+
+/* The returns first: an entry whose return is not seen would look like one that was left. */
+static struct error *open_all(struct uprobe_probes *probes)
+{
+	struct perf_spec specs[PERF_SPECS_MAX];
+	struct error *error;
+
+	memcpy(specs, probes->specs, sizeof(specs));
+	error = open_many(probes, true);
+	if (!error)
+		error = open_many(probes, false);
+	if (!error_is(error, ERROR_UNSUPPORTED))
+		return error;
+	log_debug("%s: one by one", error->message);
+	error_destroy(error);
+	close_links(probes);
+	memcpy(probes->specs, specs, sizeof(specs));
+	return open_each(probes);
 }
 
 struct error *uprobe_probes_open(struct target *target, const struct perf_spec *specs,
@@ -121,6 +194,8 @@ struct error *uprobe_probes_open(struct target *target, const struct perf_spec *
 	probes->ring.fd = probes->shared_fd = -1;
 	probes->count = count < PERF_SPECS_MAX ? count : PERF_SPECS_MAX;
 	memcpy(probes->specs, specs, probes->count * sizeof(*specs));
+	probes->stack_bytes = stack_bytes & ~7u;
+	probes->links[0] = probes->links[1] = -1;
 	memset(probes->events, -1, sizeof(probes->events));
 	error = make_ring(probes);
 	if (!error)
@@ -129,7 +204,7 @@ struct error *uprobe_probes_open(struct target *target, const struct perf_spec *
 	if (!error)
 		error = watch(probes);
 	if (!error)
-		error = open_all(probes, stack_bytes & ~7u);
+		error = open_all(probes);
 	if (error)
 		uprobe_probes_close(probes);
 	else
@@ -141,6 +216,7 @@ void uprobe_probes_close(struct uprobe_probes *probes)
 {
 	if (!probes)
 		return;
+	close_links(probes);
 	/* Each takes the kernel some 80 ms: a function is fast again when its last one has gone. */
 	for (unsigned i = 0; i < probes->count; i++)
 		if (probes->events[i] >= 0)

@@ -17,9 +17,7 @@ enum { RESULT = 0, ARG1, ARG2, ARG3, SCRATCH = 5, CONTEXT, RECORD, DONE, WANTED 
 
 struct builder {
 	struct bpf_program program;
-	const struct perf_spec *spec;
-	unsigned number;
-	const struct uprobe_shared_fds *fds;
+	const struct uprobe_program_options *options;
 	unsigned registers; /* how many a record has */
 };
 
@@ -35,14 +33,33 @@ static void emit_end(struct bpf_program *to)
 	bpf_emit(to, BPF_JMP | BPF_EXIT, 0, 0, 0, 0);
 }
 
-static void emit_lost(struct builder *builder)
+/* On the program's stack. */
+#define NUMBER_AT (-8)
+
+static void emit_number(struct builder *builder)
 {
 	struct bpf_program *to = &builder->program;
 
-	bpf_set_value(to, ARG1, builder->fds->shared,
-		      offsetof(struct uprobe_shared, lost) + 8 * builder->number);
+	if (builder->options->number < 0)
+		bpf_call(to, BPF_FUNC_get_attach_cookie);
+	else
+		bpf_set(to, RESULT, builder->options->number);
+	bpf_put(to, BPF_REG_10, NUMBER_AT, RESULT);
+}
+
+static void emit_lost(struct builder *builder)
+{
+	struct bpf_program *to = &builder->program;
+	unsigned wrong;
+
+	bpf_set_value(to, ARG1, builder->options->shared, offsetof(struct uprobe_shared, lost));
+	bpf_get(to, ARG2, BPF_REG_10, NUMBER_AT);
+	wrong = bpf_jump(to, BPF_JGT, ARG2, PERF_SPECS_MAX - 1);
+	bpf_emit(to, BPF_ALU64 | BPF_LSH | BPF_K, ARG2, 0, 0, 3);
+	bpf_emit(to, BPF_ALU64 | BPF_ADD | BPF_X, ARG1, ARG2, 0, 0);
 	bpf_set(to, ARG2, 1);
 	bpf_emit(to, BPF_STX | BPF_ATOMIC | BPF_DW, ARG1, ARG2, 0, BPF_ADD);
+	bpf_land(to, wrong);
 	emit_end(to);
 }
 
@@ -121,20 +138,20 @@ static void emit_record(struct builder *builder, uint32_t stack_bytes)
 	int16_t at = offsetof(struct uprobe_record, registers);
 	unsigned full;
 
-	bpf_set_map(to, ARG1, builder->fds->ring);
+	bpf_set_map(to, ARG1, builder->options->ring);
 	bpf_set(to, ARG2, (int32_t)record_size(builder, stack_bytes));
 	bpf_set(to, ARG3, 0);
 	bpf_call(to, BPF_FUNC_ringbuf_reserve);
 	full = bpf_jump(to, BPF_JEQ, RESULT, 0);
 	bpf_move(to, RECORD, RESULT);
-	bpf_set(to, ARG1, (int32_t)builder->number);
+	bpf_get(to, ARG1, BPF_REG_10, NUMBER_AT);
 	bpf_put(to, RECORD, offsetof(struct uprobe_record, spec), ARG1);
 	bpf_call(to, BPF_FUNC_get_current_pid_tgid);
 	bpf_put(to, RECORD, offsetof(struct uprobe_record, thread), RESULT);
 	bpf_call(to, BPF_FUNC_ktime_get_ns);
 	bpf_put(to, RECORD, offsetof(struct uprobe_record, time), RESULT);
 	for (unsigned i = 0; i < PERF_PLACES; i++) {
-		if (!(builder->spec->registers >> perf_places[i].bit & 1))
+		if (!(builder->options->registers >> perf_places[i].bit & 1))
 			continue;
 		bpf_get(to, ARG1, CONTEXT, (int16_t)perf_places[i].offset);
 		bpf_put(to, RECORD, at, ARG1);
@@ -152,38 +169,39 @@ static void emit_record(struct builder *builder, uint32_t stack_bytes)
 }
 
 /* As much of the stack as the shared value says, by one branch for each size. */
-static void emit_sizes(struct builder *builder, const uint32_t *sizes, unsigned count)
+static void emit_sizes(struct builder *builder)
 {
+	const struct uprobe_program_options *options = builder->options;
 	struct bpf_program *to = &builder->program;
 
-	bpf_set_value(to, ARG1, builder->fds->shared, offsetof(struct uprobe_shared, stack_bytes));
+	bpf_set_value(to, ARG1, options->shared, offsetof(struct uprobe_shared, stack_bytes));
 	bpf_get(to, WANTED, ARG1, 0);
-	for (unsigned i = 0; i < count; i++) {
+	for (unsigned i = 0; i < options->size_count; i++) {
+		bool is_last = i + 1 == options->size_count;
 		unsigned next = 0;
 
-		if (i + 1 < count)
-			next = bpf_jump(to, BPF_JGT, WANTED, (int32_t)sizes[i]);
-		emit_record(builder, sizes[i]);
+		if (!is_last)
+			next = bpf_jump(to, BPF_JGT, WANTED, (int32_t)options->sizes[i]);
+		emit_record(builder, options->sizes[i]);
 		emit_lost(builder);
-		if (i + 1 < count)
+		if (!is_last)
 			bpf_land(to, next);
 	}
 }
 
-struct error *uprobe_program(const struct perf_spec *spec, unsigned number,
-			     const struct uprobe_shared_fds *fds, const uint32_t *sizes,
-			     unsigned count, int *fd_ret)
+struct error *uprobe_program(const struct uprobe_program_options *options, int *fd_ret)
 {
-	struct builder builder = { .spec = spec, .number = number, .fds = fds };
+	struct builder builder = { .options = options };
 
 	for (unsigned i = 0; i < PERF_PLACES; i++)
-		builder.registers += spec->registers >> perf_places[i].bit & 1;
+		builder.registers += options->registers >> perf_places[i].bit & 1;
 	bpf_move(&builder.program, CONTEXT, ARG1);
-	if (spec->no_stack) {
+	emit_number(&builder);
+	if (options->size_count) {
+		emit_sizes(&builder);
+	} else {
 		emit_record(&builder, 0);
 		emit_lost(&builder);
-	} else {
-		emit_sizes(&builder, sizes, count);
 	}
-	return bpf_load(&builder.program, fd_ret);
+	return bpf_load(&builder.program, options->number < 0, fd_ret);
 }

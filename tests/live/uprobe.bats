@@ -1,7 +1,6 @@
 #!/usr/bin/env bats
 # Recording allocations from outside, by the library (tests/torture/trace_loop.c): the program's own
-# truth comes out as with the agent, and no probe stays. Taking a probe out takes the kernel some
-# 0.1 s.
+# truth comes out as with the agent, and no probe stays.
 
 load lib
 
@@ -165,18 +164,15 @@ is_exact() {
 	victim_check
 }
 
-# perf's own samples: each thread has its events, and none is inherited.
-@test "uprobes: without the right to programs, and threads born go on" {
-	start_victim alloc_truth 2
-	# shellcheck disable=SC2034
-	TRACE="$BATS_TEST_TMPDIR/trace_loop"
-	printf '#!/bin/sh\nexec %s bpf %s "$@"\n' "$VICTIMS/under_filter" \
-		"$BUILD/tests/torture/trace_loop" >"$TRACE"
+# trace_without WHAT: trace_begin's program cannot do that (under_filter).
+trace_without() {
+	TRACE=$BATS_TEST_TMPDIR/trace_loop
+	printf '#!/bin/sh\nexport TRACE_LOOP_DEBUG=1\nexec %s %s %s "$@"\n' \
+		"$VICTIMS/under_filter" "$1" "$BUILD/tests/torture/trace_loop" >"$TRACE"
 	chmod 755 "$TRACE"
-	record_rounds 50 uprobe
-	is_exact
-	still_works
-	stop_victim
+}
+
+is_harmless_to_births() {
 	start_victim allocload
 	trace_begin uprobe attach wait
 	victim_say 'pairs 2000'
@@ -184,6 +180,30 @@ is_exact() {
 	trace_go
 	! grep -q WRONG "$victim_out" || fail "$(cat "$victim_out")"
 	victim_check
+}
+
+# Linux before 6.6.
+@test "uprobes: a program for each probe" {
+	trace_without links
+	start_victim alloc_truth 2
+	record_rounds 50 uprobe
+	grep -q 'one by one' "$trace_out" || fail "$(cat "$trace_out")"
+	is_exact
+	still_works
+	stop_victim
+	is_harmless_to_births
+}
+
+# perf's own samples: each thread has its events, and none is inherited.
+@test "uprobes: without the right to programs" {
+	trace_without bpf
+	start_victim alloc_truth 2
+	record_rounds 50 uprobe
+	grep -q 'no programs' "$trace_out" || fail "$(cat "$trace_out")"
+	is_exact
+	still_works
+	stop_victim
+	is_harmless_to_births
 }
 
 @test "allocs --engine=uprobe: what each function has not freed, exactly" {
