@@ -56,7 +56,7 @@ struct location {
 VEC_DEFINE(location_vec, struct location)
 
 struct function {
-	const char *name, *file; /* the profile's interned strings, or the pool's */
+	uint32_t name, file; /* in the pool */
 };
 
 VEC_DEFINE(function_vec, struct function)
@@ -334,13 +334,18 @@ static bool same_function(const void *context, uint32_t id)
 static struct error *find_function(struct pprof *pprof, const struct profile_frame *frame,
 				   uint32_t *id_ret)
 {
-	struct function function = { frame->function, frame->file };
+	char buffer[PROFILE_NAME_MAX];
+	struct function function;
 	struct function_key key = { pprof, &function };
-	uint64_t hash = hash_word(HASH_SEED, (uintptr_t)function.name);
-	struct error *error = NULL;
+	struct error *error = string_id(pprof, profile_frame_name(frame, buffer), &function.name);
+	uint64_t hash;
 	uint32_t id;
 
-	hash = hash_word(hash, (uintptr_t)function.file);
+	if (!error)
+		error = string_id(pprof, frame->file, &function.file);
+	if (error)
+		return error;
+	hash = hash_word(hash_word(HASH_SEED, function.name), function.file);
 	id = hash_index_find(&pprof->function_index, hash_fold(hash), same_function, &key);
 	if (id == HASH_INDEX_NONE) {
 		id = pprof->functions.size;
@@ -353,14 +358,19 @@ static struct error *find_function(struct pprof *pprof, const struct profile_fra
 	return error;
 }
 
-/* A frame without a function gets no line: pprof shows its address, or looks itself. */
+/*
+ * A frame without a function gets the name that it has elsewhere, `[libx.so+0x1234]`: without a
+ * line pprof would make one of all of a module, and speedscope would leave it out. A module that
+ * has no functions at all is not said to have any: pprof may look itself then. Without a module
+ * there is but an address, which pprof shows.
+ */
 static struct error *add_line(struct pprof *pprof, const struct profile_frame *frame,
 			      struct mapping *mapping)
 {
 	uint32_t function;
 	struct error *error;
 
-	if (!frame->function)
+	if (!frame->function && !frame->module)
 		return NULL;
 	error = find_function(pprof, frame, &function);
 	if (error)
@@ -370,7 +380,7 @@ static struct error *add_line(struct pprof *pprof, const struct profile_frame *f
 	protobuf_number(&pprof->line, LINE_NUMBER, frame->line);
 	protobuf_message(&pprof->inner, LOCATION_LINE, &pprof->line);
 	if (mapping) {
-		mapping->has_functions = true;
+		mapping->has_functions |= frame->function != NULL;
 		mapping->has_files |= frame->file != NULL;
 		mapping->has_lines |= frame->line != 0;
 		mapping->has_inlined |= frame->inlined;
@@ -404,18 +414,12 @@ static struct error *put_location(struct pprof *pprof, const struct profile *pro
 static struct error *put_function(struct pprof *pprof, size_t index)
 {
 	const struct function *function = &pprof->functions.data[index];
-	uint32_t name, file;
-	struct error *error = string_id(pprof, function->name, &name);
 
-	if (!error)
-		error = string_id(pprof, function->file, &file);
-	if (error)
-		return error;
 	protobuf_clear(&pprof->inner);
 	protobuf_number(&pprof->inner, FUNCTION_ID, index + 1);
-	protobuf_number(&pprof->inner, FUNCTION_NAME, name);
-	protobuf_number(&pprof->inner, FUNCTION_SYSTEM_NAME, name);
-	protobuf_number(&pprof->inner, FUNCTION_FILE, file);
+	protobuf_number(&pprof->inner, FUNCTION_NAME, function->name);
+	protobuf_number(&pprof->inner, FUNCTION_SYSTEM_NAME, function->name);
+	protobuf_number(&pprof->inner, FUNCTION_FILE, function->file);
 	return put_field(pprof, PROFILE_FUNCTION, &pprof->inner);
 }
 

@@ -223,13 +223,17 @@ static void pprof_has_addresses_and_mappings(void **state)
 	/* sample: locations 1, 2, 3; values -1, 300 */
 	ASSERT_HAS_BYTES("\x12\x13\x0a\x03\x01\x02\x03\x12\x0c"
 			 "\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\xac\x02");
-	/* location 1: the module without a range, 0x99, no line */
-	ASSERT_HAS_BYTES("\x22\x07\x08\x01\x10\x04\x18\x99\x01");
+	/* location 1: the module without a range, 0x99, a name made of the module's */
+	ASSERT_HAS_BYTES("\x22\x0b\x08\x01\x10\x04\x18\x99\x01\x22\x02\x08\x01");
+	ASSERT_HAS_BYTES("\x32\x09"
+			 "[gone.so]");
+	/* Its mapping, 4, has a path and a build-id, and no functions for all that. */
+	ASSERT_HAS_BYTES("\x1a\x06\x08\x04\x28");
 	/* location 2: the third range by address; inner, then outer */
 	ASSERT_HAS_BYTES("\x22\x14\x08\x02\x10\x03\x18\xa0\xa0\x80\x80\x80\xe0\x1f"
-			 "\x22\x02\x08\x01\x22\x02\x08\x02");
-	/* location 3: line 3 of function 3 */
-	ASSERT_HAS_BYTES("\x22\x0f\x08\x03\x10\x01\x18\x90\xa0\x80\x02\x22\x04\x08\x03\x10\x03");
+			 "\x22\x02\x08\x02\x22\x02\x08\x03");
+	/* location 3: line 3 of function 4 */
+	ASSERT_HAS_BYTES("\x22\x0f\x08\x03\x10\x01\x18\x90\xa0\x80\x02\x22\x04\x08\x04\x10\x03");
 	ASSERT_HAS_BYTES("\x32\x04"
 			 "beef");
 	ASSERT_HAS_BYTES("\x32\x05"
