@@ -54,7 +54,7 @@ struct pool_function {
 	char *name; /* owned */
 	struct pool_value pointer, size, count, context, parent, next;
 	struct pool_condition condition;
-	bool is_optional; /* it may be missing */
+	bool is_optional; /* it may be missing, or not be hooked */
 	bool may_refuse;  /* POOL_FREE: has freed if it returns 0 */
 	unsigned line, column;
 };

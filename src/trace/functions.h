@@ -38,7 +38,9 @@ struct function {
 	size_t code_size;
 	bool is_jump;	     /* leads to another of them: private to functions_find() */
 	const char *refused; /* static; NULL: nothing speaks against it yet */
-	/* Of pools, as in struct agent_slot. */
+	/* Of pools: the record is right without it. */
+	bool is_optional;
+	/* ... and as in struct agent_slot. */
 	enum agent_context_form context_form;
 	enum agent_size_form size_form;
 	uint8_t context, flags;

@@ -310,6 +310,7 @@ static struct error *add(struct finding *finding, const struct pool_function *wa
 	}
 	if (is_known(finding->functions, symbol.address))
 		return NULL;
+	function.is_optional = wanted->is_optional;
 	snprintf(function.name, sizeof(function.name), "%s", wanted->name);
 	function.address = symbol.address;
 	function.size = symbol.size;

@@ -126,7 +126,7 @@ static struct error *tell_hooks(struct trace_session *session)
 static struct error *check_hooks(const struct trace_session *session)
 {
 	vec_for_each (function, &session->hooks.functions) {
-		if (!function->refused)
+		if (!function->refused || function->is_optional)
 			continue;
 		log_warn("%s cannot be hooked: %s", function->name, function->refused);
 		if (function->spec->kind == AGENT_KIND_FREE ||

@@ -4,9 +4,9 @@
  *	pg_exact PID POOL-FILE		says `recording`, ends with its input
  *
  * Of each context that was made meanwhile: what is used of it is its header, those of its blocks,
- * and its chunks, each rounded up, with a header (aset.c of PostgreSQL up to 15). Prints how many
- * contexts agree to the byte, and fails if one does not, or if there are blocks of contexts that
- * are gone.
+ * and its chunks, each rounded up, with a header (aset.c of PostgreSQL 13 to 15, and from 16 on).
+ * Prints how many contexts agree to the byte, and fails if one does not, or if there are blocks of
+ * contexts that are gone.
  */
 #include <inttypes.h>
 #include <poll.h>
@@ -14,16 +14,22 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "memprobe/elf_file.h"
 #include "memprobe/map64.h"
 #include "memprobe/pg_contexts.h"
 #include "memprobe/pool_file.h"
 #include "memprobe/trace.h"
 
-#define CONTEXT_HEADER 224
-#define BLOCK_HEADER   40
-#define CHUNK_HEADER   16
-#define LIMIT_OFFSET   200 /* of allocChunkLimit; a recycled context has that of its former self */
-#define TRIES	       20
+#define BLOCK_HEADER 40
+#define TRIES	     20
+
+static const struct layout {
+	unsigned context_header, chunk_header;
+	/* Of allocChunkLimit; a recycled context has that of its former self. */
+	unsigned limit_offset;
+	uint64_t limit_mask; /* of the word there */
+	unsigned limit_shift;
+} layout_15 = { 224, 16, 200, UINT64_MAX, 0 }, layout_16 = { 200, 8, 184, UINT32_MAX, 32 };
 
 static void check(struct error *error)
 {
@@ -57,18 +63,29 @@ static void read_contexts(struct target *target, struct pg_contexts *ret)
 	}
 }
 
+/* Since 16 contexts are asked for by a function. */
+static const struct layout *layout_of(struct target *target)
+{
+	struct elf_symbol symbol;
+	struct module *module;
+
+	return target_symbol(target, "GetMemoryChunkContext", &symbol, &module) ? &layout_16
+										: &layout_15;
+}
+
 /* Of a context that may be gone by now: then it is compared with nothing. */
-static uint64_t limit_of(struct target *target, uint64_t context)
+static uint64_t limit_of(struct target *target, const struct layout *layout, uint64_t context)
 {
 	uint64_t limit = 0;
 
-	error_destroy(target_read_word(target, context + LIMIT_OFFSET, &limit));
-	return limit;
+	error_destroy(target_read_word(target, context + layout->limit_offset, &limit));
+	return limit >> layout->limit_shift & layout->limit_mask;
 }
 
 static unsigned compare(struct target *target, const struct trace_data *data,
 			const struct pg_contexts *before, const struct pg_contexts *after)
 {
+	const struct layout *layout = layout_of(target);
 	struct map64 used = { 0 }, old = { 0 }, there = { 0 };
 	unsigned exact = 0, wrong = 0;
 
@@ -78,7 +95,8 @@ static unsigned compare(struct target *target, const struct trace_data *data,
 		uint64_t sum = map64_get(&used, block->context);
 
 		sum = sum == MAP64_NONE ? 0 : sum;
-		sum += CHUNK_HEADER + rounded(block->size, limit_of(target, block->context));
+		sum += layout->chunk_header +
+		       rounded(block->size, limit_of(target, layout, block->context));
 		check(map64_put(&used, block->context, sum));
 	}
 	vec_for_each (context, &after->contexts) {
@@ -88,7 +106,7 @@ static unsigned compare(struct target *target, const struct trace_data *data,
 		if (context->kind != PG_CONTEXT_ALLOC_SET ||
 		    map64_get(&old, context->address) != MAP64_NONE)
 			continue;
-		sum = (sum == MAP64_NONE ? 0 : sum) + CONTEXT_HEADER +
+		sum = (sum == MAP64_NONE ? 0 : sum) + layout->context_header +
 		      BLOCK_HEADER * context->blocks;
 		if (sum == context->total - context->free) {
 			exact++;
