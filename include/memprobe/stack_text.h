@@ -4,8 +4,9 @@
  *	folded	`root;caller;leaf 12`, a line for each stack (flamegraph.pl's input, our own)
  *	perf	`perf script`: a line for the sample, then its frames, leaf first, and a blank line;
  *		of several events those of the first one
- *	stap	SystemTap's print_usyms(): ` 0x1234 : name+0x5/0x10 [/path]`, leaf first; a blank
- *line or a line of one number, the count, ends a stack
+ *	stap	SystemTap's print_usyms(): ` 0x1234 : name+0x5/0x10 [/path]`, or sprint_usyms():
+ *		`name+0x5 [file]`, leaf first; a blank line or a line of one number, the count, ends
+ *		a stack
  *
  * The text is foreign: any bytes give a profile or an error. Lines that make no sense are counted.
  */

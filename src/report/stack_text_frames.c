@@ -274,6 +274,21 @@ struct stap_frame {
 	struct piece symbol, module;
 };
 
+/* sprint_usyms(): `main+0x1 [a]`. */
+static bool split_brief_stap_frame(struct piece line, struct stap_frame *ret)
+{
+	size_t bracket;
+	struct piece name;
+
+	if (!line.length || line.text[line.length - 1] != ']' ||
+	    !piece_find_last(line, '[', &bracket))
+		return false;
+	name = piece_trim((struct piece){ line.text, bracket });
+	ret->symbol = without_offset(name);
+	ret->module = (struct piece){ line.text + bracket + 1, line.length - bracket - 2 };
+	return ret->symbol.length && ret->symbol.length < name.length;
+}
+
 /* ` 0x40 : main+0x1/0x2 [/bin/a]`, ` 0x40 [/bin/a+0x40/0x1000]`, ` 0x40 : 0x40`. */
 static bool split_stap_frame(struct piece line, struct stap_frame *ret)
 {
@@ -281,8 +296,10 @@ static bool split_stap_frame(struct piece line, struct stap_frame *ret)
 
 	*ret = (struct stap_frame){ 0 };
 	line = piece_trim(line);
-	if (!piece_begins(line, "0x") || has_nul(line))
+	if (has_nul(line))
 		return false;
+	if (!piece_begins(line, "0x"))
+		return split_brief_stap_frame(line, ret);
 	hex = piece_hex(line, &ret->address);
 	if (!hex)
 		return false;

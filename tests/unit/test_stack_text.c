@@ -174,6 +174,12 @@ static void stap(void **state)
 		"[0x5];[a.out];Server::run(int);malloc 42\nmain;do_fork_[k] 1\nmain 1\n");
 	assert_int_equal(result.format, STACK_TEXT_STAP);
 	assert_int_equal(result.left_out, 0);
+	/* sprint_usyms() */
+	result = assert_reads("palloc+0x3b [postgres]\nServer::run(int)+0x16 [a.out]\n"
+			      "0x7f3ac81e1d0a [libc.so.6+0x26d0a]\n17\n",
+			      "[libc.so.6];Server::run(int);palloc 17\n");
+	assert_int_equal(result.format, STACK_TEXT_STAP);
+	assert_int_equal(result.left_out, 0);
 	result =
 		assert_reads("Pass 5: run\n 0x1 : f [/a]\n 0x2 : g [/a]\n 0x3 : h [/a]\n-4\n\n17\n",
 			     "h;g;f 1\n");
