@@ -1,4 +1,7 @@
-/* libFuzzer: any bytes as what `memprobe flame` reads, and what comes out of it in every format. */
+/*
+ * libFuzzer: any bytes as what `memprobe flame` reads; what comes out of it in every format, and out
+ * of its comparison with a part of it.
+ */
 #include <jansson.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -43,6 +46,21 @@ static void write_all_formats(const struct profile *profile, const struct profil
 	}
 }
 
+/* As if its first half had been recorded before. */
+static struct error *compare(struct profile *profile, const uint8_t *bytes, size_t size)
+{
+	struct profile *old;
+	struct error *error = profile_create(&old);
+
+	if (error)
+		abort();
+	error = read_input(bytes, size / 2, old);
+	if (!error)
+		error = profile_compare(profile, old);
+	profile_destroy(old);
+	return error;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
 	static const struct profile_options options[] = {
@@ -58,6 +76,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 	if (!error) {
 		profile_sort(profile);
 		write_all_formats(profile, &options[0]);
+		error = compare(profile, bytes, size);
 		write_all_formats(profile, &options[1]);
 	}
 	error_destroy(error);
