@@ -1,6 +1,6 @@
 /*
- * libFuzzer: any bytes as what `memprobe flame` reads; what comes out of it in every format, and out
- * of its comparison with a part of it.
+ * libFuzzer: any bytes as what `memprobe flame` reads; what comes out of it in every format, and
+ * out of its comparison with a part of it.
  */
 #include <jansson.h>
 #include <stddef.h>
