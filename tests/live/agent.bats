@@ -3,8 +3,8 @@
 # program's own truth, and whatever happens, the target is afterwards what it was.
 
 load lib
+load trace
 
-TRACE=$BUILD/tests/torture/trace_loop
 KILLER=$BUILD/tests/torture/killer
 AGENT='/memfd:memprobe|^[0-9a-f]+-[0-9a-f]+ r-xp 00000000 00:00 0 *$'
 
@@ -20,35 +20,6 @@ trace() { # COMMAND...: on the victim
 	timeout -k 5 "$(count 100 3000)" "$TRACE" "$victim_pid" "$@"
 }
 
-# trace_begin COMMAND...: in the background; it goes on from `wait` by trace_go.
-trace_begin() {
-	trace_out=$BATS_TEST_TMPDIR/trace.out
-	trace_in=$BATS_TEST_TMPDIR/trace.in
-	rm -f "$trace_in"
-	# What a former one said is not to be taken for this one's.
-	: >"$trace_out"
-	mkfifo "$trace_in"
-	exec {trace_fd}<>"$trace_in"
-	"$TRACE" "$victim_pid" "$@" <"$trace_in" >"$trace_out" 2>&1 3>&- &
-	trace_pid=$!
-	ends_with "$trace_pid"
-	wait_until 60 trace_has_begun || fail "$(cat "$trace_out")"
-	grep -q ^attached "$trace_out" || fail "$(cat "$trace_out")"
-}
-
-trace_has_begun() {
-	grep -qE '^(attached|error)' "$trace_out" || is_gone "$trace_pid"
-}
-
-trace_go() {
-	echo >&"$trace_fd"
-	trace_wait
-}
-
-trace_wait() {
-	wait "$trace_pid" || fail "$(cat "$trace_out")"
-}
-
 nothing_is_left() {
 	! grep -E "$AGENT" "/proc/$victim_pid/maps" >&2
 }
@@ -58,27 +29,6 @@ start_preloaded() { # LIBRARY VICTIM ARG...
 	shift
 	ldconfig -p | grep -q "$library" || skip "$library is not installed"
 	start_command env "LD_PRELOAD=$library" "$VICTIMS/$1" "${@:2}"
-}
-
-victim_count_of() { # REGEX
-	grep -cE "$1" "$victim_out" || true
-}
-
-more_than() { # REGEX COUNT
-	[ "$(victim_count_of "$1")" -gt "$2" ]
-}
-
-tell() { # COMMAND REGEX: a command, and its answer
-	local before
-	before=$(victim_count_of "$2")
-	victim_say "$1"
-	wait_until 60 more_than "$2" "$before" || fail "no $2 after $1" "$(tail -3 "$victim_out")"
-}
-
-runs_for_rounds() { # COUNT
-	local rounds
-	rounds=$(ping)
-	wait_until 60 has_progressed $((rounds + $1))
 }
 
 exact() { # of the victim that was started last

@@ -3,18 +3,6 @@
 
 load lib
 
-# The figures of all sites below FUNCTION: count, bytes, all_count, all_bytes.
-figures_of() {
-	json_get '[.sites[] | select(any(.frames[]; contains($f)))] |
-		"\(map(.count) | add // 0) \(map(.bytes) | add // 0) " +
-		"\(map(.all_count) | add // 0) \(map(.all_bytes) | add // 0)"' --arg f "$1"
-}
-
-unreachable_of() {
-	json_get '[.sites[] | select(any(.frames[]; contains($f))) | .unreachable_count] | add // 0' \
-		--arg f "$1"
-}
-
 victim_go() {
 	local times
 	times=$(grep -c '^done' "$victim_out" || true)

@@ -22,6 +22,7 @@
 #
 #	record_begin COMMAND PID ARG...	starts a recording, and waits until it records; $record_pid
 #	record_end			ends it by Ctrl-C, and is like probe then; record_wait: by itself
+#	figures_of FUNCTION		what was recorded of it, in JSON; unreachable_of FUNCTION
 #
 # Never wait for a time to pass: wait for what is to happen (wait_until), with a bound.
 
@@ -83,6 +84,18 @@ record_end() {
 	# timeout(1) hands the signal on.
 	kill -INT "$record_pid"
 	record_wait
+}
+
+# Of JSON: of all sites with such a function, what is not freed and what was allocated in all.
+figures_of() { # FUNCTION: count, bytes, all_count, all_bytes
+	json_get '[.sites[] | select(any(.frames[]; contains($f)))] |
+		"\(map(.count) | add // 0) \(map(.bytes) | add // 0) " +
+		"\(map(.all_count) | add // 0) \(map(.all_bytes) | add // 0)"' --arg f "$1"
+}
+
+unreachable_of() {
+	json_get '[.sites[] | select(any(.frames[]; contains($f))) | .unreachable_count] | add // 0' \
+		--arg f "$1"
 }
 
 fail() {

@@ -24,17 +24,6 @@ module() { # KIND FILE
 	install -m 755 "$VICTIMS/planted_$1" "$2"
 }
 
-figures_of() { # FUNCTION: not freed, and in all
-	json_get '[.sites[] | select(any(.frames[]; . == $f))] |
-		"\(map(.count) | add // 0) \(map(.bytes) | add // 0) " +
-		"\(map(.all_count) | add // 0) \(map(.all_bytes) | add // 0)"' --arg f "$1"
-}
-
-unreachable_of() { # FUNCTION
-	json_get '[.sites[] | select(any(.frames[]; . == $f)) | .unreachable_count] | add // 0' \
-		--arg f "$1"
-}
-
 has_figures() { # FUNCTION FIGURES
 	[ "$(figures_of "$1")" = "$2" ] || fail "$1: $(figures_of "$1") instead of $2" "$stderr" \
 		"$(json_get '.sites[] | select(any(.frames[]; startswith("plant_")))')"

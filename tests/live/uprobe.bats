@@ -3,8 +3,7 @@
 # truth comes out as with the agent, and no probe stays.
 
 load lib
-
-TRACE=$BUILD/tests/torture/trace_loop
+load trace
 
 setup_file() {
 	[ -e /sys/bus/event_source/devices/uprobe/type ] && [ "$(id -u)" -eq 0 ] ||
@@ -13,50 +12,6 @@ setup_file() {
 
 setup() {
 	[ -z "${UPROBES_FORBIDDEN:-}" ] || skip 'uprobes are not permitted here'
-}
-
-# trace_begin COMMAND...: in the background; it goes on from `wait` by trace_go.
-trace_begin() {
-	trace_out=$BATS_TEST_TMPDIR/trace.out
-	trace_in=$BATS_TEST_TMPDIR/trace.in
-	rm -f "$trace_in"
-	mkfifo "$trace_in"
-	exec {trace_fd}<>"$trace_in"
-	"$TRACE" "$victim_pid" "$@" <"$trace_in" >"$trace_out" 2>&1 3>&- &
-	trace_pid=$!
-	ends_with "$trace_pid"
-	wait_until 60 trace_has_begun || fail "$(cat "$trace_out")"
-	grep -q ^attached "$trace_out" || fail "$(cat "$trace_out")"
-}
-
-trace_has_begun() {
-	grep -qE '^(attached|error)' "$trace_out" || is_gone "$trace_pid"
-}
-
-trace_go() {
-	echo >&"$trace_fd"
-	wait "$trace_pid" || fail "$(cat "$trace_out")"
-}
-
-count_of() { # REGEX
-	grep -cE "$1" "$victim_out" || true
-}
-
-more_than() { # REGEX COUNT
-	[ "$(count_of "$1")" -gt "$2" ]
-}
-
-tell() { # COMMAND REGEX: a command, and its answer
-	local before
-	before=$(count_of "$2")
-	victim_say "$1"
-	wait_until 60 more_than "$2" "$before" || fail "no $2 after $1" "$(tail -3 "$victim_out")"
-}
-
-runs_for_rounds() { # COUNT
-	local rounds
-	rounds=$(ping)
-	wait_until 60 has_progressed $((rounds + $1))
 }
 
 record_rounds() { # COUNT COMMAND...
@@ -216,9 +171,7 @@ is_harmless_to_births() {
 	json '.engine == "uprobe" and .rate == 1 and .lost == 0 and (has("agent_refused") | not)'
 	json '.stopped_us == 0 and .counters.truncated == 0'
 	while read -r _ function truth; do
-		got=$(json_get '[.sites[] | select(any(.frames[]; contains($f)))] |
-			"\(map(.count) | add // 0) \(map(.bytes) | add // 0) " +
-			"\(map(.all_count) | add // 0) \(map(.all_bytes) | add // 0)"' --arg f "$function")
+		got=$(figures_of "$function")
 		[ "$got" = "$truth" ] || fail "$function: $got instead of $truth" "$output"
 	done < <(grep '^truth' "$victim_out")
 	victim_check
