@@ -143,7 +143,8 @@ static void hint_of_reach(const struct allocs_run *run)
 								 PROFILE_UNREACHABLE_BYTES),
 					 text),
 			     profile_total(run->profile, PROFILE_UNREACHABLE_COUNT),
-			     "these are leaked");
+			     run->pool.file ? "leaked, where their contexts stay"
+					    : "these are leaked");
 	else
 		command_hint(run->context, "something points to each of its blocks");
 	if (run->reach.freed)

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "allocs_output.h"
+#include "allocs_pool_reach.h"
 #include "allocs_profile.h"
 #include "allocs_reach.h"
 #include "allocs_screen.h"
@@ -94,9 +95,6 @@ static struct error *open_pool(struct allocs_run *run, struct trace_options *ret
 	ret->pool = run->pool.file;
 	if (error || !ret->pool)
 		return error;
-	if (run->reachable)
-		return error_create(ERROR_USAGE,
-				    "--reachable is about malloc's blocks, not about a pool's");
 	if (ret->engine == TRACE_ENGINE_UPROBE)
 		return error_create(ERROR_USAGE,
 				    "--pool needs the agent: when uprobes tell that a context was "
@@ -177,36 +175,42 @@ static struct error *record(struct allocs_run *run, const struct trace_options *
 	if (error)
 		return error;
 	follow(run, screen);
-	trace_pause(run->session);
 	recording_stop(&run->clock);
 	return NULL;
 }
 
-/* The agent leaves before the heap is searched: its own memory is none of the program's. */
+static void tell(struct allocs_run *run, const char *what, struct error *error)
+{
+	if (!error)
+		return;
+	log_warn("%s%s", what, error->message);
+	error_destroy(error);
+	run->context->status = ERROR_PARTIAL;
+}
+
+static const char not_found_out[] = "what is reachable could not be found out: ";
+
+/* Of malloc, the agent leaves before the heap is searched: its own memory is none of the program's.
+ */
 static struct error *take(struct allocs_run *run)
 {
 	const struct trace_wanted wanted = { .blocks = run->reachable, .older_ms = run->older_ms };
-	struct error *error = trace_detach(run->session);
+	struct error *error;
 
-	if (error) {
-		log_warn("%s", error->message);
-		error_destroy(error);
-		run->context->status = ERROR_PARTIAL;
-	}
-	error = trace_read(run->session, &wanted, &run->data);
+	if (run->reachable && run->gone)
+		tell(run, not_found_out, error_create(ERROR_NO_TARGET, "the process has ended"));
+	else if (run->reachable && run->pool.file)
+		tell(run, not_found_out,
+		     allocs_pool_reach_find(run->context, run->session, &wanted, &run->data,
+					    &run->reach));
+	trace_pause(run->session);
+	tell(run, "", trace_detach(run->session));
+	error = run->data ? NULL : trace_read(run->session, &wanted, &run->data);
 	if (!error && run->pool.file && !run->gone)
 		error = allocs_pool_learn(&run->pool, run->context->target);
-	if (error || !run->reachable)
-		return error;
-	if (!run->gone)
-		error = allocs_reach_find(run->context, run->data, &run->reach);
-	if (error || run->gone) {
-		log_warn("what is reachable could not be found out: %s",
-			 error ? error->message : "the process has ended");
-		error_destroy(error);
-		run->context->status = ERROR_PARTIAL;
-	}
-	return NULL;
+	if (!error && run->reachable && !run->gone && !run->pool.file)
+		tell(run, not_found_out, allocs_reach_find(run->context, run->data, &run->reach));
+	return error;
 }
 
 static struct error *make_profile(struct allocs_run *run)
@@ -239,7 +243,7 @@ static struct error *run_allocs(struct command_context *context)
 	struct trace_options trace_options = { 0 };
 	struct error *error = read_options(&run, &trace_options);
 
-	if (!error && run.reachable)
+	if (!error && run.reachable && !run.pool.file)
 		error = allocs_reach_check(context->target);
 	if (!error)
 		error = record(&run, &trace_options);

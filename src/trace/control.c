@@ -70,3 +70,16 @@ void trace_end(struct trace_session *session)
 	if (!session->end_us)
 		session->end_us = clock_us();
 }
+
+uint64_t trace_number(const struct trace_session *session)
+{
+	return session->uprobe ? 0 : tables_shm(&session->tables)->sequence;
+}
+
+void trace_area(const struct trace_session *session, uint64_t *start_ret, uint64_t *end_ret)
+{
+	*start_ret = session->image;
+	*end_ret = session->image ? session->image + AGENT_IMAGE_SPACE + sizeof(struct agent_ctl) +
+					    session->tables.size
+				  : 0;
+}

@@ -8,6 +8,9 @@
  * `grow`: blocks get larger that are there since it began, in three pools below each other; then
  * the last is moved below a fourth, and the second emptied. `empty`: the fourth is. `grown BYTES
  * COUNT` tells what is left of that.
+ *
+ * `lose`: hold() and lose() make a hundred pairs of blocks each; of the former something points
+ * into the first, and that into the second; of the latter they point to each other. Then `lost`.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,7 +20,7 @@
 struct pool {
 	struct pool *parent, *child, *sibling;
 	size_t used;
-	char room[8192];
+	char room[1 << 15];
 };
 
 static unsigned long bytes_left, count_left;
@@ -159,6 +162,44 @@ static void work(struct pool *top, struct pool *kept)
 		keep(kept, bytes);
 }
 
+#define PAIRS 100
+
+static struct pool holder;
+static char *volatile held[PAIRS];
+
+static char **pair(void)
+{
+	char **first = pool_get(&holder, 1.0, 24, 0), *second = pool_get(&holder, 1.0, 40, 0);
+
+	memset(first, 0, 24);
+	memset(second, 0, 40);
+	first[1] = second + 8;
+	return first;
+}
+
+__attribute__((noinline)) static void hold(void)
+{
+	for (unsigned i = 0; i < PAIRS; i++)
+		held[i] = (char *)(pair() + 1);
+}
+
+__attribute__((noinline)) static void lose(void)
+{
+	for (unsigned i = 0; i < PAIRS; i++) {
+		char **first = pair();
+
+		memcpy(first[1] - 8, &first, sizeof(first));
+	}
+}
+
+__attribute__((noinline)) static void sweep(void)
+{
+	char stack[8192];
+
+	memset(stack, 0, sizeof(stack));
+	__asm__ volatile("" : : "r"(stack) : "memory");
+}
+
 int main(void)
 {
 	static struct pool top, kept;
@@ -175,6 +216,12 @@ int main(void)
 			grow();
 		if (!strcmp(line, "empty\n"))
 			empty();
+		if (!strcmp(line, "lose\n")) {
+			lose();
+			hold();
+			sweep();
+			puts("lost");
+		}
 		if (strcmp(line, "go\n"))
 			continue;
 		work(&top, &kept);
