@@ -102,8 +102,14 @@ is_the_truth() {
 	[[ $stderr == *'a sample was taken every 64.0K'* ]] || fail "$stderr"
 }
 
-# It is coarser while the target is busy; every block is weighed by the rate of its moment. Some ten
-# thousand samples: the bound is far out.
+# An estimate of BYTES out of samples, one every RATE bytes: six standard deviations at most.
+is_about() { # ESTIMATE BYTES RATE
+	awk -v got="$1" -v truth="$2" -v rate="$3" \
+		'BEGIN { exit !((got - truth) ^ 2 <= 36 * truth * rate) }' ||
+		fail "$1 instead of about $2 by a sample every $3"
+}
+
+# It is coarser while the target is busy; every block is weighed by the rate of its moment.
 @test "allocs: the default rate follows the target" {
 	start_victim allocload
 	record_begin allocs "$victim_pid" --json --all
@@ -116,13 +122,9 @@ is_the_truth() {
 	done
 	record_end
 	status_is 0
-	bytes=$(json_get '[.sites[].all_bytes] | add')
-	truth=$((pairs * 520))
-	[ "$bytes" -gt $((truth * 85 / 100)) ] && [ "$bytes" -lt $((truth * 115 / 100)) ] ||
-		fail "$bytes instead of about $truth"
-	live=$(json_get '[.sites[].bytes] | add')
-	[ "$live" -gt $((100000 * 520 * 7 / 10)) ] && [ "$live" -lt $((100000 * 520 * 13 / 10)) ] ||
-		fail "$live live instead of about $((100000 * 520))"
+	rate=$(json_get .rate)
+	is_about "$(json_get '[.sites[].all_bytes] | add')" $((pairs * 520)) "$rate"
+	is_about "$(json_get '[.sites[].bytes] | add')" $((100000 * 520)) "$rate"
 	victim_check
 }
 
