@@ -7,10 +7,11 @@
  *	memory_calls_end(recording, &result);
  *	memory_calls_destroy(recording);
  *
- * By the tracepoints syscalls:sys_exit_*: at the exit the arguments are still in the registers.
- * Nothing is stopped. Where these may not be used, and for 32-bit processes, for which x86-64 has
- * none, by syscall_tracer.h, which is dozens of times slower. Errors: those of perf_events.h and
- * syscall_tracer.h.
+ * At the exit of a call its arguments are still in the registers. They come from a program of the
+ * kernel's (bpf(2)) at the tracepoint sys_exit; where that is not allowed, from samples (perf(2))
+ *of the tracepoints syscalls:sys_exit_*, at twice the cost, and none of 32-bit processes. Nothing
+ *is stopped by either. Where these may not be used, they come by syscall_tracer.h, which is dozens
+ *of times slower. Errors: those of perf_events.h and syscall_tracer.h.
  */
 #ifndef MEMPROBE_MEMORY_CALLS_H
 #define MEMPROBE_MEMORY_CALLS_H
@@ -62,9 +63,9 @@ struct memory_calls_result {
 	const struct stack_set *stacks; /* the recording owns it */
 	struct memory_call_site_vec sites;
 	uint64_t events; /* calls of this process; the small ones that were left out included */
-	enum memory_calls_engine engine; /* that has recorded */
-	/* As in faults.h; ptrace knows of no child_events. */
-	uint64_t child_events, lost, truncated;
+	enum memory_calls_engine engine;	/* that has recorded */
+	uint64_t child_events, lost, truncated; /* as in faults.h */
+	bool children_known;			/* else child_events says nothing */
 	uint64_t stopped_us; /* the longest that ptrace held a thread at once; tracepoints: 0 */
 	uint64_t mapped, unmapped; /* bytes that came into and went out of the address space */
 	bool execed;

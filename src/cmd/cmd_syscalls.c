@@ -16,7 +16,8 @@ static const struct command_option options[] = {
 	RECORDING_OPTIONS,
 	{ "min-size", 0, "SIZE", "only calls for at least SIZE" },
 	{ "engine", 0, "auto|tracepoints|ptrace", "what records" },
-	{ "stack-size", 0, "SIZE", "of each stack, copy SIZE (default 8K, at most 64K)" },
+	{ "stack-size", 0, "SIZE",
+	  "of each stack, copy SIZE (default: what is needed; at most 64K)" },
 	PROFILE_OUTPUT_OPTIONS,
 	{ NULL, 0, NULL, NULL },
 };
@@ -181,9 +182,8 @@ static json_t *document(struct syscalls_run *run)
 {
 	const struct memory_calls_result *result = &run->result;
 	json_t *document = command_json(run->context), *calls = json_object();
-	json_t *children = result->engine == MEMORY_CALLS_PTRACE
-				   ? json_null()
-				   : json_integer((json_int_t)result->child_events);
+	json_t *children = result->children_known ? json_integer((json_int_t)result->child_events)
+						  : json_null();
 	json_t *figures = json_pack(
 		"{s:s, s:I, s:I, s:o, s:I}", "engine", engine_names[result->engine], "mapped",
 		(json_int_t)result->mapped, "unmapped", (json_int_t)result->unmapped,

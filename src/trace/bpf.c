@@ -223,15 +223,16 @@ static void log_verdict(union bpf_attr *attr)
 	log_debug("a program for a probe was refused: %s", log);
 }
 
-struct error *bpf_load(const struct bpf_program *program, bool for_many, int *fd_ret)
+static struct error *load(const struct bpf_program *program, uint32_t type, uint32_t attach_type,
+			  int *fd_ret)
 {
 	union bpf_attr attr = {
-		.prog_type = BPF_PROG_TYPE_KPROBE,
+		.prog_type = type,
 		.insns = (uintptr_t)program->code,
 		.insn_cnt = program->size,
 		/* What the kernel calls so: it calls helpers that are for free programs only. */
 		.license = (uintptr_t) "GPL",
-		.expected_attach_type = for_many ? TRACE_UPROBE_MULTI : 0,
+		.expected_attach_type = attach_type,
 	};
 	int errnum;
 
@@ -244,6 +245,11 @@ struct error *bpf_load(const struct bpf_program *program, bool for_many, int *fd
 	if (errnum == EINVAL || errnum == EACCES)
 		log_verdict(&attr);
 	return explain(errnum, "a program for a probe");
+}
+
+struct error *bpf_load(const struct bpf_program *program, bool for_many, int *fd_ret)
+{
+	return load(program, BPF_PROG_TYPE_KPROBE, for_many ? TRACE_UPROBE_MULTI : 0, fd_ret);
 }
 
 struct error *bpf_probe(int program_fd, pid_t pid, const struct bpf_probes *probes, int *fd_ret)
@@ -264,4 +270,21 @@ struct error *bpf_probe(int program_fd, pid_t pid, const struct bpf_probes *prob
 		return explain(errno, "probes");
 	*fd_ret = fd;
 	return NULL;
+}
+
+struct error *bpf_load_for(const struct bpf_program *program, const char *name, int *fd_ret)
+{
+	union bpf_attr attr = { .raw_tracepoint.name = (uintptr_t)name };
+	int fd;
+	struct error *error = load(program, BPF_PROG_TYPE_RAW_TRACEPOINT, 0, &fd);
+
+	if (error)
+		return error;
+	attr.raw_tracepoint.prog_fd = (uint32_t)fd;
+	*fd_ret = bpf(BPF_RAW_TRACEPOINT_OPEN, &attr);
+	if (*fd_ret < 0)
+		error = explain(errno, "a program run at a tracepoint");
+	/* The tracepoint has its own reference. */
+	close(fd);
+	return error;
 }

@@ -88,4 +88,10 @@ struct bpf_probes {
  */
 struct error *bpf_probe(int program_fd, pid_t pid, const struct bpf_probes *probes, int *fd_ret);
 
+/*
+ * A program that runs whenever any process comes by the kernel's tracepoint @name, until the
+ * descriptor is closed; its context are the tracepoint's arguments, 64 bits each.
+ */
+struct error *bpf_load_for(const struct bpf_program *program, const char *name, int *fd_ret);
+
 #endif

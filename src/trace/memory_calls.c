@@ -5,19 +5,27 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "memory_ledger.h"
+#include "memprobe/log.h"
 #include "memprobe/maps.h"
 #include "memprobe/perf_events.h"
 #include "memprobe/syscall_tracer.h"
+#include "uprobe.h"
 
 #define STACK_BYTES 8192u
+
+/* The ring of the programs tells nobody that there is something in it. */
+#define LOOK_MS 5
 
 struct memory_calls_recording {
 	struct target *target;
 	struct memory_ledger ledger;
 	struct sample_stacks *stacks;
-	/* One of the two records. */
+	/* One of the three records. */
+	struct uprobe_probes *programs;
+	struct uprobe_stack stack; /* with programs */
 	struct perf_session *perf;
 	struct syscall_tracer *tracer;
 	struct error *refusal; /* why it is not the tracepoints */
@@ -26,36 +34,115 @@ struct memory_calls_recording {
 
 /* ---- by tracepoints ---- */
 
-static struct error *visit_sample(void *data, const struct perf_sample *sample)
-{
-	struct memory_calls_recording *recording = data;
-	const struct user_regs_struct *regs = &sample->regs;
-	const struct memory_call_event event = {
-		.call = sample->spec,
-		.args = { regs->rdi, regs->rsi, regs->rdx, regs->r10, regs->r8, regs->r9 },
-		.result = regs->rax,
-		.failed = regs->rax > -4096ull,
-		.sample = sample,
-	};
-
-	if (sample->pid != recording->target->pid) {
-		recording->child_events++;
-		return NULL;
-	}
-	return sample->has_regs ? memory_ledger_note(&recording->ledger, &event) : NULL;
-}
-
 /*
- * The arguments, the result, and what unwinding may begin with: a system call leaves nothing in rcx
- * and r11, and what called it finds nothing in r8 and r9.
+ * The arguments, the result, and what unwinding may begin with: a 64-bit call leaves nothing in rcx
+ * and r11, and its caller finds nothing in r8 and r9.
  */
 #define REG(name) (1ull << PERF_REG_X86_##name)
 #define REGS                                                                             \
 	(REG(AX) | REG(BX) | REG(DX) | REG(SI) | REG(DI) | REG(BP) | REG(SP) | REG(IP) | \
 	 REG(R10) | REG(R12) | REG(R13) | REG(R14) | REG(R15))
+#define REGS_32 \
+	(REG(AX) | REG(BX) | REG(CX) | REG(DX) | REG(SI) | REG(DI) | REG(BP) | REG(SP) | REG(IP))
 
-static struct error *open_tracepoints(struct memory_calls_recording *recording,
-				      const struct memory_calls_options *options)
+/* The number of calls[MEMORY_CALLS] is that of another mmap. */
+static void numbers_of_calls(const struct target *target, int calls[MEMORY_CALLS + 1])
+{
+	const struct arch_syscalls *nr = &target->arch->syscalls;
+
+	calls[MEMORY_CALL_MMAP] = nr->mmap;
+	calls[MEMORY_CALL_MUNMAP] = nr->munmap;
+	calls[MEMORY_CALL_MREMAP] = nr->mremap;
+	calls[MEMORY_CALL_BRK] = nr->brk;
+	calls[MEMORY_CALL_MADVISE] = nr->madvise;
+	calls[MEMORY_CALL_MPROTECT] = nr->mprotect;
+	calls[MEMORY_CALLS] = nr->old_mmap;
+}
+
+static enum memory_call call_of_spec(unsigned spec)
+{
+	return spec == MEMORY_CALLS ? MEMORY_CALL_MMAP : spec;
+}
+
+static struct memory_call_event event_of_64(const struct perf_sample *sample)
+{
+	const struct user_regs_struct *regs = &sample->regs;
+
+	return (struct memory_call_event){
+		.call = call_of_spec(sample->spec),
+		.args = { regs->rdi, regs->rsi, regs->rdx, regs->r10, regs->r8, regs->r9 },
+		.result = regs->rax,
+		.failed = regs->rax > -4096ull,
+		.sample = sample,
+	};
+}
+
+static struct memory_call_event event_of_32(const struct perf_sample *sample)
+{
+	const struct user_regs_struct *regs = &sample->regs;
+	const uint32_t args[6] = { (uint32_t)regs->rbx, (uint32_t)regs->rcx, (uint32_t)regs->rdx,
+				   (uint32_t)regs->rsi, (uint32_t)regs->rdi, (uint32_t)regs->rbp };
+	struct memory_call_event event = {
+		.call = call_of_spec(sample->spec),
+		.result = (uint32_t)regs->rax,
+		.failed = (uint32_t)regs->rax > -4096u,
+		.sample = sample,
+	};
+	uint32_t indirect[6] = { 0 };
+	uint64_t offset = args[0] - (uint32_t)regs->rsp;
+
+	/* The arguments of the old mmap are where the only one points to, on the stack. */
+	if (sample->spec == MEMORY_CALLS && offset <= sample->stack_size &&
+	    sample->stack_size - offset >= sizeof(indirect))
+		memcpy(indirect, sample->stack + offset, sizeof(indirect));
+	for (unsigned i = 0; i < 6; i++)
+		event.args[i] = sample->spec == MEMORY_CALLS ? indirect[i] : args[i];
+	return event;
+}
+
+static struct error *visit_sample(void *data, const struct perf_sample *sample)
+{
+	struct memory_calls_recording *recording = data;
+	struct memory_call_event event;
+	struct error *error;
+
+	if (sample->pid != recording->target->pid) {
+		recording->child_events++;
+		return NULL;
+	}
+	if (!sample->has_regs)
+		return NULL;
+	event = recording->target->arch->bits == 32 ? event_of_32(sample) : event_of_64(sample);
+	error = memory_ledger_note(&recording->ledger, &event);
+	if (recording->programs)
+		uprobe_stack_note(&recording->stack, sample_stacks_reach(recording->stacks),
+				  sample->stack_size);
+	return error;
+}
+
+/* By programs of the kernel's, where it allows them: half the cost, and they see 32-bit calls. */
+static struct error *open_programs(struct memory_calls_recording *recording,
+				   const struct memory_calls_options *options)
+{
+	struct target *target = recording->target;
+	struct perf_spec specs[MEMORY_CALLS + 1] = { 0 };
+	int numbers[MEMORY_CALLS + 1];
+	struct error *error;
+
+	specs[0].registers = target->arch->bits == 32 ? REGS_32 : REGS;
+	for (unsigned i = 1; i <= MEMORY_CALLS; i++)
+		specs[i] = specs[0];
+	numbers_of_calls(target, numbers);
+	uprobe_stack_init(&recording->stack, options->stack_bytes);
+	error = uprobe_probes_open_calls(target, specs, numbers, MEMORY_CALLS + 1,
+					 options->stack_bytes, &recording->programs);
+	if (!error)
+		uprobe_probes_want_stack(recording->programs, recording->stack.bytes);
+	return error;
+}
+
+static struct error *open_samples(struct memory_calls_recording *recording,
+				  const struct memory_calls_options *options)
 {
 	struct perf_spec specs[MEMORY_CALLS];
 	const struct perf_options perf = {
@@ -87,6 +174,34 @@ static struct error *open_tracepoints(struct memory_calls_recording *recording,
 	return error;
 }
 
+static struct error *open_tracepoints(struct memory_calls_recording *recording,
+				      const struct memory_calls_options *options)
+{
+	cleanup(error) struct error *refusal = open_programs(recording, options);
+	struct error *error;
+
+	if (!error_is(refusal, ERROR_PERMISSION) && !error_is(refusal, ERROR_UNSUPPORTED))
+		return take_pointer(refusal);
+	log_debug("no programs: %s", refusal->message);
+	error = open_samples(recording, options);
+	if (error && refusal->code == ERROR_PERMISSION)
+		error = error_hint(error, "run as root, or setcap cap_bpf,cap_perfmon,"
+					  "cap_sys_ptrace+ep memprobe");
+	return error;
+}
+
+/* Waits as long as nothing comes, at most @timeout_ms. */
+static struct error *poll_programs(struct memory_calls_recording *recording, int timeout_ms)
+{
+	struct error *error;
+
+	if (timeout_ms)
+		usleep(1000u * (unsigned)(timeout_ms < LOOK_MS ? timeout_ms : LOOK_MS));
+	error = uprobe_probes_poll(recording->programs, visit_sample, recording);
+	uprobe_probes_want_stack(recording->programs, recording->stack.bytes);
+	return error;
+}
+
 /* ---- by ptrace ---- */
 
 static struct error *visit_traced(void *data, const struct traced_call *call)
@@ -101,8 +216,7 @@ static struct error *visit_traced(void *data, const struct traced_call *call)
 		.stack_size = call->stack_size,
 	};
 	struct memory_call_event event = {
-		/* The last one is another mmap. */
-		.call = call->call == MEMORY_CALLS ? MEMORY_CALL_MMAP : call->call,
+		.call = call_of_spec(call->call),
 		.result = call->result,
 		.failed = call->failed,
 		.sample = &sample,
@@ -115,22 +229,17 @@ static struct error *visit_traced(void *data, const struct traced_call *call)
 static struct error *start_tracer(struct memory_calls_recording *recording,
 				  const struct memory_calls_options *options)
 {
-	const struct arch_syscalls *nr = &recording->target->arch->syscalls;
-	const struct traced_syscall calls[] = {
-		[MEMORY_CALL_MMAP] = { nr->mmap, false },
-		[MEMORY_CALL_MUNMAP] = { nr->munmap, false },
-		[MEMORY_CALL_MREMAP] = { nr->mremap, false },
-		[MEMORY_CALL_BRK] = { nr->brk, false },
-		[MEMORY_CALL_MADVISE] = { nr->madvise, false },
-		[MEMORY_CALL_MPROTECT] = { nr->mprotect, false },
-		[MEMORY_CALLS] = { nr->old_mmap, true },
-	};
+	struct traced_syscall calls[MEMORY_CALLS + 1];
+	int numbers[MEMORY_CALLS + 1];
 	const struct syscall_tracer_options tracer = {
 		.calls = calls,
 		.call_count = MEMORY_CALLS + 1,
 		.stack_bytes = options->stack_bytes ? options->stack_bytes : STACK_BYTES,
 	};
 
+	numbers_of_calls(recording->target, numbers);
+	for (unsigned i = 0; i <= MEMORY_CALLS; i++)
+		calls[i] = (struct traced_syscall){ numbers[i], i == MEMORY_CALLS };
 	return syscall_tracer_start(recording->target, &tracer, &recording->tracer);
 }
 
@@ -200,19 +309,38 @@ static struct error *drain(struct memory_calls_recording *recording, int timeout
 {
 	if (recording->tracer)
 		return syscall_tracer_poll(recording->tracer, timeout_ms, visit_traced, recording);
+	if (recording->programs)
+		return poll_programs(recording, timeout_ms);
 	return perf_poll(recording->perf, timeout_ms, visit_sample, recording);
 }
 
 static bool is_execed(const struct memory_calls_recording *recording)
 {
-	return recording->tracer ? syscall_tracer_execed(recording->tracer)
-				 : perf_target_execed(recording->perf);
+	if (recording->tracer)
+		return syscall_tracer_execed(recording->tracer);
+	return recording->programs ? uprobe_probes_ended(recording->programs)
+				   : perf_target_execed(recording->perf);
 }
 
 static bool is_ended(const struct memory_calls_recording *recording)
 {
-	return recording->tracer ? syscall_tracer_ended(recording->tracer)
-				 : perf_target_exited(recording->perf);
+	if (recording->tracer)
+		return syscall_tracer_ended(recording->tracer);
+	return recording->perf && perf_target_exited(recording->perf);
+}
+
+static uint64_t lost(const struct memory_calls_recording *recording)
+{
+	uint64_t by_call[MEMORY_CALLS + 1], sum = 0;
+
+	if (recording->tracer)
+		return syscall_tracer_lost(recording->tracer);
+	if (!recording->programs)
+		return perf_lost(recording->perf);
+	uprobe_probes_lost(recording->programs, by_call);
+	for (unsigned i = 0; i <= MEMORY_CALLS; i++)
+		sum += by_call[i];
+	return sum;
 }
 
 struct error *memory_calls_poll(struct memory_calls_recording *recording, int timeout_ms,
@@ -241,7 +369,7 @@ struct error *memory_calls_end(struct memory_calls_recording *recording,
 
 	if (recording->tracer)
 		syscall_tracer_stop(recording->tracer);
-	else
+	else if (recording->perf)
 		perf_disable(recording->perf);
 	error = drain(recording, 0);
 	ret->engine = memory_calls_engine(recording);
@@ -254,12 +382,10 @@ struct error *memory_calls_end(struct memory_calls_recording *recording,
 	ret->mapped = ledger->mapped_bytes;
 	ret->unmapped = ledger->unmapped_bytes;
 	ret->execed = is_execed(recording);
-	if (recording->tracer) {
-		ret->lost = syscall_tracer_lost(recording->tracer);
+	ret->lost = lost(recording);
+	ret->children_known = recording->perf != NULL;
+	if (recording->tracer)
 		ret->stopped_us = syscall_tracer_stopped_us(recording->tracer);
-	} else {
-		ret->lost = perf_lost(recording->perf);
-	}
 	return error;
 }
 
@@ -273,6 +399,7 @@ void memory_calls_destroy(struct memory_calls_recording *recording)
 	if (!recording)
 		return;
 	perf_close(recording->perf);
+	uprobe_probes_close(recording->programs);
 	syscall_tracer_destroy(recording->tracer);
 	sample_stacks_destroy(recording->stacks);
 	memory_ledger_deinit(&recording->ledger);

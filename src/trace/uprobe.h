@@ -153,6 +153,15 @@ struct uprobe_program_options {
 
 struct error *uprobe_program(const struct uprobe_program_options *options, int *fd_ret);
 
+/*
+ * The same at the end of system calls of @target, attached: a record's spec is the index of the
+ * call's number in @numbers (-1: none). It runs at the end of any call of any process, and is done
+ * with most of them in some 20 ns. options->number is nothing.
+ */
+struct error *uprobe_program_for_calls(const struct uprobe_program_options *options,
+				       const struct target *target, const int *numbers,
+				       unsigned count, int *fd_ret);
+
 /* ---- uprobe_probes.c: the probes of all threads at once ---- */
 
 /*
@@ -171,6 +180,13 @@ struct uprobe_probes;
  */
 struct error *uprobe_probes_open(struct target *target, const struct perf_spec *specs,
 				 unsigned count, uint32_t stack_bytes, struct uprobe_probes **ret);
+/*
+ * Instead of at places in programs, at the end of the system calls @numbers of the target: specs
+ * have registers only, all the same.
+ */
+struct error *uprobe_probes_open_calls(struct target *target, const struct perf_spec *specs,
+				       const int *numbers, unsigned count, uint32_t stack_bytes,
+				       struct uprobe_probes **ret);
 void uprobe_probes_close(struct uprobe_probes *probes);
 
 /* Visits what has come. */

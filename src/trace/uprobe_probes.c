@@ -90,8 +90,8 @@ static struct error *open_probe(struct uprobe_probes *probes, unsigned number, i
 /* Of the stack. */
 static const uint32_t all_sizes[] = { 1024, 2048, 4096, 8192, 16384, 32768, PERF_STACK_MAX };
 
-static struct error *make_program(const struct uprobe_probes *probes, const struct perf_spec *spec,
-				  int number, int *fd_ret)
+static struct uprobe_program_options program_options(const struct uprobe_probes *probes,
+						     const struct perf_spec *spec, int number)
 {
 	struct uprobe_program_options options = {
 		.ring = probes->ring.fd,
@@ -105,6 +105,14 @@ static struct error *make_program(const struct uprobe_probes *probes, const stru
 		options.size_count =
 			probes->stack_bytes ? 1 : sizeof(all_sizes) / sizeof(all_sizes[0]);
 	}
+	return options;
+}
+
+static struct error *make_program(const struct uprobe_probes *probes, const struct perf_spec *spec,
+				  int number, int *fd_ret)
+{
+	const struct uprobe_program_options options = program_options(probes, spec, number);
+
 	return uprobe_program(&options, fd_ret);
 }
 
@@ -181,8 +189,9 @@ static struct error *open_all(struct uprobe_probes *probes)
 	return open_each(probes);
 }
 
-struct error *uprobe_probes_open(struct target *target, const struct perf_spec *specs,
-				 unsigned count, uint32_t stack_bytes, struct uprobe_probes **ret)
+/* Without any probe yet. */
+static struct error *create(struct target *target, const struct perf_spec *specs, unsigned count,
+			    uint32_t stack_bytes, struct uprobe_probes **ret)
 {
 	struct uprobe_probes *probes = calloc(1, sizeof(*probes));
 	void *shared = NULL;
@@ -203,8 +212,42 @@ struct error *uprobe_probes_open(struct target *target, const struct perf_spec *
 	probes->shared = shared;
 	if (!error)
 		error = watch(probes);
-	if (!error)
-		error = open_all(probes);
+	if (error)
+		uprobe_probes_close(probes);
+	else
+		*ret = probes;
+	return error;
+}
+
+struct error *uprobe_probes_open(struct target *target, const struct perf_spec *specs,
+				 unsigned count, uint32_t stack_bytes, struct uprobe_probes **ret)
+{
+	struct uprobe_probes *probes = NULL;
+	struct error *error = create(target, specs, count, stack_bytes, &probes);
+
+	if (error)
+		return error;
+	error = open_all(probes);
+	if (error)
+		uprobe_probes_close(probes);
+	else
+		*ret = probes;
+	return error;
+}
+
+struct error *uprobe_probes_open_calls(struct target *target, const struct perf_spec *specs,
+				       const int *numbers, unsigned count, uint32_t stack_bytes,
+				       struct uprobe_probes **ret)
+{
+	struct uprobe_probes *probes = NULL;
+	struct uprobe_program_options options;
+	struct error *error = create(target, specs, count, stack_bytes, &probes);
+
+	if (error)
+		return error;
+	options = program_options(probes, specs, 0);
+	error = uprobe_program_for_calls(&options, target, numbers, probes->count,
+					 &probes->links[0]);
 	if (error)
 		uprobe_probes_close(probes);
 	else

@@ -2,18 +2,20 @@
  * What the kernel does at a probe: it writes a record into the ring, with the registers that count
  * and, at a return, as much of the stack as is wanted just then. Some 0.3 us beside the trap.
  *
- * The context is the struct pt_regs of user mode, laid out as struct user_regs_struct is.
+ * The context is the struct pt_regs of user mode, laid out as struct user_regs_struct begins.
  */
+#include <sys/stat.h>
 #include <sys/user.h>
 
 #include "bpf.h"
+#include "memprobe/arch.h"
 #include "perf_events.h"
 #include "uprobe.h"
 
 #define PAGE 4096
 
 /* Registers of the program; those from CONTEXT on are left alone by helpers. */
-enum { RESULT = 0, ARG1, ARG2, ARG3, SCRATCH = 5, CONTEXT, RECORD, DONE, WANTED };
+enum { RESULT = 0, ARG1, ARG2, ARG3, ARG4, SCRATCH, CONTEXT, RECORD, DONE, WANTED, FRAME };
 
 struct builder {
 	struct bpf_program program;
@@ -44,7 +46,7 @@ static void emit_number(struct builder *builder)
 		bpf_call(to, BPF_FUNC_get_attach_cookie);
 	else
 		bpf_set(to, RESULT, builder->options->number);
-	bpf_put(to, BPF_REG_10, NUMBER_AT, RESULT);
+	bpf_put(to, FRAME, NUMBER_AT, RESULT);
 }
 
 static void emit_lost(struct builder *builder)
@@ -53,7 +55,7 @@ static void emit_lost(struct builder *builder)
 	unsigned wrong;
 
 	bpf_set_value(to, ARG1, builder->options->shared, offsetof(struct uprobe_shared, lost));
-	bpf_get(to, ARG2, BPF_REG_10, NUMBER_AT);
+	bpf_get(to, ARG2, FRAME, NUMBER_AT);
 	wrong = bpf_jump(to, BPF_JGT, ARG2, PERF_SPECS_MAX - 1);
 	bpf_emit(to, BPF_ALU64 | BPF_LSH | BPF_K, ARG2, 0, 0, 3);
 	bpf_emit(to, BPF_ALU64 | BPF_ADD | BPF_X, ARG1, ARG2, 0, 0);
@@ -144,7 +146,7 @@ static void emit_record(struct builder *builder, uint32_t stack_bytes)
 	bpf_call(to, BPF_FUNC_ringbuf_reserve);
 	full = bpf_jump(to, BPF_JEQ, RESULT, 0);
 	bpf_move(to, RECORD, RESULT);
-	bpf_get(to, ARG1, BPF_REG_10, NUMBER_AT);
+	bpf_get(to, ARG1, FRAME, NUMBER_AT);
 	bpf_put(to, RECORD, offsetof(struct uprobe_record, spec), ARG1);
 	bpf_call(to, BPF_FUNC_get_current_pid_tgid);
 	bpf_put(to, RECORD, offsetof(struct uprobe_record, thread), RESULT);
@@ -189,12 +191,17 @@ static void emit_sizes(struct builder *builder)
 	}
 }
 
+static void count_registers(struct builder *builder)
+{
+	for (unsigned i = 0; i < PERF_PLACES; i++)
+		builder->registers += builder->options->registers >> perf_places[i].bit & 1;
+}
+
 struct error *uprobe_program(const struct uprobe_program_options *options, int *fd_ret)
 {
 	struct builder builder = { .options = options };
 
-	for (unsigned i = 0; i < PERF_PLACES; i++)
-		builder.registers += options->registers >> perf_places[i].bit & 1;
+	count_registers(&builder);
 	bpf_move(&builder.program, CONTEXT, ARG1);
 	emit_number(&builder);
 	if (options->size_count) {
@@ -204,4 +211,87 @@ struct error *uprobe_program(const struct uprobe_program_options *options, int *
 		emit_lost(&builder);
 	}
 	return bpf_load(&builder.program, options->number < 0, fd_ret);
+}
+
+/* ---- system calls ---- */
+
+/* On the program's stack: what there is of the registers in the kernel, struct pt_regs. */
+#define REGISTERS_SIZE ((int)offsetof(struct user_regs_struct, fs_base))
+#define REGISTERS_AT   (NUMBER_AT - REGISTERS_SIZE)
+
+/* The first namespace of process ids (include/linux/proc_ns.h, PROC_PID_INIT_INO). */
+#define FIRST_NAMESPACE 0xeffffffcu
+/* __USER32_CS (arch/x86/include/asm/segment.h). */
+#define SEGMENT_32 0x23
+
+/* Of the thread's process, as memprobe itself sees it; goes to RESULT. False: it cannot be had. */
+static bool emit_process(struct bpf_program *to)
+{
+	struct stat namespace;
+
+	if (stat("/proc/self/ns/pid", &namespace) || namespace.st_ino == FIRST_NAMESPACE) {
+		bpf_call(to, BPF_FUNC_get_current_pid_tgid);
+		bpf_emit(to, BPF_ALU64 | BPF_RSH | BPF_K, RESULT, 0, 0, 32);
+		return true;
+	}
+	/* struct bpf_pidns_info: the thread's, then the process's. */
+	bpf_set(to, ARG1, 0);
+	bpf_put(to, FRAME, -8, ARG1);
+	bpf_set(to, ARG1, (int32_t) namespace.st_dev);
+	bpf_emit(to, BPF_ALU | BPF_MOV | BPF_K, ARG2, 0, 0, (int32_t) namespace.st_ino);
+	bpf_move(to, ARG3, FRAME);
+	bpf_emit(to, BPF_ALU64 | BPF_ADD | BPF_K, ARG3, 0, 0, -8);
+	bpf_set(to, ARG4, 8);
+	bpf_call(to, BPF_FUNC_get_ns_current_pid_tgid);
+	bpf_emit(to, BPF_LDX | BPF_MEM | BPF_W, RESULT, FRAME, -4, 0);
+	return namespace.st_dev <= INT32_MAX && namespace.st_ino <= UINT32_MAX;
+}
+
+/* Leaves CONTEXT at the registers; what is not wanted ends here. */
+static void emit_choice(struct bpf_program *to, const struct target *target, const int *numbers,
+			unsigned count)
+{
+	unsigned unwanted[3], found[PERF_SPECS_MAX], others = 0;
+
+	unwanted[others++] = bpf_jump(to, BPF_JNE, RESULT, target->pid);
+	bpf_move(to, ARG1, FRAME);
+	bpf_emit(to, BPF_ALU64 | BPF_ADD | BPF_K, ARG1, 0, 0, REGISTERS_AT);
+	bpf_set(to, ARG2, REGISTERS_SIZE);
+	/* The first argument of sys_exit. */
+	bpf_get(to, ARG3, CONTEXT, 0);
+	bpf_move(to, CONTEXT, ARG1);
+	bpf_call(to, BPF_FUNC_probe_read_kernel);
+	unwanted[others++] = bpf_jump(to, BPF_JNE, RESULT, 0);
+	if (target->arch->bits == 64) {
+		bpf_get(to, ARG1, CONTEXT, offsetof(struct user_regs_struct, cs));
+		unwanted[others++] = bpf_jump(to, BPF_JEQ, ARG1, SEGMENT_32);
+	}
+	bpf_get(to, ARG1, CONTEXT, offsetof(struct user_regs_struct, orig_rax));
+	for (unsigned i = 0; i < count; i++) {
+		bpf_set(to, ARG2, (int32_t)i);
+		found[i] = numbers[i] < 0 ? 0 : bpf_jump(to, BPF_JEQ, ARG1, numbers[i]);
+	}
+	while (others)
+		bpf_land(to, unwanted[--others]);
+	emit_end(to);
+	for (unsigned i = 0; i < count; i++)
+		if (found[i])
+			bpf_land(to, found[i]);
+	bpf_put(to, FRAME, NUMBER_AT, ARG2);
+}
+
+struct error *uprobe_program_for_calls(const struct uprobe_program_options *options,
+				       const struct target *target, const int *numbers,
+				       unsigned count, int *fd_ret)
+{
+	struct builder builder = { .options = options };
+	struct bpf_program *to = &builder.program;
+
+	count_registers(&builder);
+	bpf_move(to, CONTEXT, ARG1);
+	if (!emit_process(to))
+		return error_create(ERROR_UNSUPPORTED, "the namespace has no usual number");
+	emit_choice(to, target, numbers, count);
+	emit_sizes(&builder);
+	return bpf_load_for(to, "sys_exit", fd_ret);
 }

@@ -484,7 +484,11 @@ def syscalls():
     with Victim(f"{BUILD}/victims/mapcalls") as victim, tempfile.TemporaryDirectory() as folder:
         pid = str(victim.pid)
         rows = [("untraced", None, None),
-                ("memprobe syscalls", [MEMPROBE, "syscalls", pid, "--json", "-v"], lost_of_json)]
+                ("memprobe syscalls", [MEMPROBE, "syscalls", pid, "--json", "-v"], lost_of_json),
+                ("the same --stack-size 8K",
+                 [MEMPROBE, "syscalls", pid, "--json", "-v", "--stack-size", "8K"], lost_of_json),
+                ("memprobe syscalls --engine=ptrace",
+                 [MEMPROBE, "syscalls", pid, "--json", "-v", "--engine=ptrace"], lost_of_json)]
         if shutil.which("perf"):
             rows.append(("perf record -g on sys_enter_mmap only",
                          ["perf", "record", "-q", "-g", "-e", "syscalls:sys_enter_mmap", "-p", pid,
@@ -494,6 +498,7 @@ def syscalls():
                                                      f"{folder}/strace", "-p", pid], None))
         recording(f"20,000 pairs of mmap and munmap (medians of {ROUNDS})", victim, "pairs 20000",
                   20000, rows)
+        recording(f"100,000 pairs (medians of {ROUNDS})", victim, "pairs 100000", 100000, rows[:3])
 
 
 def agent():
