@@ -45,6 +45,19 @@ extern const char uprobe_unwanted[]; /* function.refused of these */
 struct error *uprobe_refuse_unwanted(struct target *target, const struct module *allocator,
 				     struct function_vec *functions);
 
+/* ---- uprobe_returns.c: where a function returns ---- */
+
+#define UPROBE_RETURNS_MAX 32
+
+struct uprobe_returns {
+	uint64_t addresses[UPROBE_RETURNS_MAX]; /* of `ret`s */
+	unsigned count;
+	bool all; /* else there are ways out that were not found */
+};
+
+struct error *uprobe_find_returns(struct target *target, const struct function *function,
+				  struct uprobe_returns *ret);
+
 /* ---- uprobe_table.c: blocks that have not been freed ---- */
 
 struct uprobe_block {
@@ -86,6 +99,8 @@ struct uprobe_call {
 	uint64_t sp; /* at its beginning: where the return address is */
 	uint64_t pointer, size;
 	unsigned function;	 /* number of the caller's */
+	bool at_ret;		 /* its return is seen by UPROBE_AT_RET */
+	bool may_throw;		 /* and be left without a return */
 	struct uprobe_block old; /* taken out by a realloc; address 0: none */
 };
 
@@ -114,9 +129,12 @@ enum uprobe_return {
 	UPROBE_INNER,	/* of the allocator's call of itself, or a second one of a tail call */
 };
 
+/* One of those whose calls are at_ret: others pass the same `ret`, too, on their way. */
+#define UPROBE_AT_RET UINT32_MAX
+
 /*
- * @function returns, with @sp behind its return address; @own_caller: to the allocator's own text.
- * *ret its call, unless it is unknown.
+ * @function returns, with @sp behind its return address; @own_caller: to the allocator's
+ * own text. *ret its call, unless it is unknown.
  */
 struct error *uprobe_calls_return(struct uprobe_calls *calls, pid_t tid, unsigned function,
 				  uint64_t sp, bool own_caller, struct uprobe_call *ret,
@@ -223,7 +241,11 @@ void uprobe_stack_note(struct uprobe_stack *stack, uint64_t reach, uint64_t copi
 /* What a perf event tells about. */
 struct uprobe_event {
 	unsigned function; /* index into functions */
-	bool is_return;
+	enum uprobe_event_kind {
+		UPROBE_ENTRY,
+		UPROBE_RETURN,
+		UPROBE_RET, /* the instruction: of any function that may throw */
+	} kind;
 };
 
 struct uprobe_total {
@@ -241,6 +263,12 @@ struct uprobe_engine {
 	struct perf_spec specs[PERF_SPECS_MAX];
 	struct uprobe_event events[PERF_SPECS_MAX]; /* by spec */
 	unsigned spec_count;
+	/* By function: of those that may throw, how they are seen to return. */
+	enum uprobe_exits {
+		UPROBE_NO_EXIT,
+		UPROBE_SOME_EXITS,
+		UPROBE_ALL_EXITS,
+	} exits[PERF_SPECS_MAX];
 
 	/* The reader takes samples out of the rings all the time; @lock is for all below. */
 	pthread_t reader;

@@ -72,6 +72,14 @@ static void drop(struct uprobe_thread *thread, unsigned from, unsigned count)
 		thread->calls[i] = thread->calls[i + count];
 }
 
+/* Exceptions have left those that lie below. */
+static void drop_thrown(struct uprobe_thread *thread, uint64_t sp)
+{
+	for (unsigned i = thread->depth; i; i--)
+		if (thread->calls[i - 1].may_throw && thread->calls[i - 1].sp < sp)
+			drop(thread, i - 1, 1);
+}
+
 struct error *uprobe_calls_enter(struct uprobe_calls *calls, pid_t tid,
 				 const struct uprobe_call *call)
 {
@@ -80,9 +88,10 @@ struct error *uprobe_calls_enter(struct uprobe_calls *calls, pid_t tid,
 
 	if (error)
 		return error;
+	drop_thrown(thread, call->sp);
 	if (thread->depth == UPROBE_CALLS_MAX) {
+		calls->abandoned += !thread->calls[0].may_throw;
 		drop(thread, 0, 1);
-		calls->abandoned++;
 	}
 	thread->calls[thread->depth++] = *call;
 	thread->last_sp = 0;
@@ -98,6 +107,12 @@ static struct error *put_back(struct uprobe_calls *calls, struct uprobe_thread *
 	return error ? error : map64_put(&calls->index, (uint64_t)thread->tid, 0);
 }
 
+static bool is_of(const struct uprobe_call *call, unsigned function, uint64_t sp)
+{
+	return call->sp == sp &&
+	       (function == UPROBE_AT_RET ? call->at_ret : call->function == function);
+}
+
 struct error *uprobe_calls_return(struct uprobe_calls *calls, pid_t tid, unsigned function,
 				  uint64_t sp, bool own_caller, struct uprobe_call *ret,
 				  enum uprobe_return *kind_ret)
@@ -107,7 +122,7 @@ struct error *uprobe_calls_return(struct uprobe_calls *calls, pid_t tid, unsigne
 
 	*kind_ret = UPROBE_UNKNOWN;
 	sp -= WORD;
-	while (at && (thread->calls[at - 1].sp != sp || thread->calls[at - 1].function != function))
+	while (at && !is_of(&thread->calls[at - 1], function, sp))
 		at--;
 	if (!at)
 		return NULL;
@@ -117,8 +132,8 @@ struct error *uprobe_calls_return(struct uprobe_calls *calls, pid_t tid, unsigne
 	for (inner = thread->depth; inner > at + 1; inner--) {
 		if (thread->calls[inner - 1].sp == sp)
 			continue;
+		calls->abandoned += !thread->calls[inner - 1].may_throw;
 		drop(thread, inner - 1, 1);
-		calls->abandoned++;
 	}
 	drop(thread, at, 1);
 	*kind_ret = (own_caller && at) || thread->last_sp == sp ? UPROBE_INNER : UPROBE_OUTER;

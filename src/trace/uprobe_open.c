@@ -36,13 +36,14 @@ static bool returns_block(const struct function *function)
 	}
 }
 
-/* An exception does not find its way past a return address that leads to the kernel's page. */
-static const char *why_not(const struct function *function)
+static const char *why_not(const struct uprobe_engine *engine, size_t number)
 {
+	const struct function *function = &engine->functions.data[number];
+
 	if (function->refused)
 		return function->refused;
-	if (function->spec->kind == AGENT_KIND_NEW)
-		return "an exception that it throws could not pass the probe of its return";
+	if (function->spec->kind == AGENT_KIND_NEW && engine->exits[number] == UPROBE_NO_EXIT)
+		return "where it returns was not found";
 	return NULL;
 }
 
@@ -64,7 +65,8 @@ static uint64_t entry_registers(const struct function *function)
 					      REGISTER(CX), REGISTER(R8), REGISTER(R9) };
 	const uint8_t wanted[] = { function->spec->pointer, function->spec->size,
 				   function->spec->count };
-	uint64_t registers = returns_block(function) ? REGISTER(SP) : 0;
+	bool returns = returns_block(function) || function->spec->kind == AGENT_KIND_NEW;
+	uint64_t registers = returns ? REGISTER(SP) : 0;
 
 	for (size_t i = 0; i < sizeof(wanted); i++)
 		if (wanted[i] < sizeof(arguments) / sizeof(arguments[0]))
@@ -72,25 +74,63 @@ static uint64_t entry_registers(const struct function *function)
 	return registers;
 }
 
-static void add_spec(struct uprobe_engine *engine, uint32_t type, unsigned function, bool is_return,
+static void add_spec(struct uprobe_engine *engine, uint32_t type, struct uprobe_event event,
 		     uint64_t offset)
 {
 	unsigned spec = engine->spec_count++;
 
-	engine->events[spec] = (struct uprobe_event){ function, is_return };
+	engine->events[spec] = event;
 	engine->specs[spec] = (struct perf_spec){
 		.type = type,
-		.config = is_return ? RETURN_PROBE : 0,
+		.config = event.kind == UPROBE_RETURN ? RETURN_PROBE : 0,
 		.config2 = offset,
-		.no_stack = !is_return,
-		.registers = is_return ? RETURN_REGISTERS
-				       : entry_registers(&engine->functions.data[function]),
+		.no_stack = event.kind == UPROBE_ENTRY,
+		.registers = event.kind == UPROBE_ENTRY
+				     ? entry_registers(&engine->functions.data[event.function])
+				     : RETURN_REGISTERS,
 	};
 }
 
-static void add_specs(struct uprobe_engine *engine, uint32_t type)
+static bool has_ret(const struct uprobe_engine *engine, uint64_t offset)
 {
-	for (unsigned i = 0; i < engine->functions.size; i++) {
+	for (unsigned i = 0; i < engine->spec_count; i++)
+		if (engine->events[i].kind == UPROBE_RET && engine->specs[i].config2 == offset)
+			return true;
+	return false;
+}
+
+/* An exception does not find its way past the return address that the kernel's return probe puts in
+ * the place of the caller's. */
+static struct error *add_rets(struct uprobe_engine *engine, uint32_t type, unsigned number)
+{
+	const struct function *function = &engine->functions.data[number];
+	struct uprobe_returns returns;
+	struct error *error = uprobe_find_returns(engine->target, function, &returns);
+
+	if (error)
+		return error;
+	for (unsigned i = 0; i < returns.count; i++) {
+		uint64_t offset;
+
+		if (!file_offset(function->module, returns.addresses[i], &offset) ||
+		    engine->spec_count == PERF_SPECS_MAX)
+			returns.all = false;
+		else if (!has_ret(engine, offset))
+			add_spec(engine, type, (struct uprobe_event){ number, UPROBE_RET }, offset);
+	}
+	engine->exits[number] = !returns.count ? UPROBE_NO_EXIT
+				: returns.all  ? UPROBE_ALL_EXITS
+					       : UPROBE_SOME_EXITS;
+	log_debug("%s returns in %u places%s", function->name, returns.count,
+		  returns.all ? "" : " and elsewhere");
+	return NULL;
+}
+
+static struct error *add_specs(struct uprobe_engine *engine, uint32_t type)
+{
+	struct error *error = NULL;
+
+	for (unsigned i = 0; i < engine->functions.size && !error; i++) {
 		struct function *function = &engine->functions.data[i];
 		uint64_t offset;
 
@@ -101,16 +141,20 @@ static void add_specs(struct uprobe_engine *engine, uint32_t type)
 			continue;
 		}
 		offset += uprobe_place(function->code, function->code_size);
-		add_spec(engine, type, i, false, offset);
+		add_spec(engine, type, (struct uprobe_event){ i, UPROBE_ENTRY }, offset);
 		if (returns_block(function))
-			add_spec(engine, type, i, true, offset);
+			add_spec(engine, type, (struct uprobe_event){ i, UPROBE_RETURN }, offset);
+		else if (function->spec->kind == AGENT_KIND_NEW)
+			error = add_rets(engine, type, i);
 	}
+	return error;
 }
 
 static struct error *tell_hooks(struct uprobe_engine *engine, struct trace_report *report)
 {
-	vec_for_each (function, &engine->functions) {
-		const char *refused = why_not(function);
+	for (size_t i = 0; i < engine->functions.size; i++) {
+		const struct function *function = &engine->functions.data[i];
+		const char *refused = why_not(engine, i);
 		struct trace_hook hook = {
 			.name = strdup(function->name),
 			.module = strdup(function->module->path),
@@ -319,8 +363,9 @@ struct error *uprobe_open(struct uprobe_engine *engine, struct trace_report *rep
 	error = uprobe_refuse_unwanted(engine->target, allocator.module, &engine->functions);
 	if (error)
 		return error;
-	add_specs(engine, type);
-	error = tell_hooks(engine, report);
+	error = add_specs(engine, type);
+	if (!error)
+		error = tell_hooks(engine, report);
 	if (!error)
 		error = check_functions(engine);
 	return error ? error : open_events(engine, allocator.module);

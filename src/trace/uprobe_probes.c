@@ -15,11 +15,12 @@
 
 #define RING_BYTES (128u << 20)
 #define RING_LEAST (4u << 20)
+#define LINKS	   3u
 
 struct uprobe_probes {
 	struct target *target;
 	struct perf_spec specs[PERF_SPECS_MAX];
-	int links[2]; /* of all entries, of all returns; or -1 */
+	int links[LINKS]; /* by group, or -1 */
 	int events[PERF_SPECS_MAX];
 	unsigned count;
 	uint32_t stack_bytes; /* always; 0: what is wanted just then */
@@ -131,19 +132,28 @@ static struct error *open_each(struct uprobe_probes *probes)
 	return error;
 }
 
-/* All entries, or all returns: by one program, which takes the registers that any of them needs. */
-static struct error *open_many(struct uprobe_probes *probes, bool returns)
+/* What one link has: the returns of the kernel's, or not; with their stacks, or without. */
+struct group {
+	bool returns, no_stack;
+};
+
+static const struct group groups[] = { { true, false }, { false, false }, { false, true } };
+
+/* All of a group: by one program, which takes the registers that any of them needs. */
+static struct error *open_many(struct uprobe_probes *probes, const struct group *group, int *fd_ret)
 {
 	uint64_t offsets[PERF_SPECS_MAX], cookies[PERF_SPECS_MAX];
-	struct bpf_probes many = { .offsets = offsets, .cookies = cookies, .returns = returns };
-	struct perf_spec common = { .no_stack = !returns };
+	struct bpf_probes many = { .offsets = offsets,
+				   .cookies = cookies,
+				   .returns = group->returns };
+	struct perf_spec common = { .no_stack = group->no_stack };
 	cleanup(close) int program = -1;
 	struct error *error;
 
 	for (unsigned i = 0; i < probes->count; i++) {
 		const struct perf_spec *spec = &probes->specs[i];
 
-		if (spec->no_stack == returns)
+		if (spec->no_stack != group->no_stack || (spec->config != 0) != group->returns)
 			continue;
 		many.path = (const char *)(uintptr_t)spec->config1;
 		offsets[many.count] = spec->config2;
@@ -154,7 +164,7 @@ static struct error *open_many(struct uprobe_probes *probes, bool returns)
 		return NULL;
 	error = make_program(probes, &common, -1, &program);
 	if (!error)
-		error = bpf_probe(program, probes->target->pid, &many, &probes->links[returns]);
+		error = bpf_probe(program, probes->target->pid, &many, fd_ret);
 	if (error)
 		return error;
 	for (unsigned i = 0; i < many.count; i++)
@@ -164,22 +174,21 @@ static struct error *open_many(struct uprobe_probes *probes, bool returns)
 
 static void close_links(struct uprobe_probes *probes)
 {
-	for (unsigned i = 0; i < 2; i++)
+	for (unsigned i = 0; i < LINKS; i++)
 		if (probes->links[i] >= 0)
 			close(probes->links[i]);
-	probes->links[0] = probes->links[1] = -1;
+	memset(probes->links, -1, sizeof(probes->links));
 }
 
 /* The returns first: an entry whose return is not seen would look like one that was left. */
 static struct error *open_all(struct uprobe_probes *probes)
 {
 	struct perf_spec specs[PERF_SPECS_MAX];
-	struct error *error;
+	struct error *error = NULL;
 
 	memcpy(specs, probes->specs, sizeof(specs));
-	error = open_many(probes, true);
-	if (!error)
-		error = open_many(probes, false);
+	for (unsigned i = 0; i < LINKS && !error; i++)
+		error = open_many(probes, &groups[i], &probes->links[i]);
 	if (!error_is(error, ERROR_UNSUPPORTED))
 		return error;
 	log_debug("%s: one by one", error->message);
@@ -204,7 +213,7 @@ static struct error *create(struct target *target, const struct perf_spec *specs
 	probes->count = count < PERF_SPECS_MAX ? count : PERF_SPECS_MAX;
 	memcpy(probes->specs, specs, probes->count * sizeof(*specs));
 	probes->stack_bytes = stack_bytes & ~7u;
-	probes->links[0] = probes->links[1] = -1;
+	memset(probes->links, -1, sizeof(probes->links));
 	memset(probes->events, -1, sizeof(probes->events));
 	error = make_ring(probes);
 	if (!error)

@@ -158,11 +158,12 @@ static void take_losses(struct uprobe_engine *engine)
 		const struct uprobe_event *event = &engine->events[i];
 		enum agent_kind kind = engine->functions.data[event->function].spec->kind;
 
-		if (event->is_return)
+		if (event->kind != UPROBE_ENTRY)
 			counts->lost_returns += lost[i];
 		else if (kind != AGENT_KIND_FREE)
 			counts->lost_entries += lost[i];
-		if (!event->is_return && (kind == AGENT_KIND_FREE || kind == AGENT_KIND_REALLOC))
+		if (event->kind == UPROBE_ENTRY &&
+		    (kind == AGENT_KIND_FREE || kind == AGENT_KIND_REALLOC))
 			counts->lost_frees += lost[i];
 	}
 }

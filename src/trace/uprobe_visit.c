@@ -129,8 +129,13 @@ static struct error *visit_entry(struct uprobe_engine *engine, unsigned number,
 		take_out(engine, call.pointer, sample->time, NULL);
 		return NULL;
 	case AGENT_KIND_NEW:
-		engine->counts.unreturned++;
-		return NULL;
+		if (engine->exits[number] == UPROBE_NO_EXIT) {
+			engine->counts.unreturned++;
+			return NULL;
+		}
+		call.at_ret = true;
+		call.may_throw = engine->exits[number] == UPROBE_ALL_EXITS;
+		break;
 	case AGENT_KIND_REALLOC:
 		/* Somebody else may get the old place before it returns. */
 		if (!take_out(engine, call.pointer, sample->time, &call.old))
@@ -201,10 +206,26 @@ static struct error *visit_return(struct uprobe_engine *engine, unsigned number,
 
 	if (error)
 		return error;
-	engine->counts.unpaired += kind == UPROBE_UNKNOWN;
+	engine->counts.unpaired += kind == UPROBE_UNKNOWN && number != UPROBE_AT_RET;
 	if (kind != UPROBE_OUTER)
 		return NULL;
-	return visit_outcome(engine, engine->functions.data[number].spec, &call, sample);
+	return visit_outcome(engine, engine->functions.data[call.function].spec, &call, sample);
+}
+
+/* Before it is carried out: as if it had been. */
+static struct error *visit_ret(struct uprobe_engine *engine, const struct perf_sample *sample)
+{
+	struct perf_sample after = *sample;
+	uint64_t caller;
+
+	if (sample->stack_size < sizeof(caller))
+		return NULL;
+	memcpy(&caller, sample->stack, sizeof(caller));
+	after.regs.rip = caller;
+	after.regs.rsp += sizeof(caller);
+	after.stack += sizeof(caller);
+	after.stack_size -= sizeof(caller);
+	return visit_return(engine, UPROBE_AT_RET, &after);
 }
 
 struct error *uprobe_visit(void *data, const struct perf_sample *sample)
@@ -216,6 +237,12 @@ struct error *uprobe_visit(void *data, const struct perf_sample *sample)
 	    sample->time < engine->since || (engine->until && sample->time > engine->until) ||
 	    (engine->perf && perf_target_execed(engine->perf)))
 		return NULL;
-	return event->is_return ? visit_return(engine, event->function, sample)
-				: visit_entry(engine, event->function, sample);
+	switch (event->kind) {
+	case UPROBE_RETURN:
+		return visit_return(engine, event->function, sample);
+	case UPROBE_RET:
+		return visit_ret(engine, sample);
+	default:
+		return visit_entry(engine, event->function, sample);
+	}
 }

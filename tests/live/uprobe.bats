@@ -36,6 +36,17 @@ is_exact() {
 		fail "$(grep -v ^site "$trace_out")"
 }
 
+# $output holds the truth of victims that tell it by function.
+is_shape() {
+	local function truth got
+	json '.engine == "uprobe" and .rate == 1 and .lost == 0 and .counters.truncated == 0'
+	while read -r _ function truth; do
+		got=$(figures_of "$function")
+		[ "$got" = "$truth" ] || fail "$function: $got instead of $truth" "$output"
+	done < <(grep '^truth' "$victim_out")
+	victim_check
+}
+
 @test "uprobes: exact with two threads, glibc" {
 	start_victim alloc_truth 2
 	record_rounds 100 uprobe
@@ -55,6 +66,29 @@ is_exact() {
 	record_rounds 50 uprobe
 	is_exact
 	still_works
+}
+
+# Their operators do not reach malloc. Probed at their `ret`s: exceptions pass.
+@test "uprobes: operator new of jemalloc, tcmalloc and mimalloc" {
+	local library
+	for library in libjemalloc.so.2 libtcmalloc_minimal.so.4 libmimalloc.so.2; do
+		ldconfig -p | grep -q "$library" || continue
+		start_command env "LD_PRELOAD=$library" "$VICTIMS/alloc_truth_cxx" 2
+		record_rounds 50 uprobe
+		is_exact
+		still_works
+		stop_victim
+		# mimalloc in C does not throw: it aborts.
+		[ "$library" != libmimalloc.so.2 ] || continue
+		start_command env "LD_PRELOAD=$library" "$VICTIMS/allocnew"
+		record_begin allocs "$victim_pid" --json --engine=uprobe --all
+		victim_say go
+		victim_wait '^done 1$' >/dev/null
+		record_end
+		status_is 0
+		is_shape
+		stop_victim
+	done
 }
 
 @test "uprobes: samples weigh what they stand for" {
@@ -170,10 +204,7 @@ is_harmless_to_births() {
 	status_is 0
 	json '.engine == "uprobe" and .rate == 1 and .lost == 0 and (has("agent_refused") | not)'
 	json '.stopped_us == 0 and .counters.truncated == 0'
-	while read -r _ function truth; do
-		got=$(figures_of "$function")
-		[ "$got" = "$truth" ] || fail "$function: $got instead of $truth" "$output"
-	done < <(grep '^truth' "$victim_out")
+	is_shape
 	victim_check
 }
 

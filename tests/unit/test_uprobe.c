@@ -207,6 +207,39 @@ static void stale_calls(void **state)
 	assert_int_equal(scene->last.size, 2);
 }
 
+/* operator new: seen to return by its `ret`, or not at all. */
+static void exceptions(void **state)
+{
+	struct scene *scene = *state;
+	struct uprobe_call call = { .sp = 0x1000, .size = 70, .function = REALLOC };
+
+	/* malloc() passes the same one. */
+	enter(scene, 1, MALLOC, 0x1000, 60);
+	assert_int_equal(leave(scene, 1, UPROBE_AT_RET, 0x1000, false), UPROBE_UNKNOWN);
+	assert_int_equal(leave(scene, 1, MALLOC, 0x1000, false), UPROBE_OUTER);
+	call.at_ret = call.may_throw = true;
+	assert_null(uprobe_calls_enter(scene->calls, 1, &call));
+	assert_int_equal(leave(scene, 1, UPROBE_AT_RET, 0x1000, false), UPROBE_OUTER);
+	assert_int_equal(scene->last.size, 70);
+	/* Thrown: the thread goes on further up. */
+	for (unsigned i = 0; i < 100; i++) {
+		call.sp = 0x1000 + 16 * i;
+		assert_null(uprobe_calls_enter(scene->calls, 1, &call));
+		enter(scene, 1, MALLOC, 0x4000, 60);
+		assert_int_equal(leave(scene, 1, MALLOC, 0x4000, false), UPROBE_OUTER);
+		assert_int_equal(leave(scene, 1, UPROBE_AT_RET, call.sp, false), UPROBE_UNKNOWN);
+	}
+	/* Or at the same place again. */
+	for (unsigned i = 0; i < 100; i++)
+		assert_null(uprobe_calls_enter(scene->calls, 1, &call));
+	assert_int_equal(leave(scene, 1, UPROBE_AT_RET, call.sp, false), UPROBE_OUTER);
+	assert_int_equal(uprobe_calls_abandoned(scene->calls), 0);
+	call.may_throw = false;
+	for (unsigned i = 0; i < 100; i++)
+		assert_null(uprobe_calls_enter(scene->calls, 2, &call));
+	assert_int_equal(uprobe_calls_abandoned(scene->calls), 100 - UPROBE_CALLS_MAX);
+}
+
 static void many_threads(void **state)
 {
 	struct scene *scene = *state;
@@ -359,6 +392,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(nests, set_scene, clear_scene),
 		cmocka_unit_test_setup_teardown(tail_calls, set_scene, clear_scene),
 		cmocka_unit_test_setup_teardown(stale_calls, set_scene, clear_scene),
+		cmocka_unit_test_setup_teardown(exceptions, set_scene, clear_scene),
 		cmocka_unit_test_setup_teardown(many_threads, set_scene, clear_scene),
 		cmocka_unit_test(table_against_array),
 		cmocka_unit_test(samples_come_late),
