@@ -13,6 +13,8 @@
  *	cycle=N				N times: attach, 20 ms, detach
  *	leftovers			prints what killed predecessors left
  *	remove				and removes it
+ *	idle				waits until no agent is active; prints when one was seen so
+ *					last and when none was at first (us of CLOCK_MONOTONIC)
  *
  * Prints lines of `KEY VALUE...`; exits with 1, and `error CODE MESSAGE`, if something fails.
  */
@@ -190,6 +192,33 @@ static struct error *say_leftovers(struct loop *loop)
 	return error;
 }
 
+static struct error *await_idle(struct loop *loop)
+{
+	uint64_t last = 0, end = clock_us() + 20000000;
+
+	for (bool active = true; active;) {
+		struct trace_leftover_vec found = { 0 };
+		uint64_t since = clock_us();
+		struct error *error = trace_find_leftovers(loop->target, &found);
+		size_t count = found.size;
+
+		active = false;
+		vec_for_each (leftover, &found)
+			active |= leftover->active;
+		trace_leftover_vec_deinit(&found);
+		if (error)
+			return error;
+		if (!active)
+			printf("idle active=%llu idle=%llu agents=%zu\n", (unsigned long long)last,
+			       (unsigned long long)clock_us(), count);
+		else if (since > end)
+			return error_create(ERROR_FAILED, "an agent stays active");
+		last = since;
+		usleep(2000);
+	}
+	return NULL;
+}
+
 static struct error *perform(struct loop *loop, const char *command)
 {
 	const char *value = strchr(command, '=');
@@ -227,6 +256,8 @@ static struct error *perform(struct loop *loop, const char *command)
 		return cycle(loop, (unsigned)number);
 	else if (IS("leftovers"))
 		return say_leftovers(loop);
+	else if (IS("idle"))
+		return await_idle(loop);
 	else if (IS("remove")) {
 		uint64_t remaining = 0;
 		struct error *error = trace_remove_leftovers(loop->target, 5000000, &remaining);

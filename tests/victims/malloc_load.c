@@ -1,8 +1,8 @@
 /*
- * `malloc_load N [BYTES]`: N threads (default 2) that do nothing but malloc, realloc, calloc and
- * free of blocks up to BYTES (default 4096), and check that every block still holds what was
- * written. The main thread takes commands; `pause` and `resume` stop and start the load between two
- * calls.
+ * `malloc_load N [BYTES [PAUSE]]`: N threads (default 2) that do nothing but malloc, realloc,
+ * calloc and free of blocks up to BYTES (default 4096), and check that every block still holds what
+ * was written; they rest for PAUSE us (default 0) after each 256 of them. The main thread takes
+ * commands; `pause` and `resume` stop and start the load between two calls.
  *
  * variants: 32 static musl
  */
@@ -16,7 +16,7 @@
 static unsigned long block_max;
 static atomic_bool paused;
 static atomic_ulong resting;
-static unsigned long thread_count;
+static unsigned long thread_count, pause_us;
 
 static uint32_t next_random(uint32_t *state)
 {
@@ -85,6 +85,8 @@ static void *load(void *data)
 		for (int i = 0; i < 256; i++)
 			renew(&blocks[next_random(&random) % SLOTS], &random);
 		victim_progress++;
+		if (pause_us)
+			usleep(pause_us);
 		if (paused)
 			rest();
 	}
@@ -112,6 +114,7 @@ int main(int argc, char **argv)
 	victim_init();
 	thread_count = victim_number(argc, argv, 1, 2);
 	block_max = victim_number(argc, argv, 2, 4096);
+	pause_us = victim_number(argc, argv, 3, 0);
 	for (unsigned long i = 0; i < thread_count; i++) {
 		pthread_t thread;
 
