@@ -1,8 +1,9 @@
 /*
- * The agent's mappings, made by two scripts in the target. What a script has mapped becomes the
+ * The agent's mappings, made by scripts in the target. What the first two have mapped becomes the
  * target's for good only when it has been filled in: until then the script itself takes it away
  * again, whether memprobe lives or not. After the first there is an agent, which a later memprobe
- * recognises; after the second it also has its hooks and tables.
+ * recognises; after the second it also has its hooks. The others map the tables, in what the first
+ * has reserved. They are many so that each is short: it holds a thread, and takes up room.
  */
 #include "session.h"
 
@@ -80,10 +81,10 @@ struct error *install_find_near(struct target *target, const struct text_range *
 
 struct script {
 	struct call_script script;
-	size_t descriptors[TABLES_PARTS]; /* data words */
-	size_t tsc;			  /* data word: prctl(PR_GET_TSC) */
-	size_t results[16];
-	const char *names[16];
+	size_t descriptor; /* data word */
+	size_t tsc;	   /* data word: prctl(PR_GET_TSC) */
+	size_t results[8];
+	const char *names[8];
 	unsigned count;
 };
 
@@ -117,37 +118,11 @@ static void add_map_shared(struct script *script, const struct tables *tables,
 		CALL_ARG(end - start),
 		CALL_ARG(prot),
 		CALL_ARG(MAP_SHARED | MAP_NORESERVE | MAP_FIXED),
-		CALL_WORD(script->descriptors[part]),
+		CALL_WORD(script->descriptor),
 		CALL_ARG(start - tables->parts[part].start),
 	};
 
 	add_call(script, "mmap", script->script.arch->syscalls.mmap, 6, args, CALL_EXPECT, address);
-}
-
-/* A file for each part of the tables, mapped. */
-static void add_tables(struct script *script, const struct tables *tables, uint64_t base)
-{
-	struct call_arg memfd[] = { CALL_ARG(0), CALL_ARG(MFD_CLOEXEC) };
-	uint64_t none = (uint64_t)NO_DESCRIPTOR;
-
-	memfd[0] = CALL_ADDR(call_add_data(&script->script, "memprobe", 9));
-	for (unsigned i = 0; i < TABLES_PARTS; i++) {
-		const struct tables_part *part = &tables->parts[i];
-
-		add_call(script, "memfd_create", script->script.arch->syscalls.memfd_create, 2,
-			 memfd, CALL_NO_ERRNO, 0);
-		script->descriptors[i] = script->results[script->count - 1];
-		if (script->script.overflow)
-			return;
-		memcpy(script->script.data + script->descriptors[i], &none, sizeof(none));
-		/* What the target only reads it shall not be able to spoil. */
-		if (i == TABLES_HEAD)
-			add_map_shared(script, tables, i, base, tables->unwind_offset, part->end,
-				       PROT_READ);
-		add_map_shared(script, tables, i, base, part->start,
-			       i == TABLES_HEAD ? tables->unwind_offset : part->end,
-			       PROT_READ | PROT_WRITE);
-	}
 }
 
 static void add_advice(struct script *script, uint64_t address, uint64_t size, int advice,
@@ -184,21 +159,14 @@ static void write_image_script(const struct install *install, struct script *scr
 		.op = CALL_OP_STORE,
 		.args = { CALL_ARG(ctl + INSTALL_UNDO_IMAGE), CALL_ARG(install->image_space) },
 	};
-	struct call_arg get_tsc[] = { CALL_ARG(PR_GET_TSC), CALL_ARG(0) };
-	uint64_t enabled = PR_TSC_ENABLE;
 	size_t size;
 
 	call_begin(&script->script, call_target(install->session)->arch);
 	size = call_add_data(&script->script, &install->image_space, 8);
-	script->tsc = call_add_data(&script->script, &enabled, 8);
-	get_tsc[1] = CALL_ADDR(script->tsc);
 	add_map(script, install->image, install->image_space, PROT_NONE, MAP_FIXED_NOREPLACE);
 	add_map(script, install->image, AGENT_IMAGE_SPACE, PROT_READ | PROT_EXEC, MAP_FIXED);
 	add_map(script, ctl, sizeof(struct agent_ctl), PROT_READ | PROT_WRITE, MAP_FIXED);
 	call_add_step(&script->script, &store);
-	add_advice(script, ctl, sizeof(struct agent_ctl), MADV_WIPEONFORK, true);
-	add_advice(script, ctl, sizeof(struct agent_ctl), MADV_NOHUGEPAGE, false);
-	add_call(script, "prctl", PRCTL, 2, get_tsc, CALL_ANY, 0);
 	call_add_marker(&script->script);
 	add_undo(script, ctl + INSTALL_UNDO_IMAGE, install->image, size);
 	/* Without CTL there is no word to be loaded. */
@@ -206,25 +174,52 @@ static void write_image_script(const struct install *install, struct script *scr
 		script->script.steps[i].fail = (int)script->script.step_count - 1;
 }
 
-static void write_rest_script(const struct install *install, struct script *script)
+static void write_near_script(const struct install *install, struct script *script)
 {
-	uint64_t ctl = install->image + AGENT_IMAGE_SPACE;
-	const struct arch *arch = call_target(install->session)->arch;
+	uint64_t ctl = install->image + AGENT_IMAGE_SPACE, enabled = PR_TSC_ENABLE;
+	struct call_arg get_tsc[] = { CALL_ARG(PR_GET_TSC), CALL_ARG(0) };
 	size_t size;
 
-	call_begin(&script->script, arch);
+	call_begin(&script->script, call_target(install->session)->arch);
 	size = call_add_data(&script->script, &install->near_size, 8);
+	script->tsc = call_add_data(&script->script, &enabled, 8);
+	get_tsc[1] = CALL_ADDR(script->tsc);
 	add_map(script, install->near, install->near_size, PROT_READ | PROT_EXEC,
 		MAP_FIXED_NOREPLACE);
-	add_tables(script, install->tables, ctl + sizeof(struct agent_ctl));
-	/* A core of the target would have all of the reservation in it. */
-	add_advice(script, install->image, install->image_space, MADV_DONTDUMP, true);
+	add_advice(script, ctl, sizeof(struct agent_ctl), MADV_WIPEONFORK, true);
+	add_advice(script, ctl, sizeof(struct agent_ctl), MADV_NOHUGEPAGE, false);
+	add_call(script, "prctl", PRCTL, 2, get_tsc, CALL_ANY, 0);
 	call_add_marker(&script->script);
 	add_undo(script, ctl + INSTALL_UNDO_NEAR, install->near, size);
-	for (unsigned i = 0; i < TABLES_PARTS; i++)
-		call_add_syscall(&script->script, arch->syscalls.close, 1,
-				 (struct call_arg[]){ CALL_WORD(script->descriptors[i]) }, CALL_ANY,
-				 0);
+}
+
+/* A file for a part of the tables. The agent that there is by then has its place. */
+static void write_part_script(const struct install *install, enum tables_part_name name,
+			      struct script *script)
+{
+	const struct tables *tables = install->tables;
+	const struct tables_part *part = &tables->parts[name];
+	uint64_t base = install->image + AGENT_IMAGE_SPACE + sizeof(struct agent_ctl);
+	uint64_t none = (uint64_t)NO_DESCRIPTOR, writable = part->end;
+	const struct arch *arch = call_target(install->session)->arch;
+	struct call_arg memfd[] = { CALL_ARG(0), CALL_ARG(MFD_CLOEXEC) };
+
+	call_begin(&script->script, arch);
+	memfd[0] = CALL_ADDR(call_add_data(&script->script, "memprobe", 9));
+	add_call(script, "memfd_create", arch->syscalls.memfd_create, 2, memfd, CALL_NO_ERRNO, 0);
+	script->descriptor = script->results[script->count - 1];
+	memcpy(script->script.data + script->descriptor, &none, sizeof(none));
+	/* What the target only reads it shall not be able to spoil. */
+	if (name == TABLES_HEAD) {
+		writable = tables->unwind_offset;
+		add_map_shared(script, tables, name, base, writable, part->end, PROT_READ);
+	}
+	add_map_shared(script, tables, name, base, part->start, writable, PROT_READ | PROT_WRITE);
+	/* A core of the target would have all of the reservation in it. */
+	add_advice(script, base + part->start, part->end - part->start, MADV_DONTDUMP, true);
+	call_add_marker(&script->script);
+	call_add_syscall(&script->script, arch->syscalls.close, 1,
+			 (struct call_arg[]){ CALL_WORD(script->descriptor) }, CALL_ANY, 0);
 }
 
 /* ---- filling in, with the thread held at the marker ---- */
@@ -232,6 +227,7 @@ static void write_rest_script(const struct install *install, struct script *scri
 struct marker {
 	struct install *install;
 	const struct script *script;
+	enum tables_part_name part;
 };
 
 static bool put(const struct install *install, uint64_t address, const void *bytes, size_t size)
@@ -252,13 +248,6 @@ static struct error *fill_image(struct target *target, const struct call_result 
 	const struct agent_header *image = image_header();
 	uint64_t ctl = install->image + AGENT_IMAGE_SPACE, keep = 0;
 
-	/* The agent would fault wherever it looks at its lease. */
-	if ((uint32_t)call_result_word(result, &marker->script->script, marker->script->tsc) !=
-	    PR_TSC_ENABLE)
-		return error_create(ERROR_UNSUPPORTED,
-				    "%d may not read the time stamp counter (PR_SET_TSC), by which "
-				    "the agent tells that memprobe lives",
-				    (int)target->pid);
 	/* The header last: what begins with it is complete. */
 	if (!put(install, install->image + sizeof(*image), image + 1,
 		 image->image_size - sizeof(*image)) ||
@@ -271,29 +260,40 @@ static struct error *fill_image(struct target *target, const struct call_result 
 	return put(install, ctl + INSTALL_UNDO_IMAGE, &keep, 8) ? NULL : cannot_write(install);
 }
 
-static struct error *fill_rest(struct target *target, const struct call_result *result, void *data)
+static struct error *fill_near(struct target *target, const struct call_result *result, void *data)
 {
-	struct marker *marker = data;
+	const struct marker *marker = data;
 	struct install *install = marker->install;
-	const struct script *script = marker->script;
 	uint64_t keep = 0;
 
-	for (unsigned i = 0; i < TABLES_PARTS; i++) {
-		char path[64];
-
-		/* Threads may have descriptors of their own. */
-		snprintf(path, sizeof(path), "task/%d/fd/%llu", (int)result->tid,
-			 (unsigned long long)call_result_word(result, &script->script,
-							      script->descriptors[i]));
-		install->memfds[i] = openat(target->process->dirfd, path, O_RDWR | O_CLOEXEC);
-		if (install->memfds[i] < 0)
-			return error_errno(ERROR_PERMISSION, errno,
-					   "cannot open the memory shared with %d",
-					   (int)target->pid);
-	}
+	/* The agent would fault wherever it looks at its lease. */
+	if ((uint32_t)call_result_word(result, &marker->script->script, marker->script->tsc) !=
+	    PR_TSC_ENABLE)
+		return error_create(ERROR_UNSUPPORTED,
+				    "%d may not read the time stamp counter (PR_SET_TSC), by which "
+				    "the agent tells that memprobe lives",
+				    (int)target->pid);
 	if (!put(install, install->near, install->near_bytes, install->near_size) ||
 	    !put(install, install->image + AGENT_IMAGE_SPACE + INSTALL_UNDO_NEAR, &keep, 8))
 		return cannot_write(install);
+	return NULL;
+}
+
+static struct error *take_part(struct target *target, const struct call_result *result, void *data)
+{
+	const struct marker *marker = data;
+	const struct script *script = marker->script;
+	char path[64];
+	int fd;
+
+	/* Threads may have descriptors of their own. */
+	snprintf(path, sizeof(path), "task/%d/fd/%llu", (int)result->tid,
+		 (unsigned long long)call_result_word(result, &script->script, script->descriptor));
+	fd = openat(target->process->dirfd, path, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return error_errno(ERROR_PERMISSION, errno, "cannot open the memory shared with %d",
+				   (int)target->pid);
+	marker->install->memfds[marker->part] = fd;
 	return NULL;
 }
 
@@ -331,9 +331,10 @@ static struct error *explain(const struct install *install, const struct script 
 
 static struct error *run(struct install *install, struct script *script,
 			 struct error *(*at_marker)(struct target *target,
-						    const struct call_result *result, void *data))
+						    const struct call_result *result, void *data),
+			 enum tables_part_name part)
 {
-	struct marker marker = { install, script };
+	struct marker marker = { install, script, part };
 	struct call_options options = { .at_marker = at_marker, .at_marker_data = &marker };
 	struct call_result result;
 	struct error *error = call_run(install->session, &script->script, &options, &result);
@@ -345,16 +346,22 @@ static struct error *run(struct install *install, struct script *script,
 
 struct error *install_run(struct install *install)
 {
-	struct script image = { 0 }, rest = { 0 };
+	struct script image = { 0 }, near = { 0 };
 	struct error *error;
 
 	for (unsigned i = 0; i < TABLES_PARTS; i++)
 		install->memfds[i] = -1;
 	write_image_script(install, &image);
-	write_rest_script(install, &rest);
-	error = run(install, &image, fill_image);
+	write_near_script(install, &near);
+	error = run(install, &image, fill_image, 0);
 	if (!error)
-		error = run(install, &rest, fill_rest);
+		error = run(install, &near, fill_near, 0);
+	for (unsigned i = 0; !error && i < TABLES_PARTS; i++) {
+		struct script script = { 0 };
+
+		write_part_script(install, i, &script);
+		error = run(install, &script, take_part, i);
+	}
 	if (!error)
 		error = tables_open(install->tables, install->memfds);
 	for (unsigned i = 0; i < TABLES_PARTS; i++)

@@ -22,6 +22,7 @@ import time
 
 import bench_pauses
 import bench_pools
+import bench_probes
 import bench_uprobe
 
 BUILD = os.path.abspath(sys.argv[1] if len(sys.argv) > 1 else "build")
@@ -530,6 +531,7 @@ def agent():
              for mode, pairs in found.items()]
     show("a pair of malloc and free, 100,000 live, 64 stacks 12 deep (thread CPU time)",
          ["", "ns", "added"], lines)
+    bench_probes.probes(BUILD, Victim, Recorder, show, ROUNDS)
 
 
 HEAPTRACK = "/usr/lib/heaptrack/libheaptrack_preload.so"
@@ -666,4 +668,5 @@ def main():
          "pause_allocs": lambda: bench_pauses.pauses(BUILD, Victim, show)}[name]()
 
 
-main()
+if __name__ == "__main__":
+    main()
