@@ -9,6 +9,8 @@
 #define STACK_LEAST 2048u
 /* Samples that are enough to go by. */
 #define SAMPLES 2000u
+/* Or so many that were cut. */
+#define CUT_ENOUGH 41u
 /* Of what was the default, one in so many may be cut. */
 #define CUT_ALLOWED 50u
 /* Of those that are not sampled, once something has been decided. */
@@ -68,7 +70,7 @@ void uprobe_stack_note(struct uprobe_stack *stack, uint64_t reach, uint64_t copi
 	} else {
 		stack->reach = max_u64(stack->reach, min_u64(reach, copied));
 	}
-	if (stack->samples < SAMPLES)
+	if (stack->samples < SAMPLES && stack->cut < CUT_ENOUGH)
 		return;
 	stack->decided = true;
 	if (is_in_vain(stack))

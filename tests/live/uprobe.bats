@@ -4,6 +4,7 @@
 
 load lib
 load trace
+load servers
 
 setup_file() {
 	[ -e /sys/bus/event_source/devices/uprobe/type ] && [ "$(id -u)" -eq 0 ] ||
@@ -219,5 +220,47 @@ is_harmless_to_births() {
 	status_is 0
 	json '.engine == "uprobe" and (.agent_refused | contains("seccomp")) and .totals.count > 0'
 	[[ $stderr == *"uprobes have recorded instead"* ]] || fail "$stderr"
+	victim_check
+}
+
+# records_at PID: under its load; then, exactly, a leak that is planted by calls of malloc().
+records_at() {
+	local size=123457 # nobody else asks for so many
+	adopt "$1"
+	# shellcheck disable=SC2034
+	victim_threads_vary=1
+	probe allocs "$1" --engine=uprobe --sample 64K -d 500ms --all --json
+	status_is 0
+	json '.engine == "uprobe" and .counters.calls > 0'
+	record_begin allocs "$1" --engine=uprobe --min-size $size --max-size $size --json
+	for _ in 1 2 3; do
+		memprobe call "$1" "malloc($size)" >/dev/null
+	done
+	record_end
+	status_is 0
+	json '.totals.count == 3 and .totals.bytes == 3 * $size' --argjson size $size
+	still_under_load
+}
+
+@test "allocs --engine=uprobe: redis-server under load" {
+	make_public_dir
+	dir=$public_dir
+	start_redis
+	redis set canary 4711
+	load_redis
+	records_at "$server"
+	[ "$(redis get canary)" = 4711 ]
+	victim_check
+}
+
+# Its threads come and go with the connections.
+@test "allocs --engine=uprobe: mariadbd under load" {
+	make_public_dir
+	dir=$public_dir
+	start_mariadbd
+	mariadb_sql 'create database test; create table test.canary (n int); insert into test.canary values (4711)'
+	load_mariadbd
+	records_at "$server"
+	[ "$(mariadb_sql 'select n from test.canary')" = 4711 ]
 	victim_check
 }
