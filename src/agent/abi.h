@@ -256,7 +256,8 @@ struct agent_pools {
 struct agent_config {
 	/* Calls that come from here while an original runs further out on the same stack are the
 	 * allocator's own and pass through. Half-open; the allocator's functions, not all of
-	 * libc: strdup is a caller like others. */
+	 * libc: strdup is a caller like others. Of pools, those that allocate: what they free is
+	 * another block. */
 	uint64_t allocator_start;
 	uint64_t allocator_end;
 

@@ -34,6 +34,12 @@ static bool is_ours(uint64_t address)
 	return address >= image + header->text_start && address < image + header->text_end;
 }
 
+/* Whether code there is the allocator's own. */
+static bool is_allocators(uint64_t address)
+{
+	return address >= agent_config.allocator_start && address < agent_config.allocator_end;
+}
+
 /*
  * Whether the allocator calls itself. When sampling, what calls it may have passed unseen.
  */
@@ -46,7 +52,10 @@ static bool is_nested(const struct agent_call *call)
 	/* By a tail jump of an original that we called. */
 	if (is_ours(from))
 		return true;
-	if (from < agent_config.allocator_start || from >= agent_config.allocator_end)
+	/* See is_in_alloc(). */
+	if (pools_are_there())
+		return false;
+	if (!is_allocators(from))
 		return false;
 	if (agent_ctl.active == AGENT_SAMPLING || !thread)
 		return true;
@@ -165,13 +174,13 @@ static unsigned call_from_here(struct agent_call *call)
 	return AGENT_DO_CALL;
 }
 
-/* A pool's function that was called by one that is recorded; frees are none of its doing. */
+/* A pool's function that was called by one that is recorded; what it frees is another's block. */
 static bool is_in_alloc(const struct agent_call *call)
 {
 	uint64_t inside = call->thread ? call->thread->inside_sp : 0;
 
-	if (!pools_are_there() || inside <= (uint64_t)call ||
-	    inside - (uint64_t)call >= NESTED_REACH)
+	if (!pools_are_there() || !is_allocators(call->return_address) ||
+	    inside <= (uint64_t)call || inside - (uint64_t)call >= NESTED_REACH)
 		return false;
 	thread_count(call->thread, AGENT_COUNT_NESTED, 1);
 	return true;

@@ -197,11 +197,8 @@ static struct error *plan(struct trace_session *session, struct call_session *ca
 	if (error)
 		return error;
 	tables_describe(&session->tables, install->image + shm, &session->config);
-	/* Of a pool, those functions are named that are not called by each other. */
-	if (!session->options.pool) {
-		session->config.allocator_start = hooks->text_start;
-		session->config.allocator_end = hooks->text_end;
-	}
+	session->config.allocator_start = hooks->text_start;
+	session->config.allocator_end = hooks->text_end;
 	session->config.areas[0] = (struct agent_area){ hooks->near, hooks->near_size };
 	session->config.areas[1] =
 		(struct agent_area){ install->image + shm, session->tables.size };

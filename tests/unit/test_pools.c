@@ -628,6 +628,46 @@ static void test_more(void **state)
 	free(top);
 }
 
+static struct pools *nested;
+
+/* Is hooked itself, and what it calls, too. */
+__attribute__((noinline)) static void *pool_outer(struct context *context, size_t size)
+{
+	void *block = nested->alloc(context, size);
+
+	__asm__ volatile("" : : "r"(block) : "memory");
+	return block;
+}
+
+static void test_nested(void **state)
+{
+	struct pools pools = pools_create_more(AGENT_EXACT, 1);
+	struct context *top = calloc(1, sizeof(*top));
+	struct agent_slot slot = { .kind = AGENT_KIND_ALLOC,
+				   .arg_pointer = AGENT_NO_ARG,
+				   .arg_size = 1,
+				   .arg_count = AGENT_NO_ARG,
+				   .context_form = AGENT_CONTEXT_ARG };
+	void *(*outer)(struct context *, size_t) =
+		hook(pools.world, pool_outer, AGENT_ENTRY_SIZE_SECOND, slot);
+
+	nested = &pools;
+	/* The pool's own call of itself counts once, ... */
+	pools.world->config->allocator_start = (uint64_t)pool_outer;
+	pools.world->config->allocator_end = (uint64_t)pool_outer + 64;
+	outer(top, 100);
+	assert_int_equal(world_count(pools.world, AGENT_COUNT_ALLOCS), 1);
+	assert_int_equal(world_count(pools.world, AGENT_COUNT_NESTED), 1);
+	assert_int_equal(live_of(&pools, top), 100);
+	/* ... but not one from elsewhere meanwhile, as a handler's. */
+	pools.world->config->allocator_end = (uint64_t)pool_outer;
+	outer(top, 200);
+	assert_int_equal(world_count(pools.world, AGENT_COUNT_ALLOCS), 3);
+	assert_int_equal(live_of(&pools, top), 300);
+	pools_destroy(&pools);
+	free(top);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -635,7 +675,7 @@ int main(void)
 		cmocka_unit_test(test_garbage),	    cmocka_unit_test(test_contexts),
 		cmocka_unit_test(test_bad_trees),   cmocka_unit_test(test_random),
 		cmocka_unit_test(test_random_tree), cmocka_unit_test(test_move),
-		cmocka_unit_test(test_more),
+		cmocka_unit_test(test_nested),	    cmocka_unit_test(test_more),
 	};
 
 	return cmocka_run_group_tests_name("pools", tests, NULL, NULL);
