@@ -132,6 +132,8 @@ static bool set_mark(struct agent_context *context, uint64_t key)
 {
 	uint8_t *counter = &agent_ctl.contexts[agent_context_index(key)];
 
+	if (__atomic_load_n(&context->marked, __ATOMIC_RELAXED))
+		return false;
 	counter_add(counter);
 	if (!__atomic_exchange_n(&context->marked, 1, __ATOMIC_ACQ_REL))
 		return true;
