@@ -50,21 +50,30 @@ static struct error *choose_by_name(struct command_context *context, const char 
 }
 
 /* An ending that says nothing, such as `.bogus`, is a slip: what it meant would not be written. */
-static struct error *refuse_ending(const char *path)
+static struct error *unknown_ending(const char *path)
 {
 	const char *base = strrchr(path, '/');
 	const char *dot = strrchr(base ? base + 1 : path, '.');
-	char known[128] = "";
-	size_t used = 0;
 
 	if (!dot || dot == path || dot[-1] == '/')
 		return NULL;
+	return error_create(ERROR_USAGE, "no format is known by the ending of %s", path);
+}
+
+static struct error *refuse_ending(const char *path)
+{
+	struct error *error = unknown_ending(path);
+	char known[128] = "";
+	size_t used = 0;
+
 	for (const struct profile_format *const *format = profile_formats; *format; format++)
 		if (used < sizeof(known))
 			used += snprintf(known + used, sizeof(known) - used, ", %s",
 					 (*format)->ending);
-	return error_hint(error_create(ERROR_USAGE, "no format is known by the ending of %s", path),
-			  "there are " TABLE_ENDING " (a table), .json%s; or use --format", known);
+	return error ? error_hint(error,
+				  "there are " TABLE_ENDING " (a table), .json%s; or use --format",
+				  known)
+		     : NULL;
 }
 
 static struct error *choose(struct command_context *context, struct profile_output *ret)
@@ -116,14 +125,19 @@ struct error *profile_output_choose(struct command_context *context, struct prof
 
 struct error *profile_output_refuse(struct command_context *context, const char *hint)
 {
-	const struct profile_format *format;
+	const char *path = context->output_path;
+	struct error *error;
 
 	if (goes_to_stdout(context) || context->json)
 		return NULL;
-	context->json = ends_with(context->output_path, ".json");
-	format = profile_format_by_ending(context->output_path);
-	if (!format)
+	context->json = ends_with(path, ".json");
+	if (context->json || ends_with(path, TABLE_ENDING))
 		return NULL;
+	if (!profile_format_by_ending(path)) {
+		error = unknown_ending(path);
+		return error ? error_hint(error, "there are " TABLE_ENDING " (a table) and .json")
+			     : NULL;
+	}
 	return error_hint(error_create(ERROR_USAGE, "%s has no call stacks to write to %s",
 				       context->command->name, context->output_path),
 			  "%s", hint);

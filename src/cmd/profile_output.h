@@ -48,7 +48,7 @@ struct error *profile_output_write(struct command_context *context,
 
 /*
  * For commands without stacks: FILE.json sets context->json, the ending of another format is
- * ERROR_USAGE; @hint names what has stacks.
+ * ERROR_USAGE, for which @hint names what has stacks; and so is one that is unknown.
  */
 struct error *profile_output_refuse(struct command_context *context, const char *hint);
 

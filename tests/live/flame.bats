@@ -299,6 +299,14 @@ hint: there are .txt (a table), .json, .folded, .svg, .pb.gz; or use --format" ]
 			[ ! -e "out.$ending" ]
 		done
 	done
+	for command in leaks heap; do
+		probe "$command" "$victim_pid" -o out.bogus
+		[ "$status" -eq 2 ]
+		[[ $stderr = *"ending of out.bogus"*"hint: there are .txt (a table) and .json" ]] || fail "$stderr"
+		[ ! -e out.bogus ]
+		run -0 memprobe "$command" "$victim_pid" -o out.txt
+		[ -s out.txt ]
+	done
 	run -0 memprobe leaks "$victim_pid" -o out.json
 	run -0 cat out.json
 	json '.command == "leaks" and .totals.live_count > 0'
