@@ -5,6 +5,20 @@ load lib
 load postgres
 load servers
 
+# Of leak.svg: names and bytes of the frames of a depth; how much lower those of depth 1 are drawn.
+frames_at() { # DEPTH
+	sed -nE 's/^<g class="f" data-f="'"$1"',[0-9]+,([0-9]+)"><title>(.*)$/\2 \1/p' \
+		"$BATS_TEST_TMPDIR/leak.svg"
+}
+
+y_of() { # DEPTH
+	grep -m1 -A1 "data-f=\"$1," "$BATS_TEST_TMPDIR/leak.svg" | sed -nE 's/.* y="([0-9]+)".*/\1/p'
+}
+
+rows_between() {
+	echo $(($(y_of 1) - $(y_of 0)))
+}
+
 leak() { # FIRST LAST: prepared statements that nobody deallocates
 	local i
 	for ((i = $1; i <= $2; i++)); do
@@ -32,11 +46,18 @@ leak() { # FIRST LAST: prepared statements that nobody deallocates
 	echo "$output" >"$BATS_TEST_TMPDIR/leak.json"
 	victim_check
 
-	# Merged from the leaf on, as the issue of many callers of one leaf asks for.
+	# Merged from the leaf on: next to the root is who asked for memory, whoever called it; inverted,
+	# the root is on top.
 	for option in --reverse --inverted; do
-		probe flame "$BATS_TEST_TMPDIR/leak.json" "$option" -o "$BATS_TEST_TMPDIR/leak.svg"
+		probe flame "$BATS_TEST_TMPDIR/leak.json" $option --min-width 0 -o "$BATS_TEST_TMPDIR/leak.svg"
 		status_is 0
-		grep -q PrepareQuery "$BATS_TEST_TMPDIR/leak.svg"
+		first=$([ $option = --reverse ] && echo -1 || echo 0)
+		diff <(frames_at 1 | sort) <(jq -r '.sites | group_by(.frames[$n])[] |
+			"\(.[0].frames[$n]) \(map(.bytes) | add)"' --argjson n "$first" \
+			"$BATS_TEST_TMPDIR/leak.json" | sort) >&2
+		# The rectangles of the root and of what is next to it.
+		[ "$(rows_between)" $([ $option = --reverse ] && echo -lt || echo -gt) 0 ]
+		grep -q '<title>PrepareQuery$' "$BATS_TEST_TMPDIR/leak.svg"
 	done
 
 	# What is deallocated again is not there: each has its contexts deleted.
