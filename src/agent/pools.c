@@ -48,12 +48,15 @@ uint64_t pool_context_of(const struct agent_call *call, uint64_t block)
 	return call->slot->context_form == AGENT_CONTEXT_ASK ? ask(block) : call->owner.context;
 }
 
-/* Up to its end, which the original has just written; 0: it has none. */
+/* Up to its end, which the original should have written; 0: it has none. */
 static uint64_t string_size(uint64_t block)
 {
-	for (uint64_t size = 0; size < STRING_MAX; size++)
-		if (!((const char *)block)[size])
-			return size + 1;
+	for (uint64_t at = block; at - block < STRING_MAX; at++) {
+		if (at % PAGE == 0 && at != block && !memory_is_readable(at))
+			return 0;
+		if (!*(const char *)at)
+			return at - block + 1;
+	}
 	return 0;
 }
 

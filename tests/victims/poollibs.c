@@ -165,6 +165,8 @@ static void *(*_talloc_zero_array)(const void *parent, size_t size, unsigned cou
 static void *(*_talloc_realloc)(const void *parent, void *block, size_t size, const char *name);
 static void *(*_talloc_realloc_array)(const void *parent, void *block, size_t size, unsigned count,
 				      const char *name);
+static void *(*_talloc_pooled_object)(const void *parent, size_t size, const char *name,
+				      unsigned count, size_t room);
 static char *(*talloc_strdup)(const void *parent, const char *text);
 static char *(*talloc_strndup)(const void *parent, const char *text, size_t size);
 static char *(*talloc_asprintf)(const void *parent, const char *format, ...);
@@ -205,6 +207,16 @@ NOINLINE static void keep_grown(void *parent, size_t size)
 	LEFT(_talloc_realloc_array(parent, block, 2, (unsigned)size, "grown"), 2 * size);
 }
 
+/* A block with room for others behind it. */
+NOINLINE static void keep_pooled(void *parent, void *temporary)
+{
+	void *pool = LEFT(_talloc_pooled_object(parent, 48, "pooled", 2, 100), 48);
+
+	LEFT(talloc_named_const(pool, 30, "in it"), 30);
+	pool = _talloc_pooled_object(temporary, 48, "pooled", 2, 100);
+	talloc_strdup(pool, "in it");
+}
+
 /* Made in what is freed then, but taken from there first: as functions that return memory do. */
 NOINLINE static void keep_stolen(void *parent, void *temporary, size_t size)
 {
@@ -242,6 +254,7 @@ static void work_talloc(void)
 		keep_stolen(top, temporary, (size_t)i + 100);
 		keep_arrays(keep_named(top, (size_t)i * 10), (unsigned)i + 1);
 		keep_texts(top, i);
+		keep_pooled(top, temporary);
 		keep_grown(top, (size_t)i * 50 + 20);
 		_talloc_free(temporary, "here");
 	}
@@ -256,6 +269,7 @@ static void start_talloc(void)
 	IMPORT(_talloc_zero_array);
 	IMPORT(_talloc_realloc);
 	IMPORT(_talloc_realloc_array);
+	IMPORT(_talloc_pooled_object);
 	IMPORT(talloc_strdup);
 	IMPORT(talloc_strndup);
 	IMPORT(talloc_asprintf);
