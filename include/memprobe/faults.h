@@ -47,6 +47,7 @@ struct faults_result {
 	uint64_t events;		/* faults of this process, in user and kernel mode */
 	uint64_t child_events; /* of processes that it forked meanwhile: not in the sites */
 	uint64_t lost;	       /* for which the rings had no room */
+	size_t ring_limited;   /* perf_ring_limited() */
 	uint64_t truncated;    /* stacks that could not be followed to their end */
 	uint64_t rss_before, rss_after; /* bytes */
 	uint64_t new_bytes,

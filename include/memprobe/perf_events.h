@@ -111,6 +111,10 @@ uint64_t perf_lost(const struct perf_session *session);
  * sum (before Linux 6.0); nothing is written then. */
 bool perf_lost_by_spec(const struct perf_session *session, uint64_t *ret);
 
+/* The size of each ring, where the limits on locked memory have made it smaller than wanted; 0:
+ * they have not. */
+size_t perf_ring_limited(const struct perf_session *session);
+
 /* Only events of user mode are seen: see perf_options.user_only_allowed. */
 bool perf_user_only(const struct perf_session *session);
 

@@ -29,6 +29,11 @@ uint64_t sample_stacks_reach(const struct sample_stacks *stacks);
 /* To be called now and then: learns new modules. Cheap where nothing has changed. */
 struct error *sample_stacks_tick(struct sample_stacks *stacks);
 
+/* perf_poll() of a session that these stacks are of, with a tick. *alive_ret false: the target has
+ * ended, or replaced its program. */
+struct error *sample_stacks_poll(struct sample_stacks *stacks, struct perf_session *perf,
+				 int timeout_ms, perf_visit *visit, void *data, bool *alive_ret);
+
 /* It owns the set. */
 const struct stack_set *sample_stacks_set(const struct sample_stacks *stacks);
 

@@ -9,8 +9,6 @@
 #include "profile_stacks.h"
 #include "recording.h"
 
-#define POLL_MS 50
-
 static const struct command_option options[] = {
 	RECORDING_OPTIONS,
 	{ "all", 0, NULL, "every fault, instead of the pages that are still there at the end" },
@@ -40,27 +38,27 @@ static void run_deinit(struct faults_run *run)
 
 /* ---- recording ---- */
 
+static struct error *poll(void *data, int timeout_ms, bool *alive_ret)
+{
+	return faults_poll(data, timeout_ms, alive_ret);
+}
+
+static uint64_t events(const void *data)
+{
+	return faults_events(data);
+}
+
 static struct error *record(struct faults_run *run)
 {
+	static const struct recording_source source = { "faults", poll, events };
 	struct faults_options options = { .all = run->all };
 	struct error *error = recording_stack_size(run->context, &options.stack_bytes);
-	bool alive = true;
 
 	if (!error)
 		error = faults_begin(run->context->target, &options, &run->recording);
 	if (!error)
-		error = recording_start(run->context, &run->clock);
-	while (!error && alive && recording_goes_on(&run->clock)) {
-		error = faults_poll(run->recording, recording_wait_ms(&run->clock, POLL_MS),
-				    &alive);
-		recording_progress(&run->clock, "%" PRIu64 " faults",
-				   faults_events(run->recording));
-	}
-	if (!error) {
-		recording_stop(&run->clock);
-		error = faults_end(run->recording, &run->result);
-	}
-	return error;
+		error = recording_run(run->context, &source, run->recording, &run->clock);
+	return error ? error : faults_end(run->recording, &run->result);
 }
 
 /* ---- what was recorded, as a profile ---- */
@@ -132,14 +130,11 @@ static struct error *make_profile(struct faults_run *run)
 
 /* ---- saying it ---- */
 
-static void warn(const struct faults_run *run)
+static void warn(const struct faults_run *run, const struct recording_outcome *outcome)
 {
 	const struct faults_result *result = &run->result;
 
-	if (result->lost)
-		log_warn("%" PRIu64 " faults were lost: the rings were full; without CAP_IPC_LOCK "
-			 "`ulimit -l` bounds them, and --stack-size 1K makes more fit",
-			 result->lost);
+	recording_warn(outcome);
 	if (result->user_only)
 		log_warn("faults that the kernel took (read(2) into fresh memory) could not be "
 			 "seen: that takes CAP_PERFMON or perf_event_paranoid at most 1");
@@ -149,15 +144,8 @@ static void warn(const struct faults_run *run)
 	if (result->zero_unknown)
 		log_warn("this kernel does not tell the zero page from memory: pages that were "
 			 "only read count as resident");
-	if (result->execed)
-		log_warn("the process has replaced its program: what it recorded until then was "
-			 "of the former");
-	else if (!result->after_known && !run->all)
+	if (!result->execed && !result->after_known && !run->all)
 		log_warn("the process has ended: nothing of it is in memory any more");
-	if (result->truncated)
-		log_warn("%" PRIu64 " of %" PRIu64
-			 " stacks could not be followed to their end: try --stack-size 64K",
-			 result->truncated, result->events);
 }
 
 static json_t *document(struct faults_run *run)
@@ -203,6 +191,28 @@ static void hint(const struct faults_run *run)
 			     result->child_events, result->child_events == 1 ? "" : "s");
 }
 
+static struct error *write_out(struct faults_run *run)
+{
+	const struct faults_result *result = &run->result;
+	const struct recording_outcome outcome = { .noun = "faults",
+						   .events = result->events,
+						   .lost = result->lost,
+						   .truncated = result->truncated,
+						   .by_rings = true,
+						   .ring_limited = result->ring_limited,
+						   .execed = result->execed };
+	struct error *error;
+
+	warn(run, &outcome);
+	run->output.options.subtitle =
+		run->all ? "page faults" : "new pages that are still in memory";
+	error = recording_write(&run->clock, &run->output, run->profile,
+				run->context->json ? document(run) : NULL, &outcome);
+	if (!error)
+		hint(run);
+	return error;
+}
+
 static struct error *run_faults(struct command_context *context)
 {
 	struct faults_run run = { .context = context,
@@ -213,19 +223,8 @@ static struct error *run_faults(struct command_context *context)
 		error = record(&run);
 	if (!error)
 		error = make_profile(&run);
-	if (!error) {
-		warn(&run);
-		run.output.recorded = true;
-		run.output.options.subtitle =
-			run.all ? "page faults" : "new pages that are still in memory";
-		error = profile_output_write(context, &run.output, run.profile,
-					     context->json ? document(&run) : NULL);
-	}
-	if (!error) {
-		hint(&run);
-		if (run.result.lost)
-			context->status = ERROR_PARTIAL;
-	}
+	if (!error)
+		error = write_out(&run);
 	run_deinit(&run);
 	return error;
 }

@@ -10,8 +10,6 @@
 #include "profile_stacks.h"
 #include "recording.h"
 
-#define POLL_MS 50
-
 static const struct command_option options[] = {
 	RECORDING_OPTIONS,
 	{ "min-size", 0, "SIZE", "only calls for at least SIZE" },
@@ -84,24 +82,26 @@ static struct error *begin(struct syscalls_run *run)
 	return NULL;
 }
 
+static struct error *poll(void *data, int timeout_ms, bool *alive_ret)
+{
+	return memory_calls_poll(data, timeout_ms, alive_ret);
+}
+
+static uint64_t events(const void *data)
+{
+	return memory_calls_events(data);
+}
+
 static struct error *record(struct syscalls_run *run)
 {
+	static const struct recording_source source = { "calls", poll, events };
 	struct error *error = begin(run);
-	bool alive = true;
 
 	if (!error)
-		error = recording_start(run->context, &run->clock);
-	while (!error && alive && recording_goes_on(&run->clock)) {
-		error = memory_calls_poll(run->recording, recording_wait_ms(&run->clock, POLL_MS),
-					  &alive);
-		recording_progress(&run->clock, "%" PRIu64 " calls",
-				   memory_calls_events(run->recording));
-	}
-	if (!error) {
-		recording_stop(&run->clock);
+		error = recording_run(run->context, &source, run->recording, &run->clock);
+	if (!error)
 		error = memory_calls_end(run->recording, &run->result);
-		command_stopped(run->context, run->result.stopped_us);
-	}
+	command_stopped(run->context, run->result.stopped_us);
 	return error;
 }
 
@@ -153,29 +153,14 @@ static struct error *make_profile(struct syscalls_run *run)
 
 /* ---- saying it ---- */
 
-static void warn(const struct syscalls_run *run)
+static void warn_of_failed(const struct memory_calls_result *result)
 {
-	const struct memory_calls_result *result = &run->result;
 	uint64_t failed = 0;
 
 	vec_for_each (site, &result->sites)
 		failed += site->failed;
 	if (failed)
 		log_warn("%" PRIu64 " of the calls failed: they count for no bytes", failed);
-	if (result->lost && result->engine == MEMORY_CALLS_PTRACE)
-		log_warn("%" PRIu64 " calls were lost: there were more than memprobe could follow",
-			 result->lost);
-	else if (result->lost)
-		log_warn("%" PRIu64 " calls were lost: the rings were full; without CAP_IPC_LOCK "
-			 "`ulimit -l` bounds them, and --stack-size 1K makes more fit",
-			 result->lost);
-	if (result->execed)
-		log_warn(
-			"the process has replaced its program: what was recorded is of the former");
-	if (result->truncated)
-		log_warn("%" PRIu64 " of %" PRIu64
-			 " stacks could not be followed to their end: try --stack-size 64K",
-			 result->truncated, result->events);
 }
 
 static json_t *document(struct syscalls_run *run)
@@ -231,6 +216,30 @@ static void hint(const struct syscalls_run *run)
 			     run->result.child_events, run->result.child_events == 1 ? "" : "s");
 }
 
+static struct error *write_out(struct syscalls_run *run)
+{
+	const struct memory_calls_result *result = &run->result;
+	const struct recording_outcome outcome = { .noun = "calls",
+						   .events = result->events,
+						   .lost = result->lost,
+						   .truncated = result->truncated,
+						   .by_rings =
+							   result->engine != MEMORY_CALLS_PTRACE,
+						   .ring_limited = result->ring_limited,
+						   .execed = result->execed };
+	struct error *error;
+
+	warn_of_failed(result);
+	recording_warn(&outcome);
+	run->output.leaf = "CALL";
+	run->output.options.subtitle = "memory that system calls asked for";
+	error = recording_write(&run->clock, &run->output, run->profile,
+				run->context->json ? document(run) : NULL, &outcome);
+	if (!error)
+		hint(run);
+	return error;
+}
+
 static struct error *run_syscalls(struct command_context *context)
 {
 	struct syscalls_run run = { .context = context };
@@ -240,19 +249,8 @@ static struct error *run_syscalls(struct command_context *context)
 		error = record(&run);
 	if (!error)
 		error = make_profile(&run);
-	if (!error) {
-		warn(&run);
-		run.output.recorded = true;
-		run.output.leaf = "CALL";
-		run.output.options.subtitle = "memory that system calls asked for";
-		error = profile_output_write(context, &run.output, run.profile,
-					     context->json ? document(&run) : NULL);
-	}
-	if (!error) {
-		hint(&run);
-		if (run.result.lost)
-			context->status = ERROR_PARTIAL;
-	}
+	if (!error)
+		error = write_out(&run);
 	run_deinit(&run);
 	return error;
 }

@@ -8,6 +8,7 @@
 #include "memprobe/log.h"
 #include "memprobe/num.h"
 
+#define POLL_MS	    50
 #define STACK_LEAST 512u
 #define STACK_MOST  65536u
 
@@ -97,6 +98,22 @@ void recording_stop(struct recording *recording)
 		fputs("\r\033[K", stderr);
 }
 
+struct error *recording_run(struct command_context *context, const struct recording_source *source,
+			    void *data, struct recording *ret)
+{
+	bool alive = true;
+	struct error *error = recording_start(context, ret);
+
+	if (error)
+		return error;
+	while (!error && alive && recording_goes_on(ret)) {
+		error = source->poll(data, recording_wait_ms(ret, POLL_MS), &alive);
+		recording_progress(ret, "%" PRIu64 " %s", source->events(data), source->noun);
+	}
+	recording_stop(ret);
+	return error;
+}
+
 struct error *recording_profile(const struct recording *recording, struct profile **ret)
 {
 	const struct target *target = recording->context->target;
@@ -126,5 +143,54 @@ struct error *recording_stack_size(const struct command_context *context, uint32
 	/* The kernel takes at most 8 bytes less than 64 KiB. */
 	if (!error)
 		*ret = (uint32_t)(bytes > STACK_MOST - 8 ? STACK_MOST - 8 : bytes) & ~7u;
+	return error;
+}
+
+/* ---- saying it ---- */
+
+static void warn_of_lost(const struct recording_outcome *outcome)
+{
+	char size[SIZE_TEXT_MAX];
+
+	if (!outcome->by_rings) {
+		log_warn("%" PRIu64 " %s were lost: there were more than memprobe could follow",
+			 outcome->lost, outcome->noun);
+	} else if (outcome->ring_limited) {
+		format_size(outcome->ring_limited, size);
+		log_warn("%" PRIu64 " %s were lost: the rings, of %s for each CPU, were full; with "
+			 "CAP_IPC_LOCK, a higher `ulimit -l` or a larger "
+			 "/proc/sys/kernel/perf_event_mlock_kb they may be larger; --stack-size "
+			 "1K makes more fit",
+			 outcome->lost, outcome->noun, size);
+	} else {
+		log_warn("%" PRIu64 " %s were lost: the rings were full; --stack-size 1K makes "
+			 "more fit",
+			 outcome->lost, outcome->noun);
+	}
+}
+
+void recording_warn(const struct recording_outcome *outcome)
+{
+	if (outcome->lost)
+		warn_of_lost(outcome);
+	if (outcome->execed)
+		log_warn("the process has replaced its program: what was recorded is of the "
+			 "former");
+	if (outcome->truncated)
+		log_warn("%" PRIu64 " of %" PRIu64
+			 " stacks could not be followed to their end: try --stack-size 64K",
+			 outcome->truncated, outcome->events);
+}
+
+struct error *recording_write(const struct recording *recording, struct profile_output *output,
+			      const struct profile *profile, json_t *document,
+			      const struct recording_outcome *outcome)
+{
+	struct error *error;
+
+	output->recorded = true;
+	error = profile_output_write(recording->context, output, profile, document);
+	if (!error && outcome->lost)
+		recording->context->status = ERROR_PARTIAL;
 	return error;
 }

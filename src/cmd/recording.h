@@ -1,5 +1,13 @@
 /*
- * recording.h - how long a recording command records, and what a terminal sees meanwhile.
+ * recording.h - how long a recording command records, what a terminal sees meanwhile, and what all
+ * of them say about it.
+ *
+ *	recording_run(context, &source, data, &recording);
+ *	recording_profile(&recording, &profile);
+ *	recording_warn(&outcome);
+ *	recording_write(&recording, &output, profile, document, &outcome);
+ *
+ * recording_run() is, for who does more meanwhile:
  *
  *	recording_start(context, &recording);
  *	while (recording_goes_on(&recording)) {
@@ -13,6 +21,7 @@
 
 #include "memprobe/cmd.h"
 #include "memprobe/profile.h"
+#include "profile_output.h"
 
 #define RECORDING_OPTIONS                                                                     \
 	{                                                                                     \
@@ -48,6 +57,35 @@ void recording_stop(struct recording *recording);
 
 /* A profile that says what was recorded, and when: empty else. */
 struct error *recording_profile(const struct recording *recording, struct profile **ret);
+
+/* What recording_run() polls. */
+struct recording_source {
+	const char *noun; /* of what it counts: `faults` */
+	/* *alive_ret false: there is nothing more to come. */
+	struct error *(*poll)(void *data, int timeout_ms, bool *alive_ret);
+	uint64_t (*events)(const void *data); /* so far */
+};
+
+/* From -d's beginning to its end, Ctrl-C, or the target's end. */
+struct error *recording_run(struct command_context *context, const struct recording_source *source,
+			    void *data, struct recording *ret);
+
+/* What became of events. */
+struct recording_outcome {
+	const char *noun;
+	uint64_t events, lost, truncated;
+	bool by_rings;	     /* those of perf: what is lost found them full */
+	size_t ring_limited; /* perf_ring_limited() of them */
+	bool execed;	     /* the target has replaced its program */
+};
+
+/* Says as warnings what is missing. */
+void recording_warn(const struct recording_outcome *outcome);
+
+/* profile_output_write() of a recording; with events lost, the exit status says so. */
+struct error *recording_write(const struct recording *recording, struct profile_output *output,
+			      const struct profile *profile, json_t *document,
+			      const struct recording_outcome *outcome);
 
 /* --stack-size, a multiple of 8; 0: not given. */
 struct error *recording_stack_size(const struct command_context *context, uint32_t *ret);

@@ -211,15 +211,8 @@ void faults_destroy(struct faults_recording *recording)
 
 struct error *faults_poll(struct faults_recording *recording, int timeout_ms, bool *alive_ret)
 {
-	struct error *error = perf_poll(recording->perf, timeout_ms, visit, recording);
-
-	if (!error)
-		error = sample_stacks_tick(recording->stacks);
-	if (!error)
-		*alive_ret = !perf_target_exited(recording->perf) &&
-			     !perf_target_execed(recording->perf) &&
-			     process_is_alive(recording->target->process);
-	return error;
+	return sample_stacks_poll(recording->stacks, recording->perf, timeout_ms, visit, recording,
+				  alive_ret);
 }
 
 uint64_t faults_events(const struct faults_recording *recording)
@@ -327,6 +320,7 @@ struct error *faults_end(struct faults_recording *recording, struct faults_resul
 	ret->events = recording->events;
 	ret->child_events = recording->child_events;
 	ret->lost = perf_lost(recording->perf);
+	ret->ring_limited = perf_ring_limited(recording->perf);
 	ret->truncated = sample_stacks_truncated(recording->stacks);
 	ret->user_only = perf_user_only(recording->perf);
 	ret->zero_unknown = recording->before.zero_unknown;

@@ -324,9 +324,7 @@ static bool is_execed(const struct memory_calls_recording *recording)
 
 static bool is_ended(const struct memory_calls_recording *recording)
 {
-	if (recording->tracer)
-		return syscall_tracer_ended(recording->tracer);
-	return recording->perf && perf_target_exited(recording->perf);
+	return recording->tracer && syscall_tracer_ended(recording->tracer);
 }
 
 static uint64_t lost(const struct memory_calls_recording *recording)
@@ -346,8 +344,12 @@ static uint64_t lost(const struct memory_calls_recording *recording)
 struct error *memory_calls_poll(struct memory_calls_recording *recording, int timeout_ms,
 				bool *alive_ret)
 {
-	struct error *error = drain(recording, timeout_ms);
+	struct error *error;
 
+	if (recording->perf)
+		return sample_stacks_poll(recording->stacks, recording->perf, timeout_ms,
+					  visit_sample, recording, alive_ret);
+	error = drain(recording, timeout_ms);
 	if (!error)
 		error = sample_stacks_tick(recording->stacks);
 	if (!error)
@@ -384,6 +386,8 @@ struct error *memory_calls_end(struct memory_calls_recording *recording,
 	ret->execed = is_execed(recording);
 	ret->lost = lost(recording);
 	ret->children_known = recording->perf != NULL;
+	if (recording->perf)
+		ret->ring_limited = perf_ring_limited(recording->perf);
 	if (recording->tracer)
 		ret->stopped_us = syscall_tracer_stopped_us(recording->tracer);
 	return error;

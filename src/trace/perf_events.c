@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/perf_event.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -131,7 +132,7 @@ static struct error *give_ring(struct perf_session *session, struct perf_ring *r
 	if (ring->fd >= 0)
 		return ioctl(fd, PERF_EVENT_IOC_SET_OUTPUT, ring->fd) ? explain(session, errno)
 								      : NULL;
-	for (;; session->ring_bytes /= 2) {
+	for (;; session->ring_bytes /= 2, session->ring_limited = true) {
 		int errnum = perf_ring_map(ring, fd, session->ring_bytes);
 
 		if (!errnum)
@@ -271,6 +272,18 @@ static size_t power_of_two_below(size_t size)
 	return power;
 }
 
+/* By CAP_IPC_LOCK, or since perf is free to all. Where the capability is only that of a container,
+ * mapping fails, and is tried with less. */
+static bool may_lock_freely(void)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = { 0 };
+
+	if (read_number(PARANOID, 2) < 0)
+		return true;
+	return !syscall(SYS_capget, &header, data) && data[0].effective >> CAP_IPC_LOCK & 1;
+}
+
 /*
  * What the limits leave for each ring: without CAP_IPC_LOCK all of a user's rings together may have
  * perf_event_mlock_kb for each CPU, and what the process may lock (kernel/events/core.c,
@@ -284,12 +297,13 @@ static void choose_ring_size(struct perf_session *session, const struct perf_opt
 
 	raise_limit(RLIMIT_NOFILE);
 	raise_limit(RLIMIT_MEMLOCK);
-	if (geteuid() && !getrlimit(RLIMIT_MEMLOCK, &limit) && limit.rlim_cur < most) {
+	if (!may_lock_freely() && !getrlimit(RLIMIT_MEMLOCK, &limit) && limit.rlim_cur < most) {
 		most = limit.rlim_cur +
 		       1024 * session->ring_count * (uint64_t)read_number(MLOCK_KB, 0);
 		/* Each ring has a page more. */
 		most -= min_u64(most, session->ring_count * PAGE_SIZE);
 	}
+	session->ring_limited = most < PERF_RINGS_BYTES && size > most / session->ring_count;
 	size = min_u64(size, most / session->ring_count);
 	session->ring_bytes = power_of_two_below(max_u64(size, RING_MIN));
 }
@@ -406,6 +420,11 @@ bool perf_lost_by_spec(const struct perf_session *session, uint64_t *ret)
 size_t perf_event_count(const struct perf_session *session)
 {
 	return session->events.size;
+}
+
+size_t perf_ring_limited(const struct perf_session *session)
+{
+	return session->ring_limited ? session->ring_bytes : 0;
 }
 
 bool perf_user_only(const struct perf_session *session)

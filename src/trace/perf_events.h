@@ -49,6 +49,7 @@ struct perf_session {
 	unsigned spec_count;
 	uint32_t stack_bytes;
 	size_t ring_bytes;
+	bool ring_limited;
 	bool user_only_allowed, user_only, threads_only, lean, no_lost_format, exited;
 	bool one_thread, no_inherit;
 	uint64_t exec_time;	      /* 0: it runs the program that it ran */

@@ -182,6 +182,19 @@ struct error *sample_stacks_tick(struct sample_stacks *stacks)
 	return error;
 }
 
+struct error *sample_stacks_poll(struct sample_stacks *stacks, struct perf_session *perf,
+				 int timeout_ms, perf_visit *visit, void *data, bool *alive_ret)
+{
+	struct error *error = perf_poll(perf, timeout_ms, visit, data);
+
+	if (!error)
+		error = sample_stacks_tick(stacks);
+	if (!error)
+		*alive_ret = !perf_target_exited(perf) && !perf_target_execed(perf) &&
+			     process_is_alive(stacks->target->process);
+	return error;
+}
+
 const struct stack_set *sample_stacks_set(const struct sample_stacks *stacks)
 {
 	return stacks->set;

@@ -132,6 +132,23 @@ is_told() {
 	[ "$(sum_of command mmap net_bytes)" -eq 0 ]
 }
 
+@test "syscalls of four threads at once: by all engines" {
+	local engine
+	for engine in auto ptrace; do
+		start_victim mapcalls
+		record_begin syscalls "$victim_pid" --engine=$engine --json
+		victim_say race 2000
+		victim_wait '^paired'
+		record_end
+		status_is 0
+		victim_check
+		json '.lost == 0 and .calls.munmap.count >= 8000'
+		[ "$(sum_of race mmap count)" -eq 8000 ]
+		[ "$(sum_of race mmap net_bytes)" -eq 0 ]
+		stop_victim
+	done
+}
+
 @test "syscalls: the table shows the call, and folded stacks end with it" {
 	start_victim mapcalls
 	record_begin syscalls "$victim_pid"

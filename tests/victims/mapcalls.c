@@ -2,13 +2,15 @@
  * Maps and unmaps known amounts in functions of known names, at `go`: says `call FUNCTION SYSCALL
  * COUNT BYTES NET` for each, NET being what is still mapped, then `done`.
  *
- * `pairs N`: N pairs of mmap and munmap, then `paired NS`, the time they took.
+ * `pairs N`: N pairs of mmap and munmap, then `paired NS`, the time they took. `race N`: N pairs in
+ * each of 4 threads, which get the places that others have just left, then `paired 0`.
  *
  * cflags: -fomit-frame-pointer
  * variants: 32
  */
 #include "victim.h"
 
+#include <pthread.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -108,6 +110,26 @@ CASE(large_malloc)
 	check_that(kept, "malloc");
 }
 
+static void *race(void *data)
+{
+	const unsigned long *pairs = data;
+
+	for (unsigned long i = 0; i < *pairs; i++)
+		munmap(map(MIB), MIB);
+	return NULL;
+}
+
+static void race_all(unsigned long pairs)
+{
+	pthread_t threads[4];
+
+	for (int i = 0; i < 4; i++)
+		check_that(!pthread_create(&threads[i], NULL, race, &pairs), "pthread_create");
+	for (int i = 0; i < 4; i++)
+		pthread_join(threads[i], NULL);
+	say("paired 0");
+}
+
 __attribute__((noinline, noclone)) static bool command(const char *line)
 {
 	unsigned long pairs;
@@ -119,6 +141,10 @@ __attribute__((noinline, noclone)) static bool command(const char *line)
 		for (unsigned long i = 0; i < pairs; i++)
 			munmap(map(MIB), MIB);
 		say("paired %llu", (unsigned long long)(now_ns() - begin));
+		return true;
+	}
+	if (sscanf(line, "race %lu", &pairs) == 1) {
+		race_all(pairs);
 		return true;
 	}
 	if (strcmp(line, "go"))
