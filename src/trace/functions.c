@@ -308,7 +308,8 @@ struct error *functions_find(struct target *target, struct call_session *session
 {
 	unsigned families = families_of(allocator);
 
-	if (target->arch != &arch_x86_64)
+	/* A jump that is all of a function looks the same in both. */
+	if (target->arch != &arch_x86_64 && target->arch != &arch_i386)
 		return error_create(ERROR_UNSUPPORTED, "%s processes cannot be hooked",
 				    target->arch->name);
 	if (!allocator->module)

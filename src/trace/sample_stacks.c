@@ -5,6 +5,7 @@
 #include "memprobe/sample_stacks.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include "agent/unwind_abi.h"
@@ -13,10 +14,20 @@
 #include "memprobe/unwind.h"
 #include "memprobe/unwind_table.h"
 
-#define DEPTH_MAX  256u
-#define MODULES_NS 500000000ull /* between two looks for new ones */
+#define DEPTH_MAX 256u
+/* Stacks of libdwfl's that are known again. */
+#define KNOWN_MAX   2048u
+#define KNOWN_DEPTH 48u
+#define MODULES_NS  500000000ull /* between two looks for new ones */
 
 _Static_assert(STACK_PC_EXACT == UNWIND_PC_EXACT, "one mark for both");
+
+/* With the same registers and return addresses in the same places it is the same stack. */
+struct known_stack {
+	uint64_t ip, sp, bp; /* of its sample; ip 0: none */
+	size_t depth;
+	uint64_t cfas[KNOWN_DEPTH], pcs[KNOWN_DEPTH];
+};
 
 struct sample_stacks {
 	struct target *target;
@@ -26,6 +37,7 @@ struct sample_stacks {
 	uint64_t *cache;
 	struct symbolizer *symbolizer;
 	struct unwinder *unwinder;
+	struct known_stack *known; /* KNOWN_MAX, by hash of the registers */
 };
 
 static uint64_t now_ns(void)
@@ -53,6 +65,9 @@ struct error *sample_stacks_create(struct target *target, struct sample_stacks *
 		error = symbolizer_create(target, &stacks->symbolizer);
 		if (!error)
 			error = unwinder_create(stacks->symbolizer, &stacks->unwinder);
+		stacks->known = calloc(KNOWN_MAX, sizeof(*stacks->known));
+		if (!error && !stacks->known)
+			error = &error_no_memory;
 	} else if (!error) {
 		stacks->cache = calloc(UNWIND_CACHE_SIZE, sizeof(*stacks->cache));
 		if (!stacks->cache)
@@ -72,6 +87,7 @@ void sample_stacks_destroy(struct sample_stacks *stacks)
 	unwind_table_destroy(stacks->table);
 	stack_set_destroy(stacks->set);
 	free(stacks->cache);
+	free(stacks->known);
 	free(stacks);
 }
 
@@ -110,6 +126,68 @@ static bool walk(struct sample_stacks *stacks, const struct perf_sample *sample,
 	return result == UNWIND_COMPLETE;
 }
 
+static struct known_stack *known_place(struct sample_stacks *stacks,
+				       const struct user_regs_struct *regs)
+{
+	uint64_t hash = (regs->rip ^ regs->rsp << 20 ^ regs->rbp << 40) * 0x9e3779b97f4a7c15ull;
+
+	return &stacks->known[hash >> 40 & (KNOWN_MAX - 1)];
+}
+
+/* What stands below each frame's CFA is where it returns to. */
+static bool is_known(const struct sample_stacks *stacks, const struct known_stack *known,
+		     const struct perf_sample *sample)
+{
+	unsigned word = stacks->target->arch->word_size;
+
+	if (known->ip != sample->regs.rip || known->sp != sample->regs.rsp ||
+	    known->bp != sample->regs.rbp)
+		return false;
+	for (size_t i = 0; i + 1 < known->depth; i++) {
+		uint64_t offset = known->cfas[i] - word - sample->regs.rsp, pc = 0;
+
+		if (offset > sample->stack_size || sample->stack_size - offset < word)
+			return false;
+		memcpy(&pc, sample->stack + offset, word);
+		if (pc != known->pcs[i + 1])
+			return false;
+	}
+	return true;
+}
+
+/* A signal's frame returns to no address that stands there: then it is not kept. */
+static void keep_known(struct sample_stacks *stacks, const struct perf_sample *sample,
+		       const struct frame_vec *frames, bool complete)
+{
+	struct known_stack *known = known_place(stacks, &sample->regs);
+
+	known->ip = 0;
+	if (!complete || frames->size > KNOWN_DEPTH)
+		return;
+	*known = (struct known_stack){ .ip = sample->regs.rip,
+				       .sp = sample->regs.rsp,
+				       .bp = sample->regs.rbp,
+				       .depth = frames->size };
+	for (size_t i = 0; i < frames->size; i++) {
+		known->pcs[i] = frames->data[i].pc;
+		known->cfas[i] = frames->data[i].cfa;
+		if (i && frames->data[i].is_activation)
+			known->ip = 0;
+	}
+	if (!is_known(stacks, known, sample))
+		known->ip = 0;
+}
+
+static uint64_t reach_of(const struct frame_vec *frames, const struct perf_sample *sample)
+{
+	uint64_t reach = 0;
+
+	vec_for_each (frame, frames)
+		if (frame->cfa > sample->regs.rsp)
+			reach = frame->cfa - sample->regs.rsp;
+	return reach;
+}
+
 static struct error *unwind(struct sample_stacks *stacks, const struct perf_sample *sample,
 			    uint64_t *pcs, size_t *depth_ret, bool *complete_ret)
 {
@@ -121,14 +199,27 @@ static struct error *unwind(struct sample_stacks *stacks, const struct perf_samp
 		/* It is only read. */
 		.stack = (uint8_t *)sample->stack,
 	};
+	const struct known_stack *known = known_place(stacks, &sample->regs);
 	struct frame_vec frames = { 0 };
-	struct error *error = unwind_thread(stacks->unwinder, &state, &frames);
-	size_t depth = frames.size < DEPTH_MAX ? frames.size : DEPTH_MAX;
+	struct error *error;
+	size_t depth;
 
+	if (known->ip && is_known(stacks, known, sample)) {
+		memcpy(pcs, known->pcs, known->depth * sizeof(*pcs));
+		pcs[0] |= STACK_PC_EXACT;
+		*depth_ret = known->depth;
+		*complete_ret = true;
+		return NULL;
+	}
+	error = unwind_thread(stacks->unwinder, &state, &frames);
+	depth = frames.size < DEPTH_MAX ? frames.size : DEPTH_MAX;
 	for (size_t i = 0; i < depth; i++)
 		pcs[i] = frames.data[i].pc | (frames.data[i].is_activation ? STACK_PC_EXACT : 0);
 	*complete_ret = depth && depth == frames.size && !frames.data[depth - 1].is_cut;
 	*depth_ret = depth;
+	stacks->reach = *complete_ret ? reach_of(&frames, sample) : UINT64_MAX;
+	if (!error)
+		keep_known(stacks, sample, &frames, *complete_ret);
 	frame_vec_deinit(&frames);
 	return error;
 }

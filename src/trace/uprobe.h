@@ -133,7 +133,7 @@ enum uprobe_return {
 #define UPROBE_AT_RET UINT32_MAX
 
 /*
- * @function returns, with @sp behind its return address; @own_caller: to the allocator's
+ * @function returns, and @sp is where its return address was; @own_caller: to the allocator's
  * own text. *ret its call, unless it is unknown.
  */
 struct error *uprobe_calls_return(struct uprobe_calls *calls, pid_t tid, unsigned function,
@@ -259,6 +259,7 @@ struct uprobe_engine {
 	struct trace_options options;
 	uint64_t rate;
 	struct function_vec functions;
+	unsigned word;		       /* 4 or 8: bytes of a pointer */
 	uint64_t text_start, text_end; /* of the allocator: struct agent_config.allocator_* */
 	struct perf_spec specs[PERF_SPECS_MAX];
 	struct uprobe_event events[PERF_SPECS_MAX]; /* by spec */
@@ -324,7 +325,7 @@ void uprobe_counters(struct uprobe_engine *engine, struct trace_counters *ret);
 
 /*
  * The engine for @target; fills in @report's allocator, hooks and rate. ERROR_UNSUPPORTED: the
- * kernel has no uprobes, it is Go, i386, or there are no functions to be found; ERROR_PERMISSION.
+ * kernel has no uprobes, it is Go, or there are no functions to be found; ERROR_PERMISSION.
  */
 struct error *uprobe_attach(struct target *target, const struct trace_options *options,
 			    struct trace_report *report, struct uprobe_engine **ret);

@@ -1,5 +1,5 @@
 /*
- * By the stack pointer: a function returns with that of its call, one word further. So a return
+ * By the stack pointer, as it was when the return address was the last word. So a return
  * that was lost, or a call that was left by longjmp(), does not make others wrong.
  */
 #include <stdlib.h>
@@ -16,8 +16,6 @@ struct uprobe_calls {
 	struct index_vec unused;
 	uint64_t abandoned, seen;
 };
-
-#define WORD 8
 
 struct error *uprobe_calls_create(struct uprobe_calls **ret)
 {
@@ -121,7 +119,6 @@ struct error *uprobe_calls_return(struct uprobe_calls *calls, pid_t tid, unsigne
 	unsigned at = thread ? thread->depth : 0, inner;
 
 	*kind_ret = UPROBE_UNKNOWN;
-	sp -= WORD;
 	while (at && !is_of(&thread->calls[at - 1], function, sp))
 		at--;
 	if (!at)

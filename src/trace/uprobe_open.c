@@ -20,6 +20,9 @@
 /* Without programs: to take one out the kernel waits for all CPUs, some 50 ms. */
 #define EVENTS_MAX 4096u
 
+/* Of an entry of i386: the return address and six arguments, to a multiple of 8. */
+#define ARGUMENTS_BYTES 32u
+
 /* The bit of perf_event_attr.config (uprobe PMU's format/retprobe). */
 #define RETURN_PROBE 1u
 
@@ -74,21 +77,35 @@ static uint64_t entry_registers(const struct function *function)
 	return registers;
 }
 
+/* Arguments are on the stack, and libdwfl unwinds by all that a function keeps. */
+static void fit_i386(struct perf_spec *spec, bool is_entry)
+{
+	spec->registers = REGISTER(SP);
+	if (is_entry)
+		spec->stack_bytes = ARGUMENTS_BYTES;
+	else
+		spec->registers = RETURN_REGISTERS | REGISTER(SI) | REGISTER(DI);
+	spec->no_stack = false;
+}
+
 static void add_spec(struct uprobe_engine *engine, uint32_t type, struct uprobe_event event,
 		     uint64_t offset)
 {
-	unsigned spec = engine->spec_count++;
+	const struct function *function = &engine->functions.data[event.function];
+	unsigned number = engine->spec_count++;
+	bool is_entry = event.kind == UPROBE_ENTRY;
+	struct perf_spec *spec = &engine->specs[number];
 
-	engine->events[spec] = event;
-	engine->specs[spec] = (struct perf_spec){
+	engine->events[number] = event;
+	*spec = (struct perf_spec){
 		.type = type,
 		.config = event.kind == UPROBE_RETURN ? RETURN_PROBE : 0,
 		.config2 = offset,
-		.no_stack = event.kind == UPROBE_ENTRY,
-		.registers = event.kind == UPROBE_ENTRY
-				     ? entry_registers(&engine->functions.data[event.function])
-				     : RETURN_REGISTERS,
+		.no_stack = is_entry,
+		.registers = is_entry ? entry_registers(function) : RETURN_REGISTERS,
 	};
+	if (engine->target->arch == &arch_i386)
+		fit_i386(spec, is_entry);
 }
 
 static bool has_ret(const struct uprobe_engine *engine, uint64_t offset)
@@ -140,11 +157,13 @@ static struct error *add_specs(struct uprobe_engine *engine, uint32_t type)
 			function->refused = "its code is in no file";
 			continue;
 		}
-		offset += uprobe_place(function->code, function->code_size);
+		if (engine->target->arch == &arch_x86_64)
+			offset += uprobe_place(function->code, function->code_size);
 		add_spec(engine, type, (struct uprobe_event){ i, UPROBE_ENTRY }, offset);
 		if (returns_block(function))
 			add_spec(engine, type, (struct uprobe_event){ i, UPROBE_RETURN }, offset);
-		else if (function->spec->kind == AGENT_KIND_NEW)
+		else if (function->spec->kind == AGENT_KIND_NEW &&
+			 engine->target->arch == &arch_x86_64)
 			error = add_rets(engine, type, i);
 	}
 	return error;
@@ -247,7 +266,7 @@ static struct error *check_target(struct target *target)
 	struct process_status status;
 	struct error *error;
 
-	if (target->arch != &arch_x86_64)
+	if (target->arch != &arch_x86_64 && target->arch != &arch_i386)
 		return error_create(ERROR_UNSUPPORTED,
 				    "allocations of %s processes cannot be recorded",
 				    target->arch->name);
@@ -356,6 +375,7 @@ struct error *uprobe_open(struct uprobe_engine *engine, struct trace_report *rep
 	if (error)
 		return error;
 	report->allocator = allocator.name;
+	engine->word = engine->target->arch == &arch_i386 ? 4 : 8;
 	error = functions_find(engine->target, NULL, &allocator, &engine->functions,
 			       &engine->text_start, &engine->text_end);
 	if (error)

@@ -15,7 +15,7 @@
 
 #define RING_BYTES (128u << 20)
 #define RING_LEAST (4u << 20)
-#define LINKS	   3u
+#define LINKS	   4u
 
 struct uprobe_probes {
 	struct target *target;
@@ -101,7 +101,10 @@ static struct uprobe_program_options program_options(const struct uprobe_probes 
 		.registers = spec->registers,
 	};
 
-	if (!spec->no_stack) {
+	if (spec->stack_bytes) {
+		options.sizes = &spec->stack_bytes;
+		options.size_count = 1;
+	} else if (!spec->no_stack) {
 		options.sizes = probes->stack_bytes ? &probes->stack_bytes : all_sizes;
 		options.size_count =
 			probes->stack_bytes ? 1 : sizeof(all_sizes) / sizeof(all_sizes[0]);
@@ -132,12 +135,21 @@ static struct error *open_each(struct uprobe_probes *probes)
 	return error;
 }
 
-/* What one link has: the returns of the kernel's, or not; with their stacks, or without. */
+/* What one link has: the returns of the kernel's, or not; with their stacks, some of them, or
+ * without. */
 struct group {
-	bool returns, no_stack;
+	bool returns, no_stack, some_stack;
 };
 
-static const struct group groups[] = { { true, false }, { false, false }, { false, true } };
+static const struct group groups[LINKS] = {
+	{ .returns = true }, { .no_stack = false }, { .no_stack = true }, { .some_stack = true }
+};
+
+static bool is_in(const struct perf_spec *spec, const struct group *group)
+{
+	return (spec->config != 0) == group->returns && spec->no_stack == group->no_stack &&
+	       (spec->stack_bytes != 0) == group->some_stack;
+}
 
 /* All of a group: by one program, which takes the registers that any of them needs. */
 static struct error *open_many(struct uprobe_probes *probes, const struct group *group, int *fd_ret)
@@ -153,8 +165,9 @@ static struct error *open_many(struct uprobe_probes *probes, const struct group 
 	for (unsigned i = 0; i < probes->count; i++) {
 		const struct perf_spec *spec = &probes->specs[i];
 
-		if (spec->no_stack != group->no_stack || (spec->config != 0) != group->returns)
+		if (!is_in(spec, group))
 			continue;
+		common.stack_bytes = spec->stack_bytes;
 		many.path = (const char *)(uintptr_t)spec->config1;
 		offsets[many.count] = spec->config2;
 		cookies[many.count++] = i;

@@ -6,24 +6,41 @@
 #include "memprobe/num.h"
 #include "uprobe.h"
 
-static uint64_t argument(const struct perf_sample *sample, unsigned number)
+/* i386: behind the return address. */
+static uint64_t stacked_argument(const struct perf_sample *sample, unsigned number)
+{
+	size_t offset = (1 + (size_t)number) * sizeof(uint32_t);
+	uint32_t value = 0;
+
+	if (offset + sizeof(value) <= sample->stack_size)
+		memcpy(&value, sample->stack + offset, sizeof(value));
+	return value;
+}
+
+static uint64_t argument(const struct uprobe_engine *engine, const struct perf_sample *sample,
+			 unsigned number)
 {
 	const struct user_regs_struct *regs = &sample->regs;
 	const uint64_t values[] = {
 		regs->rdi, regs->rsi, regs->rdx, regs->rcx, regs->r8, regs->r9
 	};
 
-	return number < sizeof(values) / sizeof(values[0]) ? values[number] : 0;
+	if (number >= sizeof(values) / sizeof(values[0]))
+		return 0;
+	return engine->word == sizeof(uint32_t) ? stacked_argument(sample, number) : values[number];
 }
 
 /* What cannot be is not multiplied: the function fails then. */
-static uint64_t size_of(const struct function_spec *spec, const struct perf_sample *sample)
+static uint64_t size_of(const struct uprobe_engine *engine, const struct function_spec *spec,
+			const struct perf_sample *sample)
 {
-	uint64_t size = argument(sample, spec->size), product;
+	uint64_t size = argument(engine, sample, spec->size), product;
 
 	if (spec->count == AGENT_NO_ARG)
 		return size;
-	return __builtin_mul_overflow(size, argument(sample, spec->count), &product) ? 0 : product;
+	return __builtin_mul_overflow(size, argument(engine, sample, spec->count), &product)
+		       ? 0
+		       : product;
 }
 
 /* ---- blocks ---- */
@@ -118,8 +135,8 @@ static struct error *visit_entry(struct uprobe_engine *engine, unsigned number,
 	const struct function_spec *spec = engine->functions.data[number].spec;
 	struct uprobe_call call = {
 		.sp = sample->regs.rsp,
-		.pointer = argument(sample, spec->pointer),
-		.size = size_of(spec, sample),
+		.pointer = argument(engine, sample, spec->pointer),
+		.size = size_of(engine, spec, sample),
 		.function = number,
 	};
 
@@ -153,10 +170,11 @@ static uint64_t read_out(struct uprobe_engine *engine, const struct perf_sample 
 {
 	uint64_t offset = address - sample->regs.rsp, block = 0;
 
-	if (offset < sample->stack_size && sample->stack_size - offset >= sizeof(block))
-		memcpy(&block, sample->stack + offset, sizeof(block));
+	/* Little endian: of less than 8 bytes the lower ones. */
+	if (offset < sample->stack_size && sample->stack_size - offset >= engine->word)
+		memcpy(&block, sample->stack + offset, engine->word);
 	else
-		error_destroy(target_read_word(engine->target, address, &block));
+		error_destroy(target_read(engine->target, address, &block, engine->word));
 	return block;
 }
 
@@ -201,8 +219,9 @@ static struct error *visit_return(struct uprobe_engine *engine, unsigned number,
 	bool own = sample->regs.rip >= engine->text_start && sample->regs.rip < engine->text_end;
 	struct uprobe_call call;
 	enum uprobe_return kind;
-	struct error *error = uprobe_calls_return(engine->calls, sample->tid, number,
-						  sample->regs.rsp, own, &call, &kind);
+	struct error *error =
+		uprobe_calls_return(engine->calls, sample->tid, number,
+				    sample->regs.rsp - engine->word, own, &call, &kind);
 
 	if (error)
 		return error;

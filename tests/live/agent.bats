@@ -308,7 +308,7 @@ poke() { # ADDRESS BYTE: sets $saved to the first one that was there
 
 @test "what cannot be recorded, and by whom" {
 	start_victim idle-32 2>/dev/null || start_victim malloc_load-32
-	run trace attach
+	run trace agent attach
 	[[ $output == *"error 5 "*i386* ]] || fail "$output"
 	victim_check
 	skip_unless_root

@@ -243,7 +243,7 @@ is_about() { # ESTIMATE BYTES RATE
 
 @test "allocs: what cannot be recorded, and what makes no sense" {
 	start_victim allocshape-32
-	probe allocs "$victim_pid" -d 1s
+	probe allocs "$victim_pid" --engine=agent -d 1s
 	status_is 5
 	victim_check
 	stop_victim

@@ -107,8 +107,7 @@ static enum uprobe_return leave(struct scene *scene, pid_t tid, unsigned functio
 {
 	enum uprobe_return kind;
 
-	assert_null(
-		uprobe_calls_return(scene->calls, tid, function, sp + 8, own, &scene->last, &kind));
+	assert_null(uprobe_calls_return(scene->calls, tid, function, sp, own, &scene->last, &kind));
 	return kind;
 }
 

@@ -6,7 +6,7 @@
  *
  * and `stopped ROUNDS`. `go` goes on from there.
  *
- * variants: static musl
+ * variants: 32 static musl
  * cflags: -O1
  */
 #include "alloc_truth.h"
