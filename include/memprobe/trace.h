@@ -31,7 +31,7 @@
 
 /* For how long the hooks record when nobody renews the lease: with what it takes until the next
  * call looks, they are to be idle within 2 s of memprobe's end. And the pause between two ticks. */
-#define TRACE_LEASE_US 1700000
+#define TRACE_LEASE_US 1500000
 #define TRACE_TICK_US  50000
 
 /*

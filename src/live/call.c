@@ -402,7 +402,6 @@ static struct error *try_thread(struct call_session *session, pid_t tid, struct 
 {
 	struct process_status status;
 	struct error *error = process_read_status(session->target->process, tid, &status);
-	uint64_t since;
 	bool stopped = false;
 
 	*done_ret = false;
@@ -413,7 +412,6 @@ static struct error *try_thread(struct call_session *session, pid_t tid, struct 
 		return NULL;
 	}
 	follow(session, tid);
-	since = clock_us();
 	if (!error)
 		error = engine_stop(session, tid, attempt->as_helper ? PTRACE_O_TRACECLONE : 0,
 				    &stopped);
@@ -422,7 +420,9 @@ static struct error *try_thread(struct call_session *session, pid_t tid, struct 
 	else
 		snprintf(session->reason, sizeof(session->reason), "thread %d %s", (int)tid,
 			 error ? "did not stop" : "exited");
-	session->stopped_us = max_u64(session->stopped_us, clock_us() - since);
+	if (stopped)
+		session->stopped_us =
+			max_u64(session->stopped_us, clock_us() - session->held_since);
 	opinion_form(session);
 	if (error_is(error, ERROR_PERMISSION) && !stopped) {
 		error_destroy(error);

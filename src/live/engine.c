@@ -20,6 +20,9 @@
 /* A thread that does not stop in this time is in an uninterruptible sleep. */
 #define STOP_TIMEOUT_US 100000
 
+/* How often is looked whether it has: one that waits for a CPU is not held yet. */
+#define STOP_LOOK_US 500
+
 /* What a call that cannot be aborted, or the way out of the stub, may take at most. */
 #define GRACE_US 2000000
 
@@ -82,18 +85,51 @@ static struct error *linger(struct call_session *session, pid_t tid)
 	return error ? error : error_create(ERROR_BUSY, "thread %d does not stop", (int)tid);
 }
 
+/* Lets go of those of the lingering that have come to their stop. */
+static void release_stopped(struct call_session *session)
+{
+	for (size_t i = session->lingering.size; i-- > 0;) {
+		pid_t tid = session->lingering.data[i];
+		struct user_regs_struct regs;
+		struct ptrace_stop stop;
+		struct error *error = ptrace_wait(tid, 0, &stop);
+
+		if (!error && stop.kind == PTRACE_STOP_NONE)
+			continue;
+		if (!error && stop.kind == PTRACE_STOP_SIGNAL) {
+			error_destroy(ptrace_resume(PTRACE_CONT, tid, stop.signal));
+			continue;
+		}
+		if (!error && stop.kind != PTRACE_STOP_EXITED)
+			error = ptrace_get_regs(tid, &regs);
+		if (!error && stop.kind != PTRACE_STOP_EXITED)
+			engine_release(session, tid, &regs);
+		error_destroy(error);
+		take_lingering(session, tid);
+	}
+}
+
 static struct error *wait_for_stop(struct call_session *session, pid_t tid, uint64_t timeout_us,
 				   bool *stopped_ret)
 {
-	for (;;) {
-		struct ptrace_stop stop;
-		struct error *error = ptrace_wait(tid, timeout_us, &stop);
+	uint64_t deadline = clock_us() + timeout_us;
 
+	for (;;) {
+		uint64_t since = clock_us();
+		struct ptrace_stop stop;
+		struct error *error = ptrace_wait(
+			tid, min_u64(deadline - min_u64(since, deadline), STOP_LOOK_US), &stop);
+
+		session->held_since = since;
 		if (error || stop.kind == PTRACE_STOP_EXITED)
 			return error;
 		if (stop.kind == PTRACE_STOP_TRAP || stop.kind == PTRACE_STOP_GROUP) {
 			*stopped_ret = true;
 			return NULL;
+		}
+		if (stop.kind == PTRACE_STOP_NONE && clock_us() < deadline) {
+			release_stopped(session);
+			continue;
 		}
 		/* It cannot be detached before it stops. */
 		if (stop.kind == PTRACE_STOP_NONE)

@@ -82,6 +82,7 @@ struct call_session {
 	uint32_t xsave_size, xsave_used;
 	uint64_t static_tls; /* bytes below the thread pointer that TLS may take */
 	uint64_t stopped_us;
+	uint64_t held_since;	  /* when the thread stopped last was last seen not to be */
 	struct pid_vec lingering; /* seized and interrupted, but yet to stop */
 	struct stack_view view;	  /* of the thread judged last */
 	call_unwind *unwind;	  /* NULL: there is none to ask */
