@@ -100,6 +100,55 @@ leak() { # FIRST LAST: prepared statements that nobody deallocates
 	victim_check
 }
 
+@test "what a function leaks into a backend's contexts, and what it only keeps there" {
+	nm -D "$VICTIMS/planted_contexts" | grep -q Pg_magic_func ||
+		skip 'built without the headers of a server of PostgreSQL'
+	start_postgres
+	install -m 755 "$VICTIMS/planted_contexts" "$dir/planted.so"
+	sql "create function planted_contexts(text, int, int) returns int language c as '$dir/planted.so'" ||
+		skip "this server takes no library built with the headers that are here"
+	start_session
+	plant() { # KIND COUNT SIZE
+		say "select planted_contexts('$1', $2, $3);
+			select string_agg(g::text, ',') is null from generate_series(1, 1000) g;"
+	}
+	for kind in leaked kept freed deleted moved; do
+		plant $kind 1 10
+	done
+	adopt "$backend"
+	record_begin allocs "$backend" --pool postgres --sample 1 --json --reachable
+	plant leaked 17 1000003
+	plant kept 70 2000
+	plant freed 90 3000
+	plant deleted 30 400
+	plant moved 20 600
+	record_end
+	status_is 0
+	json '.lost == 0 and .remaining == 0'
+	for figures in "leaked 17 17000051" "kept 70 140000" "freed 0 0" "deleted 0 0" "moved 20 12000"; do
+		[ "$(json_get '[.sites[] | select(any(.frames[]; . == $f))] |
+			"\(map(.count) | add // 0) \(map(.bytes) | add // 0)"' \
+			--arg f "plant_${figures%% *}")" = "${figures#* }" ] ||
+			fail "not $figures" "$(json_get -c '.sites[] | [.frames[-3:], .count, .bytes]')"
+	done
+	# Of small ones a third is hidden by old words in memory that was used before.
+	json '[.sites[] | select(any(.frames[]; . == "plant_leaked")) | .unreachable_count] | add >= 16'
+	json '[.sites[] | select(any(.frames[]; . == "plant_kept")) | .unreachable_count] | add == 0'
+	json '[.contexts[] | select(.name == "planted")] | length == 1 and .[0].bytes == 12000'
+
+	# Sampled: a context that holds samples is not lost sight of when it moves.
+	record_begin allocs "$backend" --pool postgres --sample 100 --json
+	plant moved 200 600
+	plant deleted 200 600
+	plant freed 200 600
+	record_end
+	status_is 0
+	json '.lost == 0 and ([.sites[] | select(any(.frames[]; . == "plant_moved")) | .bytes] |
+		add | . > 110000 and . < 130000)'
+	json 'all(.sites[]; all(.frames[]; . != "plant_deleted" and . != "plant_freed"))'
+	victim_check
+}
+
 wrong() { # LINE MESSAGE
 	printf '%s\n' "# a comment" "$1" >"$BATS_TEST_TMPDIR/x.pool"
 	probe allocs "$victim_pid" --pool "$BATS_TEST_TMPDIR/x.pool" -d 1
