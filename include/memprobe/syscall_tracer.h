@@ -42,6 +42,7 @@ struct syscall_tracer_options {
 struct traced_call {
 	unsigned call; /* index into options.calls */
 	pid_t tid;
+	uint64_t time; /* ns, CLOCK_MONOTONIC: when it was seen to return */
 	uint64_t args[6];
 	uint64_t result; /* what it returned; -errno where it failed */
 	bool failed;

@@ -232,6 +232,7 @@ static struct error *note_exit(struct syscall_tracer *tracer, struct tracee *tra
 	error = ptrace_get_regs(tracee->tid, &call.regs);
 	if (error)
 		return error;
+	call.time = clock_us() * 1000;
 	memcpy(call.args, tracee->args, sizeof(call.args));
 	call.failed = info->exit.is_error;
 	call.result = (uint64_t)info->exit.rval;

@@ -210,6 +210,7 @@ static struct error *visit_traced(void *data, const struct traced_call *call)
 	const struct perf_sample sample = {
 		.pid = recording->target->pid,
 		.tid = call->tid,
+		.time = call->time,
 		.has_regs = true,
 		.regs = call->regs,
 		.stack = call->stack,

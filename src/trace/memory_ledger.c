@@ -5,9 +5,14 @@
 #include "memory_ledger.h"
 
 #include <linux/mman.h>
+#include <sys/mman.h>
 
 #include "memprobe/arch.h"
 #include "memprobe/num.h"
+
+/* A thread that has freed a place returns from its call within this time, or never. */
+#define OWED_NS	 1000000000u
+#define OWED_MAX 256u
 
 /* ---- sites ---- */
 
@@ -51,6 +56,78 @@ static void note_unmapped(void *data, uint64_t start, uint64_t end, uint32_t sit
 	ledger->sites.data[site].net -= end - start;
 }
 
+/* The kernel gives out free places only: the call that has freed this one is still to be told. */
+static void note_owed(void *data, uint64_t start, uint64_t end, uint32_t site)
+{
+	struct memory_ledger *ledger = data;
+	const struct perf_sample *sample = ledger->event->sample;
+	const struct memory_owed owed = { start, end, site, sample->tid, sample->time };
+
+	note_unmapped(data, start, end, site);
+	/* Without memory for it the figures are those of a call that was lost. */
+	if (ledger->owed.size < OWED_MAX)
+		error_destroy(memory_owed_vec_append(&ledger->owed, &owed));
+}
+
+/* For what is replaced where the current call maps something. */
+static range_map_removed *replaced_by(const struct memory_call_event *event)
+{
+	bool chosen = event->call == MEMORY_CALL_BRK ||
+		      (event->call == MEMORY_CALL_MMAP && event->args[3] & MAP_FIXED) ||
+		      (event->call == MEMORY_CALL_MREMAP && event->args[3] & MREMAP_FIXED);
+
+	return chosen ? note_unmapped : note_owed;
+}
+
+/* Should a call have been lost, what it owes is not to be taken from a later one. */
+static void forget_old_owed(struct memory_ledger *ledger)
+{
+	struct memory_owed_vec *owed = &ledger->owed;
+
+	for (size_t i = 0; i < owed->size; i++)
+		if (owed->data[i].time + OWED_NS < ledger->event->sample->time)
+			owed->data[i--] = owed->data[--owed->size];
+}
+
+/* One that a call of this thread may have freed. */
+static struct memory_owed *find_owed(struct memory_ledger *ledger, uint64_t start, uint64_t end)
+{
+	vec_for_each (owed, &ledger->owed)
+		if (owed->start < end && owed->end > start &&
+		    owed->tid != ledger->event->sample->tid)
+			return owed;
+	return NULL;
+}
+
+/*
+ * The current call has freed [start, end): but for what is owed, which @was_owed is told of instead
+ * (NULL: nobody), as @removed is of the rest. Goes as deep as there are pieces of it owed.
+ */
+static struct error *take_out(struct memory_ledger *ledger, uint64_t start, uint64_t end,
+			      range_map_removed *removed, range_map_removed *was_owed, void *data)
+{
+	struct memory_owed *found = find_owed(ledger, start, end), before, behind;
+	struct error *error = NULL;
+
+	if (!found)
+		return range_map_erase(&ledger->mapped, start, end, removed, data);
+	before = behind = *found;
+	before.end = max_u64(start, found->start);
+	behind.start = min_u64(end, found->end);
+	*found = ledger->owed.data[--ledger->owed.size];
+	if (was_owed)
+		was_owed(data, before.end, behind.start, before.site);
+	if (before.start < before.end)
+		error = memory_owed_vec_append(&ledger->owed, &before);
+	if (!error && behind.start < behind.end)
+		error = memory_owed_vec_append(&ledger->owed, &behind);
+	if (!error)
+		error = take_out(ledger, start, before.end, removed, was_owed, data);
+	if (!error)
+		error = take_out(ledger, behind.start, end, removed, was_owed, data);
+	return error;
+}
+
 static struct error *map_range(struct memory_ledger *ledger, uint64_t start, uint64_t size,
 			       uint32_t site)
 {
@@ -58,7 +135,8 @@ static struct error *map_range(struct memory_ledger *ledger, uint64_t start, uin
 		return NULL;
 	ledger->mapped_bytes += size;
 	ledger->sites.data[site].net += size;
-	return range_map_set(&ledger->mapped, start, start + size, site, note_unmapped, ledger);
+	return range_map_set(&ledger->mapped, start, start + size, site, replaced_by(ledger->event),
+			     ledger);
 }
 
 static struct error *unmap_range(struct memory_ledger *ledger, uint64_t start, uint64_t size)
@@ -66,10 +144,11 @@ static struct error *unmap_range(struct memory_ledger *ledger, uint64_t start, u
 	if (start + size < start)
 		return NULL;
 	ledger->unmapped_bytes += size;
-	return range_map_erase(&ledger->mapped, start, start + size, note_unmapped, ledger);
+	return take_out(ledger, start, start + size, note_unmapped, NULL, ledger);
 }
 
 struct moving {
+	struct memory_ledger *ledger;
 	struct range_map_vec pieces;
 	struct error *error;
 };
@@ -83,12 +162,21 @@ static void note_moved(void *data, uint64_t start, uint64_t end, uint32_t site)
 		moving->error = range_map_vec_append(&moving->pieces, &piece);
 }
 
+/* It was taken for unmapped. */
+static void note_moved_before(void *data, uint64_t start, uint64_t end, uint32_t site)
+{
+	struct moving *moving = data;
+
+	moving->ledger->sites.data[site].net += end - start;
+	note_moved(data, start, end, site);
+}
+
 /* What moves stays its owner's; by what it grows it is the call's. */
 static struct error *remap_range(struct memory_ledger *ledger, uint64_t from, uint64_t old_size,
 				 uint64_t to, uint64_t new_size, uint32_t site)
 {
 	uint64_t kept = old_size < new_size ? old_size : new_size;
-	struct moving moving = { 0 };
+	struct moving moving = { .ledger = ledger };
 	struct error *error;
 
 	if (from + old_size < from || to + new_size < to)
@@ -98,11 +186,12 @@ static struct error *remap_range(struct memory_ledger *ledger, uint64_t from, ui
 		if (error)
 			return error;
 	}
-	error = range_map_erase(&ledger->mapped, from, from + kept, note_moved, &moving);
+	error = take_out(ledger, from, from + kept, note_moved, note_moved_before, &moving);
 	if (!error)
 		error = moving.error;
 	if (!error && to != from)
-		error = range_map_erase(&ledger->mapped, to, to + kept, note_unmapped, ledger);
+		error = range_map_erase(&ledger->mapped, to, to + kept, replaced_by(ledger->event),
+					ledger);
 	for (size_t i = 0; i < moving.pieces.size && !error; i++) {
 		const struct range_map_entry *piece = &moving.pieces.data[i];
 
@@ -222,6 +311,8 @@ struct error *memory_ledger_note(struct memory_ledger *ledger,
 	uint32_t id;
 
 	ledger->events++;
+	ledger->event = event;
+	forget_old_owed(ledger);
 	size = size_of_call(ledger, call, event);
 	/* A brk that failed gives the break as it is. */
 	if (call == MEMORY_CALL_BRK)
@@ -251,4 +342,5 @@ void memory_ledger_deinit(struct memory_ledger *ledger)
 	memory_call_site_vec_deinit(&ledger->sites);
 	hash_index_deinit(&ledger->index);
 	range_map_deinit(&ledger->mapped);
+	memory_owed_vec_deinit(&ledger->owed);
 }

@@ -18,6 +18,16 @@ struct memory_call_event {
 	const struct perf_sample *sample; /* where it was made: registers and stack */
 };
 
+/* A place that was given out anew while a site still has it in the books. */
+struct memory_owed {
+	uint64_t start, end;
+	uint32_t site;
+	pid_t tid;     /* that was given it */
+	uint64_t time; /* then */
+};
+
+VEC_DEFINE(memory_owed_vec, struct memory_owed)
+
 /* To be zeroed but for what is said to be the caller's. */
 struct memory_ledger {
 	struct sample_stacks *stacks; /* the caller's */
@@ -27,10 +37,16 @@ struct memory_ledger {
 	struct hash_index index;
 	/* Whose each range is that was mapped during the recording: values are sites. */
 	struct range_map mapped;
+	struct memory_owed_vec owed;
+	const struct memory_call_event *event; /* that is being noted */
 	uint64_t events, mapped_bytes, unmapped_bytes;
 };
 
-/* The calls have to come in the order in which they returned. */
+/*
+ * The calls have to come in the order in which they returned, samples with their time. That is not
+ * quite the order in which they worked: of two threads, one may get the place that the other has
+ * left, and return before it.
+ */
 struct error *memory_ledger_note(struct memory_ledger *ledger,
 				 const struct memory_call_event *event);
 
