@@ -101,6 +101,7 @@ enum agent_entry {
 	AGENT_ENTRY_REALLOC,	 /* pointer in the first, size in the second argument */
 	AGENT_ENTRY_ANY,	 /* anything else: no fast path but `active` */
 	AGENT_ENTRY_CONTEXT,	 /* does something to the context in the first argument */
+	AGENT_ENTRY_FREE_SECOND, /* frees, pointer in the second argument */
 	AGENT_ENTRIES
 };
 

@@ -28,6 +28,7 @@ agent_header:
 	.long	entry_realloc - agent_header
 	.long	entry_any - agent_header
 	.long	entry_context - agent_header
+	.long	entry_free_second - agent_header
 	/* The templates follow: templates_x86_64.S. */
 
 	.text
@@ -42,11 +43,11 @@ agent_header:
 	jne	not_sampling
 .endm
 
-/* ZF: the filter does not know the block in rdi. Clobbers r10. */
-.macro FILTER
+/* ZF: the filter does not know the block. Clobbers r10. */
+.macro FILTER block
 	push	%rax
-	mov	%rdi, %r10
-	mov	%rdi, %rax
+	mov	\block, %r10
+	mov	\block, %rax
 	shr	$4, %r10
 	shr	$20, %rax
 	xor	%eax, %r10d
@@ -149,14 +150,19 @@ ENTRY entry_product
 	jmp	pass
 
 ENTRY entry_free
-	FILTER
+	FILTER	%rdi
+	jne	look
+	jmp	*AGENT_SLOT_ORIGINAL(%r11)
+
+ENTRY entry_free_second
+	FILTER	%rsi
 	jne	look
 	jmp	*AGENT_SLOT_ORIGINAL(%r11)
 
 ENTRY entry_realloc
 	test	%rdi, %rdi
 	jz	look
-	FILTER
+	FILTER	%rdi
 	jne	look
 	test	%rsi, %rsi
 	js	pass

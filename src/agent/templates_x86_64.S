@@ -42,11 +42,11 @@ template_\name:
 	.set	template_\name\()_size, . - template_\name
 .endm
 
-/* The block in rdi may have been sampled: to the entry. */
-.macro SIEVE name
+/* The block, whose lower half is given, may have been sampled: to the entry. */
+.macro SIEVE name, block
 	movabs	$AGENT_CTL_SIEVE, %r11
 	.set	template_\name\()_ctl1, . - 8 - template_\name
-	imul	$AGENT_SIEVE_FACTOR, %edi, %r10d
+	imul	$AGENT_SIEVE_FACTOR, \block, %r10d
 	shr	$(32 - AGENT_SIEVE_BITS), %r10d
 	cmpb	$0, (%r11, %r10)
 	jne	0b
@@ -99,18 +99,26 @@ END product
 
 TEMPLATE free
 BEGIN free
-SIEVE free
+SIEVE free, %edi
 END free
 	.set	template_free_slot2, 0
 	.set	template_free_counted, 0
 	.set	template_free_ctl2, 0
+
+TEMPLATE free_second
+BEGIN free_second
+SIEVE free_second, %esi
+END free_second
+	.set	template_free_second_slot2, 0
+	.set	template_free_second_counted, 0
+	.set	template_free_second_ctl2, 0
 
 TEMPLATE realloc
 COUNTED realloc
 BEGIN realloc
 	test	%rdi, %rdi
 	jz	0b
-SIEVE realloc
+SIEVE realloc, %edi
 THREAD realloc
 COUNT %rsi
 END realloc
@@ -147,5 +155,6 @@ DESCRIBE free
 DESCRIBE realloc
 	.zero	20
 DESCRIBE context
+DESCRIBE free_second
 
 	.section .note.GNU-stack, "", @progbits

@@ -212,15 +212,15 @@ static enum agent_entry entry_of(const struct finding *finding, const struct fun
 {
 	const struct function_spec *spec = function->spec;
 
-	if (function->size_form != AGENT_SIZE_ARGS || function->flags & AGENT_SLOT_TRY)
+	if (function->size_form != AGENT_SIZE_ARGS)
 		return AGENT_ENTRY_ANY;
 	if (spec->kind == AGENT_KIND_RESET || spec->kind == AGENT_KIND_MOVE)
 		return function->context_form == AGENT_CONTEXT_ARG && function->context == 0 &&
 				       marks_are_kept(finding->pools)
 			       ? AGENT_ENTRY_CONTEXT
 			       : AGENT_ENTRY_ANY;
-	if (spec->kind == AGENT_KIND_FREE && spec->pointer == 0)
-		return AGENT_ENTRY_FREE;
+	if (spec->kind == AGENT_KIND_FREE && spec->pointer < 2)
+		return spec->pointer ? AGENT_ENTRY_FREE_SECOND : AGENT_ENTRY_FREE;
 	if (spec->kind == AGENT_KIND_REALLOC && spec->pointer == 0 && spec->size == 1 &&
 	    spec->count == NONE)
 		return AGENT_ENTRY_REALLOC;

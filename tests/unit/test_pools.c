@@ -217,7 +217,7 @@ static char *pool_text(struct context *context, const char *text)
 	return strcpy((char *)&block[1], text);
 }
 
-static int pool_try_free(void *block, int refuses)
+static int pool_try_free(int refuses, void *block)
 {
 	return refuses;
 }
@@ -245,7 +245,7 @@ struct pools {
 	void (*move)(struct context *, struct context *);
 	char *(*text)(struct context *, const char *);
 	char *(*string)(struct context *, const char *);
-	int (*try_free)(void *, int);
+	int (*try_free)(int, void *);
 	void (*free_list)(void *, size_t);
 	void *(*grow_asked)(void *, size_t);
 };
@@ -333,10 +333,11 @@ static struct pools pools_create_more(uint32_t mode, uint64_t rate)
 	text.size_form = AGENT_SIZE_STRING;
 	pools.string = hook(world, pool_text, AGENT_ENTRY_ANY, text);
 	drop.kind = AGENT_KIND_FREE;
-	drop.arg_pointer = 0;
+	drop.arg_pointer = 1;
 	drop.flags = AGENT_SLOT_TRY;
-	pools.try_free = hook(world, pool_try_free, AGENT_ENTRY_ANY, drop);
+	pools.try_free = hook(world, pool_try_free, AGENT_ENTRY_FREE_SECOND, drop);
 	drop.kind = AGENT_KIND_FREE_CHAIN;
+	drop.arg_pointer = 0;
 	drop.flags = 0;
 	drop.arg_size = 1;
 	pools.free_list = hook(world, pool_free_list, AGENT_ENTRY_ANY, drop);
@@ -586,35 +587,37 @@ static void test_move(void **state)
 	free(contexts);
 }
 
-static void test_more(void **state)
+/* Of blocks of a hundred bytes, sampled by single ones, every one is taken. */
+static void more(uint32_t mode)
 {
-	struct pools pools = pools_create_more(AGENT_EXACT, 1);
+	struct pools pools = pools_create_more(mode, 1);
 	struct context *top = calloc(1, sizeof(*top));
 	void **list[3];
 	void *block;
 
 	/* Sizes that only the block tells. */
-	pools.text(top, "twelve bytes");
-	assert_int_equal(live_of(&pools, top), 13);
-	pools.string(top, "four");
-	assert_int_equal(live_of(&pools, top), 18);
+	pools.text(top, "a text of fifty bytes, with the zero that is its end");
+	assert_int_equal(live_of(&pools, top), 53);
+	pools.string(top, "and another one, shorter by eleven bytes.");
+	assert_int_equal(live_of(&pools, top), 53 + 42);
 	pools.reset(top);
 	assert_int_equal(live_of(&pools, top), 0);
 
 	/* A free that may be refused. */
 	block = pools.alloc(top, 100);
-	assert_int_equal(pools.try_free(block, -5), -5);
+	assert_int_equal(pools.try_free(-5, block), -5);
 	assert_int_equal(live_of(&pools, top), 100);
-	assert_int_equal(pools.try_free(block, 0), 0);
+	assert_int_equal(pools.try_free(0, block), 0);
 	assert_int_equal(live_of(&pools, top), 0);
 
+	pools.free_list(NULL, 8);
 	for (unsigned i = 0; i < 3; i++)
-		list[i] = pools.alloc(top, 16);
+		list[i] = pools.alloc(top, 100);
 	for (unsigned i = 0; i < 3; i++)
 		list[i][1] = i < 2 ? list[i + 1] : NULL;
-	assert_int_equal(live_of(&pools, top), 48);
+	assert_int_equal(live_of(&pools, top), 300);
 	pools.free_list(list[1], 8);
-	assert_int_equal(live_of(&pools, top), 16);
+	assert_int_equal(live_of(&pools, top), 100);
 	list[0][1] = (void *)0x123;
 	pools.free_list(list[0], 8);
 	assert_int_equal(live_of(&pools, top), 0);
@@ -626,6 +629,12 @@ static void test_more(void **state)
 	assert_int_equal(world_count(pools.world, AGENT_COUNT_LOST), 0);
 	pools_destroy(&pools);
 	free(top);
+}
+
+static void test_more(void **state)
+{
+	more(AGENT_EXACT);
+	more(AGENT_SAMPLING);
 }
 
 static struct pools *nested;
