@@ -2,8 +2,10 @@
 #include "session.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "memprobe/log.h"
@@ -138,6 +140,33 @@ static struct error *restore(struct leave *leave, struct hold *hold)
 	return error || empty ? error : run_hold(leave, hold);
 }
 
+/* Gives back what a predecessor's tables have in memory, if we may open them: unmapping them then
+ * holds a thread for less long. */
+static void punch_tables(struct leave *leave)
+{
+	struct mapping_vec maps = { 0 };
+	struct error *error = target_read_maps(leave->target, MAPS_PLAIN, &maps);
+
+	vec_for_each (mapping, &maps) {
+		cleanup(close) int fd = -1;
+		struct stat status;
+		char path[64];
+
+		if (error || strncmp(mapping->path, "/memfd:memprobe", 15) != 0 ||
+		    mapping->start < leave->image ||
+		    mapping->start >= leave->config.areas[1].start + leave->config.areas[1].size)
+			continue;
+		snprintf(path, sizeof(path), "map_files/%llx-%llx",
+			 (unsigned long long)mapping->start, (unsigned long long)mapping->end);
+		fd = openat(leave->target->process->dirfd, path, O_RDWR | O_CLOEXEC);
+		if (fd >= 0 && !fstat(fd, &status) && status.st_size > 0 &&
+		    fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, status.st_size))
+			log_debug("the predecessor's tables stay: %s", strerror(errno));
+	}
+	error_destroy(error);
+	mappings_deinit(&maps);
+}
+
 static struct error *unmap(struct leave *leave)
 {
 	struct target *target = leave->target;
@@ -201,6 +230,10 @@ static struct error *take_out(struct leave *leave)
 
 	log_debug("taking the hooks out held the threads for %llu us, in %u stops",
 		  (unsigned long long)leave->stopped_us, leave->stops);
+	if (!error && leave->tables)
+		tables_take(leave->tables);
+	else if (!error)
+		punch_tables(leave);
 	if (!error)
 		error = unmap(leave);
 	hold_deinit(&hold);

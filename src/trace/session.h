@@ -36,6 +36,8 @@ struct tables_part {
 	int fd;		     /* -1: not yet */
 	uint64_t start, end; /* offsets; the file begins at the first */
 	uint64_t length;     /* of the file */
+	int own_fd;	     /* has what stood in the first `moved` bytes of it; -1: nothing */
+	uint64_t moved;
 };
 
 /* Offsets are those from the beginning of the whole, as it lies in the target. */
@@ -69,6 +71,12 @@ bool tables_grow(struct tables *tables, uint64_t live);
 /* Brings the target's copy of the unwind table up to date. */
 struct error *tables_publish_unwind(struct tables *tables, const struct unwind_table *table);
 bool tables_read(const struct tables *tables, uint64_t offset, void *buffer, size_t size);
+/*
+ * Takes what the target has of them in memory away from it, into files of our own: the pages go
+ * from its address space without one of its threads being held for that. Nobody is to use the
+ * tables any more. Where there is no memory to move them through they stay.
+ */
+void tables_take(struct tables *tables);
 /* Gives all memory back, also that which forked children map. */
 void tables_close(struct tables *tables);
 
@@ -198,6 +206,7 @@ struct leave {
 	bool unused;		    /* no hook has ever led into it */
 	struct agent_config config; /* as it is in the target */
 	uint64_t timeout_us;
+	struct tables *tables; /* in use by nobody once the hooks are gone; NULL: not known */
 
 	uint64_t stopped_us;
 	unsigned stops;

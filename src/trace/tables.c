@@ -66,7 +66,7 @@ void tables_init(struct tables *tables)
 {
 	*tables = (struct tables){ 0 };
 	for (unsigned i = 0; i < TABLES_PARTS; i++)
-		tables->parts[i].fd = -1;
+		tables->parts[i].fd = tables->parts[i].own_fd = -1;
 }
 
 void tables_plan(struct tables *tables, bool exact, bool pools, uint64_t space, uint64_t memory_max)
@@ -223,8 +223,11 @@ bool tables_read(const struct tables *tables, uint64_t offset, void *buffer, siz
 	const struct tables_part *part = part_of(tables, offset);
 
 	for (size_t done = 0; done < size;) {
-		ssize_t count = pread(part->fd, (char *)buffer + done, size - done,
-				      (off_t)(offset - part->start + done));
+		uint64_t at = offset - part->start + done;
+		bool moved = at < part->moved;
+		size_t wanted = moved ? min_u64(size - done, part->moved - at) : size - done;
+		ssize_t count = pread(moved ? part->own_fd : part->fd, (char *)buffer + done,
+				      wanted, (off_t)at);
 
 		if (count <= 0)
 			return false;
@@ -289,6 +292,64 @@ struct error *tables_publish_unwind(struct tables *tables, const struct unwind_t
 				    &tables->unwind_copied);
 }
 
+/* ---- taking them away ---- */
+
+/* Moved at a time, and from how much on it is worth it: munmap() would take some milliseconds. */
+#define PIECE	 (1u << 20)
+#define TAKE_MIN (24u << 20)
+
+static bool is_zero(const uint8_t *bytes, size_t size)
+{
+	return !*bytes && !memcmp(bytes, bytes + 1, size - 1);
+}
+
+/* What has never been written takes no memory in the copy. */
+static bool copy_piece(const struct tables_part *part, uint8_t *buffer, uint64_t at, size_t size)
+{
+	if (pread(part->fd, buffer, size, (off_t)at) != (ssize_t)size)
+		return false;
+	for (size_t i = 0; i < size; i += PAGE_SIZE)
+		if (!is_zero(buffer + i, PAGE_SIZE) &&
+		    pwrite(part->own_fd, buffer + i, PAGE_SIZE, (off_t)(at + i)) != PAGE_SIZE)
+			return false;
+	return true;
+}
+
+static void take_part(struct tables_part *part, uint64_t wanted, uint8_t *buffer)
+{
+	part->own_fd = memfd_create("memprobe tables", MFD_CLOEXEC);
+	if (part->own_fd < 0 || ftruncate(part->own_fd, (off_t)part->length))
+		return;
+	for (uint64_t at = 0; at < part->length; at += PIECE) {
+		size_t size = min_u64(PIECE, part->length - at);
+
+		if ((at < wanted && !copy_piece(part, buffer, at, size)) ||
+		    fallocate(part->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)at,
+			      (off_t)size))
+			return;
+		part->moved = at + size;
+	}
+}
+
+void tables_take(struct tables *tables)
+{
+	cleanup(free) uint8_t *buffer = malloc(PIECE);
+	struct tables_part *head = &tables->parts[TABLES_HEAD];
+	uint8_t *moved_head;
+
+	if (!buffer || !tables->head || tables->allocated < TAKE_MIN)
+		return;
+	for (unsigned i = 0; i < TABLES_PARTS; i++)
+		take_part(&tables->parts[i], i == TABLES_HEAD ? tables->unwind_offset : UINT64_MAX,
+			  buffer);
+	if (head->moved < tables->head_size)
+		return;
+	moved_head = mmap(tables->head, tables->head_size, PROT_READ | PROT_WRITE,
+			  MAP_SHARED | MAP_FIXED, head->own_fd, 0);
+	if (moved_head == MAP_FAILED)
+		log_debug("the counters cannot be mapped again: %s", strerror(errno));
+}
+
 void tables_close(struct tables *tables)
 {
 	if (tables->head)
@@ -298,6 +359,8 @@ void tables_close(struct tables *tables)
 	for (unsigned i = 0; i < TABLES_PARTS; i++) {
 		const struct tables_part *part = &tables->parts[i];
 
+		if (part->own_fd >= 0)
+			close(part->own_fd);
 		if (part->fd < 0)
 			continue;
 		if (part->length && fallocate(part->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,

@@ -511,6 +511,7 @@ struct error *trace_detach(struct trace_session *session)
 	leave->unused = !session->hooked;
 	leave->config = session->config;
 	leave->timeout_us = session->options.timeout_us;
+	leave->tables = &session->tables;
 	error = leave_run(leave);
 	session->report.detach_stopped_us = leave->stopped_us;
 	session->report.detach_stops = leave->stops;
