@@ -60,11 +60,14 @@ struct syscall_tracer {
 
 /* ---- threads ---- */
 
+/* What by_tid says of one that is gone may have become the place of another, and its id, too, may
+ * come again. */
 static struct tracee *find_tracee(struct syscall_tracer *tracer, pid_t tid)
 {
 	uint64_t at = map64_get(&tracer->by_tid, (uint64_t)tid);
+	struct tracee *tracee = at == MAP64_NONE ? NULL : &tracer->tracees.data[at];
 
-	return at == MAP64_NONE || tracer->tracees.data[at].gone ? NULL : &tracer->tracees.data[at];
+	return tracee && tracee->tid == tid && !tracee->gone ? tracee : NULL;
 }
 
 /* In the place of one that is gone, where there is one. */

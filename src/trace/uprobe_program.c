@@ -224,36 +224,63 @@ struct error *uprobe_program(const struct uprobe_program_options *options, int *
 /* __USER32_CS (arch/x86/include/asm/segment.h). */
 #define SEGMENT_32 0x23
 
-/* Of the thread's process, as memprobe itself sees it; goes to RESULT. False: it cannot be had. */
-static bool emit_process(struct bpf_program *to)
+/* Of the thread's process, in the first namespace: goes to RESULT. */
+static void emit_first_id(struct bpf_program *to)
 {
-	struct stat namespace;
+	bpf_call(to, BPF_FUNC_get_current_pid_tgid);
+	bpf_emit(to, BPF_ALU64 | BPF_RSH | BPF_K, RESULT, 0, 0, 32);
+}
 
-	if (stat("/proc/self/ns/pid", &namespace) || namespace.st_ino == FIRST_NAMESPACE) {
-		bpf_call(to, BPF_FUNC_get_current_pid_tgid);
-		bpf_emit(to, BPF_ALU64 | BPF_RSH | BPF_K, RESULT, 0, 0, 32);
-		return true;
-	}
+/* Of the thread's process, in the namespace that is its own, if that is @namespace; else 0. */
+static void emit_own_id(struct bpf_program *to, const struct stat *namespace)
+{
 	/* struct bpf_pidns_info: the thread's, then the process's. */
 	bpf_set(to, ARG1, 0);
 	bpf_put(to, FRAME, -8, ARG1);
-	bpf_set(to, ARG1, (int32_t) namespace.st_dev);
-	bpf_emit(to, BPF_ALU | BPF_MOV | BPF_K, ARG2, 0, 0, (int32_t) namespace.st_ino);
+	bpf_set(to, ARG1, (int32_t) namespace->st_dev);
+	bpf_emit(to, BPF_ALU | BPF_MOV | BPF_K, ARG2, 0, 0, (int32_t) namespace->st_ino);
 	bpf_move(to, ARG3, FRAME);
 	bpf_emit(to, BPF_ALU64 | BPF_ADD | BPF_K, ARG3, 0, 0, -8);
 	bpf_set(to, ARG4, 8);
 	bpf_call(to, BPF_FUNC_get_ns_current_pid_tgid);
 	bpf_emit(to, BPF_LDX | BPF_MEM | BPF_W, RESULT, FRAME, -4, 0);
-	return namespace.st_dev <= INT32_MAX && namespace.st_ino <= UINT32_MAX;
+}
+
+/*
+ * Leaves at RESULT what is *id_ret for the target only. Programs can ask for ids in the first
+ * namespace and in the thread's own; the latter need not be memprobe's.
+ */
+static struct error *emit_process(struct bpf_program *to, const struct target *target,
+				  pid_t *id_ret)
+{
+	struct process_status status;
+	struct stat namespace;
+	struct error *error;
+
+	*id_ret = target->pid;
+	if (stat("/proc/self/ns/pid", &namespace) || namespace.st_ino == FIRST_NAMESPACE) {
+		emit_first_id(to);
+		return NULL;
+	}
+	error = process_read_status(target->process, 0, &status);
+	if (error)
+		return error;
+	*id_ret = status.ns_tid;
+	if (!status.ns_tid || fstatat(target->process->dirfd, "ns/pid", &namespace, 0) ||
+	    namespace.st_dev > INT32_MAX || namespace.st_ino > UINT32_MAX)
+		return error_create(ERROR_UNSUPPORTED, "the namespace of %d has no usual number",
+				    (int)target->pid);
+	emit_own_id(to, &namespace);
+	return NULL;
 }
 
 /* Leaves CONTEXT at the registers; what is not wanted ends here. */
-static void emit_choice(struct bpf_program *to, const struct target *target, const int *numbers,
-			unsigned count)
+static void emit_choice(struct bpf_program *to, const struct target *target, pid_t id,
+			const int *numbers, unsigned count)
 {
 	unsigned unwanted[3], found[PERF_SPECS_MAX], others = 0;
 
-	unwanted[others++] = bpf_jump(to, BPF_JNE, RESULT, target->pid);
+	unwanted[others++] = bpf_jump(to, BPF_JNE, RESULT, id);
 	bpf_move(to, ARG1, FRAME);
 	bpf_emit(to, BPF_ALU64 | BPF_ADD | BPF_K, ARG1, 0, 0, REGISTERS_AT);
 	bpf_set(to, ARG2, REGISTERS_SIZE);
@@ -286,12 +313,15 @@ struct error *uprobe_program_for_calls(const struct uprobe_program_options *opti
 {
 	struct builder builder = { .options = options };
 	struct bpf_program *to = &builder.program;
+	struct error *error;
+	pid_t id;
 
 	count_registers(&builder);
 	bpf_move(to, CONTEXT, ARG1);
-	if (!emit_process(to))
-		return error_create(ERROR_UNSUPPORTED, "the namespace has no usual number");
-	emit_choice(to, target, numbers, count);
+	error = emit_process(to, target, &id);
+	if (error)
+		return error;
+	emit_choice(to, target, id, numbers, count);
 	emit_sizes(&builder);
 	return bpf_load_for(to, "sys_exit", fd_ret);
 }

@@ -299,3 +299,36 @@ threads_are() { # STATE
 	record_wait
 	status_is 0
 }
+
+@test "syscalls --engine=ptrace: the id of a thread that has ended comes again" {
+	start_victim same_tid
+	record_begin syscalls "$victim_pid" --engine=ptrace --json
+	victim_say go
+	victim_wait '^same'
+	record_end
+	status_is 0
+	victim_check
+	! grep -q '^refused' "$victim_out" || skip 'the ids of threads cannot be chosen here'
+	[[ $(victim_truth same) != 0 ]] || fail 'no id came again'
+}
+
+# Of namespaces: in one of its own below memprobe's, which is not the first one either.
+@test "syscalls of a process in a namespace of its own below memprobe's" {
+	needs_tracepoints
+	unshare -pf --mount-proc true || skip 'no namespaces'
+	cd "$BATS_TEST_TMPDIR"
+	mkfifo in
+	# shellcheck disable=SC2016
+	timeout 60 unshare -pf --mount-proc --kill-child bash -c '
+		unshare -pf --kill-child "$1" <>in >out &
+		until grep -q ^ready out; do sleep 0.05; done
+		read -r pid _ <"/proc/$!/task/$!/children"
+		"$2" syscalls "$pid" --engine=tracepoints --json -v >record 2>err &
+		until grep -q "recording begins" err; do sleep 0.05; done
+		echo go >in
+		until grep -q ^done out; do sleep 0.05; done
+		kill -INT $!
+		wait $!' - "$VICTIMS/mapcalls" "$MEMPROBE" 3>&- || fail "$(cat err)"
+	output=$(cat record)
+	json '.engine == "tracepoints" and .events > 20 and .lost == 0'
+}
