@@ -10,8 +10,9 @@
  * that only execve() or the end removes.
  *
  * Every call costs the target its two or three traps, whatever the sampling: that only saves
- * memprobe's own work. The probes are of the process's first thread, for the memory that all of
- * them share: should that one end before the others, nothing more is recorded.
+ * memprobe's own work. The probes are of the process; before Linux 6.6 of its first thread, for
+ * the memory that all of them share: should that one end before the others, nothing more is
+ * recorded then.
  */
 #ifndef TRACE_UPROBE_H
 #define TRACE_UPROBE_H

@@ -275,3 +275,48 @@ records_at() {
 	[ "$(mariadb_sql 'select n from test.canary')" = 4711 ]
 	victim_check
 }
+
+has_three_threads() {
+	[ "$(grep -c '^thread ' "$victim_out")" -ge 3 ]
+}
+
+@test "allocs --engine=uprobe: the target forks, starts another program, loses its first thread" {
+	start_victim exec_fork_exit
+	record_begin allocs "$victim_pid" --json --engine=uprobe
+	victim_say fork
+	victim_wait '^child ' >/dev/null
+	victim_say thread
+	victim_wait '^thread ' >/dev/null
+	victim_say exec
+	record_wait
+	status_is 0
+	[[ $stderr == *'replaced its program'* ]] || fail "$stderr"
+	json '.engine == "uprobe"'
+	stop_victim
+	start_victim exec_fork_exit
+	record_begin allocs "$victim_pid" --json --engine=uprobe --all
+	victim_say thread
+	victim_wait '^thread ' >/dev/null
+	victim_say leader-exit
+	wait_until 20 grep -q '^State:.Z' "/proc/$victim_pid/task/$victim_pid/status"
+	victim_say thread
+	wait_until 20 has_three_threads
+	record_end
+	status_is 0
+	# The last one was born of another than the first thread.
+	json '[.sites[] | select(any(.frames[]; contains("pthread_create"))) | .all_count] | add >= 3'
+	kill -0 "$victim_pid"
+	stop_victim
+	start_victim allocshape
+	record_begin allocs "$victim_pid" --json --engine=uprobe --all
+	victim_say go
+	victim_wait '^done 1$' >/dev/null
+	stop_victim
+	record_wait
+	status_is 0
+	[[ $stderr == *'has ended'* ]] || fail "$stderr"
+	while read -r _ function truth; do
+		got=$(figures_of "$function")
+		[ "$got" = "$truth" ] || fail "$function: $got instead of $truth" "$output"
+	done < <(grep '^truth' "$victim_out")
+}
