@@ -28,12 +28,13 @@
 /* ---- uprobe_place.c ---- */
 
 /*
- * The offset at which to probe a function of x86-64: its arguments and the stack pointer are still
- * those of its call there, every call comes by, and the kernel carries the instruction out itself
- * (push, jmp, jcc; arch/x86/kernel/uprobes.c) instead of stepping over it, which takes ten times
- * as long. 0, which is right but may be slow, where there is none.
+ * The offset at which to probe a function of x86-64: those of its arguments that bits of
+ * @arguments name and the stack pointer are still those of its call there, every call comes by, and
+ * the kernel carries the instruction out itself (push, jmp, jcc, call, nop;
+ * arch/x86/kernel/uprobes.c) instead of stepping over it, which takes ten times as long. 0, which
+ * is right but may be slow, where there is none.
  */
-unsigned uprobe_place(const uint8_t *code, size_t size);
+unsigned uprobe_place(const uint8_t *code, size_t size, unsigned arguments);
 
 /* ---- uprobe_wanted.c ---- */
 

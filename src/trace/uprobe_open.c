@@ -61,20 +61,31 @@ static bool file_offset(const struct module *module, uint64_t address, uint64_t 
 	return false;
 }
 
-/* The arguments that count, and the stack pointer, by which its return is known. */
-static uint64_t entry_registers(const struct function *function)
+/* Bits of those that count. */
+static unsigned arguments_of(const struct function *function)
 {
-	static const uint64_t arguments[] = { REGISTER(DI), REGISTER(SI), REGISTER(DX),
-					      REGISTER(CX), REGISTER(R8), REGISTER(R9) };
 	const uint8_t wanted[] = { function->spec->pointer, function->spec->size,
 				   function->spec->count };
-	bool returns = returns_block(function) || function->spec->kind == AGENT_KIND_NEW;
-	uint64_t registers = returns ? REGISTER(SP) : 0;
+	unsigned arguments = 0;
 
 	for (size_t i = 0; i < sizeof(wanted); i++)
-		if (wanted[i] < sizeof(arguments) / sizeof(arguments[0]))
-			registers |= arguments[wanted[i]];
-	return registers;
+		if (wanted[i] != AGENT_NO_ARG)
+			arguments |= 1u << wanted[i];
+	return arguments;
+}
+
+/* Of them, and the stack pointer, by which its return is known. */
+static uint64_t entry_registers(const struct function *function)
+{
+	static const uint64_t registers[] = { REGISTER(DI), REGISTER(SI), REGISTER(DX),
+					      REGISTER(CX), REGISTER(R8), REGISTER(R9) };
+	bool returns = returns_block(function) || function->spec->kind == AGENT_KIND_NEW;
+	uint64_t wanted = returns ? REGISTER(SP) : 0;
+
+	for (size_t i = 0; i < sizeof(registers) / sizeof(registers[0]); i++)
+		if (arguments_of(function) >> i & 1)
+			wanted |= registers[i];
+	return wanted;
 }
 
 /* Arguments are on the stack, and libdwfl unwinds by all that a function keeps. */
@@ -158,7 +169,8 @@ static struct error *add_specs(struct uprobe_engine *engine, uint32_t type)
 			continue;
 		}
 		if (engine->target->arch == &arch_x86_64)
-			offset += uprobe_place(function->code, function->code_size);
+			offset += uprobe_place(function->code, function->code_size,
+					       arguments_of(function));
 		add_spec(engine, type, (struct uprobe_event){ i, UPROBE_ENTRY }, offset);
 		if (returns_block(function))
 			add_spec(engine, type, (struct uprobe_event){ i, UPROBE_RETURN }, offset);

@@ -1,19 +1,20 @@
 #include "uprobe.h"
 #include "x86_decode.h"
 
-/* Far more than any function does before it uses an argument. */
-#define INSTRUCTIONS_MAX 12
+/* Far more than any function does before its first branch. */
+#define INSTRUCTIONS_MAX 24
 
 /* By their numbers: ax cx dx bx sp bp si di r8 ... r15. */
-#define REG_SP	  4
-#define ARGUMENTS (1u << 7 | 1u << 6 | 1u << 2 | 1u << 1 | 1u << 8 | 1u << 9)
+#define REG_AX 0
+#define REG_DX 2
+#define REG_SP 4
+
+static const uint8_t argument_registers[] = { 7, 6, 2, 1, 8, 9 };
 
 static bool is_emulated(const uint8_t *code, const struct x86_instruction *instruction)
 {
 	uint8_t opcode = instruction->opcode;
 
-	if (instruction->is_vector)
-		return false;
 	/* No prefix but REX with push, none with a branch. */
 	if (instruction->is_0f)
 		return instruction->opcode_start == 0 && opcode >= 0x80 && opcode <= 0x8f;
@@ -21,77 +22,167 @@ static bool is_emulated(const uint8_t *code, const struct x86_instruction *instr
 		return instruction->opcode_start == 0 ||
 		       (instruction->opcode_start == 1 && code[0] == 0x41);
 	return instruction->opcode_start == 0 &&
-	       ((opcode >= 0x70 && opcode <= 0x7f) || opcode == 0xeb || opcode == 0xe9);
+	       ((opcode >= 0x70 && opcode <= 0x7f) || opcode == 0xeb || opcode == 0xe9 ||
+		opcode == 0xe8 || opcode == 0x90);
 }
 
-static bool is_kept(unsigned reg)
+/* An instruction with a ModRM byte. */
+struct operands {
+	unsigned reg, rm; /* their numbers; of memory rm is none */
+	bool is_memory;
+	unsigned extension;
+};
+
+static struct operands operands_of(const uint8_t *opcode, uint8_t rex, bool is_0f)
 {
-	return reg == REG_SP || (ARGUMENTS >> reg & 1);
+	uint8_t modrm = opcode[1 + is_0f];
+
+	return (struct operands){
+		.reg = (modrm >> 3 & 7) | (rex & 4) << 1,
+		.rm = (modrm & 7) | (rex & 1) << 3,
+		.is_memory = modrm < 0xc0,
+		.extension = modrm >> 3 & 7,
+	};
 }
 
-/*
- * What changes neither arguments nor the stack pointer nor memory, and goes on behind itself:
- * test, cmp, nop, endbr64, and mov, lea, xor, movzx to other registers.
- */
-static bool is_harmless(const uint8_t *code, const struct x86_instruction *instruction)
+static bool writes_rm(const struct operands *operands, unsigned kept)
 {
-	const uint8_t *opcode = code + instruction->opcode_start;
-	uint8_t rex = instruction->opcode_start && (opcode[-1] & 0xf0) == 0x40 ? opcode[-1] : 0;
-	const uint8_t *modrm = opcode + 1 + instruction->is_0f;
-	unsigned reg, rm;
+	return operands->is_memory || (kept >> operands->rm & 1);
+}
 
-	if (instruction->branch != X86_NO_BRANCH || instruction->is_vector ||
-	    instruction->opcode_start + 1u + instruction->is_0f >= instruction->length)
-		return false;
-	reg = (*modrm >> 3 & 7) | (rex & 4) << 1;
-	rm = (*modrm & 7) | (rex & 1) << 3;
-	if (instruction->is_0f)
-		return instruction->opcode == 0x1f || instruction->opcode == 0x1e ||
-		       ((instruction->opcode == 0xb6 || instruction->opcode == 0xb7) &&
-			!is_kept(reg));
-	switch (instruction->opcode) {
-	case 0x38: /* cmp */
-	case 0x39:
-	case 0x3a:
-	case 0x3b:
-	case 0x3c:
-	case 0x3d:
-	case 0x84: /* test */
-	case 0x85:
-	case 0xa8:
-	case 0xa9:
-		return true;
-	case 0x80: /* with an immediate: cmp */
-	case 0x81:
-	case 0x83:
-		return (*modrm >> 3 & 7) == 7;
-	case 0xf6: /* test */
-	case 0xf7:
-		return (*modrm >> 3 & 7) <= 1;
-	case 0x8b: /* mov to, lea */
-	case 0x8d:
-	case 0x33:
-		return !is_kept(reg);
-	case 0x89: /* mov from, xor */
-	case 0x31:
-		return *modrm >= 0xc0 && !is_kept(rm);
+/* The eight of 0x00 to 0x3f; the last one, cmp, only compares. Forms on bytes are left out. */
+static bool is_harmless_arithmetic(uint8_t opcode, const struct operands *operands, unsigned kept)
+{
+	if (opcode >> 3 == 7)
+		return (opcode & 7) <= 5;
+	switch (opcode & 7) {
+	case 1:
+		return !writes_rm(operands, kept);
+	case 3:
+		return !(kept >> operands->reg & 1);
+	case 5:
+		return !(kept >> REG_AX & 1);
 	default:
 		return false;
 	}
 }
 
-unsigned uprobe_place(const uint8_t *code, size_t size)
+static bool is_harmless_0f(uint8_t opcode, const struct operands *operands, unsigned kept)
+{
+	switch (opcode) {
+	case 0x1e: /* endbr64 */
+	case 0x1f: /* nop */
+		return true;
+	case 0x40 ... 0x4f: /* cmov */
+	case 0xaf:	    /* imul */
+	case 0xb6:	    /* movzx, movsx */
+	case 0xb7:
+	case 0xbe:
+	case 0xbf:
+	case 0xbc: /* bsf, bsr */
+	case 0xbd:
+		return !(kept >> operands->reg & 1);
+	default:
+		return false;
+	}
+}
+
+static bool is_harmless_single(uint8_t opcode, const struct operands *operands, unsigned kept)
+{
+	switch (opcode) {
+	case 0x84: /* test */
+	case 0x85:
+	case 0xa8:
+	case 0xa9:
+		return true;
+	case 0x80: /* with an immediate, on a byte: cmp */
+		return operands->extension == 7;
+	case 0x81: /* any of the eight */
+	case 0x83:
+		return operands->extension == 7 || !writes_rm(operands, kept);
+	case 0xf6: /* test */
+		return operands->extension <= 1;
+	case 0xf7: /* test; not, neg */
+		return operands->extension <= 1 ||
+		       (operands->extension <= 3 && !writes_rm(operands, kept));
+	case 0x63: /* movsxd, imul, mov to, lea */
+	case 0x69:
+	case 0x6b:
+	case 0x8b:
+	case 0x8d:
+		return !(kept >> operands->reg & 1);
+	case 0x89: /* mov from, shifts, mov of an immediate */
+	case 0xc1:
+	case 0xd1:
+	case 0xd3:
+	case 0xc7:
+		return !writes_rm(operands, kept);
+	default:
+		return false;
+	}
+}
+
+/* What changes neither @kept registers nor memory, and goes on behind itself. */
+static bool is_harmless(const uint8_t *code, const struct x86_instruction *instruction,
+			unsigned kept)
+{
+	const uint8_t *opcode = code + instruction->opcode_start;
+	uint8_t rex = instruction->opcode_start && (opcode[-1] & 0xf0) == 0x40 ? opcode[-1] : 0;
+	bool has_more = instruction->opcode_start + 1u + instruction->is_0f < instruction->length;
+	struct operands operands = { 0 };
+
+	if (instruction->branch != X86_NO_BRANCH || instruction->is_vector)
+		return false;
+	/* Without a ModRM byte: mov of an immediate, cltq, cqto. */
+	if (!instruction->is_0f && (instruction->opcode & 0xf8) == 0xb8)
+		return !(kept >> ((instruction->opcode & 7) | (rex & 1) << 3) & 1);
+	if (!instruction->is_0f && (instruction->opcode == 0x98 || instruction->opcode == 0x99))
+		return !(kept >> (instruction->opcode == 0x98 ? REG_AX : REG_DX) & 1);
+	if (!has_more)
+		return false;
+	operands = operands_of(opcode, rex, instruction->is_0f);
+	if (instruction->is_0f)
+		return is_harmless_0f(instruction->opcode, &operands, kept);
+	if (instruction->opcode < 0x40)
+		return is_harmless_arithmetic(instruction->opcode, &operands, kept);
+	return is_harmless_single(instruction->opcode, &operands, kept);
+}
+
+/* What is behind may come back to in front of it: one call would look like two. */
+static bool is_returned_to(const uint8_t *code, size_t size, size_t place)
 {
 	size_t at = 0;
 
+	while (at < size) {
+		struct x86_instruction instruction;
+		int64_t target;
+
+		if (!x86_decode(code + at, size - at, &instruction))
+			break;
+		target = (int64_t)at + instruction.target;
+		if (x86_is_relative(instruction.branch) && target > 0 && target <= (int64_t)place)
+			return true;
+		at += instruction.length;
+	}
+	return false;
+}
+
+unsigned uprobe_place(const uint8_t *code, size_t size, unsigned arguments)
+{
+	unsigned kept = 1u << REG_SP;
+	size_t at = 0;
+
+	for (unsigned i = 0; i < sizeof(argument_registers); i++)
+		if (arguments >> i & 1)
+			kept |= 1u << argument_registers[i];
 	for (unsigned i = 0; i < INSTRUCTIONS_MAX && at < size; i++) {
 		struct x86_instruction instruction;
 
 		if (!x86_decode(code + at, size - at, &instruction))
 			break;
 		if (is_emulated(code + at, &instruction))
-			return (unsigned)at;
-		if (!is_harmless(code + at, &instruction))
+			return at && is_returned_to(code, size, at) ? 0 : (unsigned)at;
+		if (!is_harmless(code + at, &instruction, kept))
 			break;
 		at += instruction.length;
 	}

@@ -18,6 +18,18 @@
 
 static void places(void **state)
 {
+	static const uint8_t long_way[] = {
+		0x48, 0x89, 0xf8,				      /* mov %rdi, %rax */
+		0x48, 0x8b, 0x15, 0x0e, 0x53, 0x0a, 0x00,	      /* mov x(%rip), %rdx */
+		0x48, 0x89, 0xf9,				      /* mov %rdi, %rcx */
+		0x48, 0xc1, 0xe8, 0x1a,				      /* shr $26, %rax */
+		0x48, 0x81, 0xe1, 0x00, 0x00, 0x00, 0xc0,	      /* and $x, %rcx */
+		0x25, 0xf0, 0x00, 0x00, 0x00,			      /* and $240, %eax */
+		0x64, 0x48, 0x03, 0x04, 0x25, 0x00, 0x00, 0x00, 0x00, /* add %fs:0, %rax */
+		0x48, 0x01, 0xd0,				      /* add %rdx, %rax */
+		0x48, 0x3b, 0x88, 0xb0, 0x01, 0x00, 0x00,	      /* cmp 432(%rax), %rcx */
+		0x0f, 0x85, 0x84, 0x00, 0x00, 0x00,		      /* jne */
+	};
 	static const struct {
 		uint8_t bytes[24];
 		unsigned offset;
@@ -47,13 +59,20 @@ static void places(void **state)
 	};
 
 	for (size_t i = 0; i < COUNT(rows); i++) {
-		unsigned offset = uprobe_place(rows[i].bytes, sizeof(rows[i].bytes));
+		unsigned offset = uprobe_place(rows[i].bytes, sizeof(rows[i].bytes), 0x3f);
 
 		if (offset != rows[i].offset)
 			fail_msg("row %zu: %u", i, offset);
 	}
-	assert_int_equal(uprobe_place((const uint8_t *)"\x48\x85", 2), 0);
-	assert_int_equal(uprobe_place(NULL, 0), 0);
+	assert_int_equal(uprobe_place((const uint8_t *)"\x48\x85", 2, 0x3f), 0);
+	assert_int_equal(uprobe_place(NULL, 0, 0), 0);
+	/* free() of jemalloc 5.3, up to its first branch: with one argument. */
+	assert_int_equal(uprobe_place(long_way, sizeof(long_way), 1), 0x30);
+	assert_int_equal(uprobe_place(long_way, sizeof(long_way), 0x3f), 0);
+	/* Back to in front of it. */
+	assert_int_equal(uprobe_place((const uint8_t *)"\x31\xc0\x31\xc0\x75\xfc", 6, 1), 0);
+	assert_int_equal(uprobe_place((const uint8_t *)"\x31\xc0\x75\x02\xeb\xfc", 6, 1), 0);
+	assert_int_equal(uprobe_place((const uint8_t *)"\x31\xc0\x75\x02\xeb\x00", 6, 1), 2);
 }
 
 static bool has_prologue_byte(const uint8_t *code)
@@ -78,7 +97,7 @@ static void places_in_allocators(void **state)
 
 		if (!code)
 			continue;
-		offset = uprobe_place(code, 64);
+		offset = uprobe_place(code, 64, 0x3f);
 		assert_true(offset < 64);
 		assert_true(!offset || has_prologue_byte(code + offset));
 		emulated += has_prologue_byte(code + offset);
