@@ -7,8 +7,9 @@
 #include "uprobe.h"
 
 #define STACK_LEAST 2048u
-/* Samples that are enough to go by. */
-#define SAMPLES 2000u
+/* Samples that are enough to go by, and at first. */
+#define SAMPLES	      2000u
+#define SAMPLES_FIRST 250u
 /* Or so many that were cut. */
 #define CUT_ENOUGH 41u
 /* Of what was the default, one in so many may be cut. */
@@ -70,7 +71,7 @@ void uprobe_stack_note(struct uprobe_stack *stack, uint64_t reach, uint64_t copi
 	} else {
 		stack->reach = max_u64(stack->reach, min_u64(reach, copied));
 	}
-	if (stack->samples < SAMPLES && stack->cut < CUT_ENOUGH)
+	if (stack->samples < (stack->decided ? SAMPLES : SAMPLES_FIRST) && stack->cut < CUT_ENOUGH)
 		return;
 	stack->decided = true;
 	if (is_in_vain(stack))

@@ -99,6 +99,14 @@ static struct error *add_stack(struct uprobe_engine *engine, const struct perf_s
 	return error;
 }
 
+/* Of a block that is not recorded. */
+static struct error *learn_stack(struct uprobe_engine *engine, const struct perf_sample *sample)
+{
+	uint32_t stack;
+
+	return uprobe_stack_wants(&engine->stack) ? add_stack(engine, sample, &stack) : NULL;
+}
+
 static struct error *enter_block(struct uprobe_engine *engine, const struct perf_sample *sample,
 				 uint64_t address, uint64_t size)
 {
@@ -110,11 +118,10 @@ static struct error *enter_block(struct uprobe_engine *engine, const struct perf
 	if (size < engine->options.min_size ||
 	    (engine->options.max_size && size > engine->options.max_size)) {
 		engine->counts.filtered++;
-		return NULL;
+		return learn_stack(engine, sample);
 	}
 	if (!is_sampled(engine, size))
-		return uprobe_stack_wants(&engine->stack) ? add_stack(engine, sample, &block.stack)
-							  : NULL;
+		return learn_stack(engine, sample);
 	error = add_stack(engine, sample, &block.stack);
 	if (!error && engine->options.all)
 		error = add_total(engine, block.stack, size);

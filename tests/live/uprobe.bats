@@ -234,6 +234,11 @@ is_harmless_to_births() {
 	victim_check
 }
 
+# Where memprobe gets too little of the CPUs the ring runs over, which it says.
+is_done_or_lossy() {
+	[ "$status" -eq 6 ] && [[ $stderr == *' were lost'* ]] || status_is 0
+}
+
 # records_at PID: under its load; then, exactly, a leak that is planted by calls of malloc().
 records_at() {
 	local size=123457 # nobody else asks for so many
@@ -241,14 +246,14 @@ records_at() {
 	# shellcheck disable=SC2034
 	victim_threads_vary=1
 	probe allocs "$1" --engine=uprobe --sample 64K -d 500ms --all --json
-	status_is 0
+	is_done_or_lossy
 	json '.engine == "uprobe" and .counters.calls > 0'
 	record_begin allocs "$1" --engine=uprobe --min-size $size --max-size $size --json
 	for _ in 1 2 3; do
 		memprobe call "$1" "malloc($size)" >/dev/null
 	done
 	record_end
-	status_is 0
+	is_done_or_lossy
 	json '.totals.count == 3 and .totals.bytes == 3 * $size' --argjson size $size
 	still_under_load
 }

@@ -358,9 +358,9 @@ static void stacks_that_need_less(void **state)
 	uprobe_stack_init(&stack, 0);
 	assert_int_equal(stack.bytes, UPROBE_STACK_BYTES);
 	assert_true(uprobe_stack_wants(&stack));
-	note(&stack, 1000, 100);
+	note(&stack, 200, 1500);
 	assert_int_equal(stack.bytes, UPROBE_STACK_BYTES);
-	note(&stack, 5000, 1500);
+	note(&stack, 100, 100);
 	/* Twice the most. */
 	assert_int_equal(stack.bytes, 4096);
 	assert_false(uprobe_stack_wants(&stack));
