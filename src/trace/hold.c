@@ -26,6 +26,8 @@
 #define PATIENCE_US	2000
 #define PATIENCE_TRIES	8
 #define PATIENCE_MAX_US 100000
+/* When half of the time is over: threads of low priority may get a CPU as seldom as that. */
+#define PATIENCE_LAST_US 500000
 
 /* Copied of the stack of a thread that does not stop. */
 #define MISSED_MAX (1u << 20)
@@ -229,6 +231,8 @@ static uint64_t patience(const struct hold *hold)
 {
 	uint64_t us = PATIENCE_US;
 
+	if (hold->is_late)
+		return PATIENCE_LAST_US;
 	for (unsigned i = PATIENCE_TRIES; i <= hold->tries && us < PATIENCE_MAX_US; i++)
 		us *= 2;
 	return min_u64(us, PATIENCE_MAX_US);
@@ -266,7 +270,8 @@ struct error *hold_run(struct hold *hold)
 	for (;;) {
 		struct error *error = NULL;
 
-		if (is_promising(hold, hold->once || clock_us() >= begin + half))
+		hold->is_late = clock_us() >= begin + half;
+		if (is_promising(hold, hold->once || hold->is_late))
 			error = try(hold);
 		if (error || hold->done)
 			return error;

@@ -121,6 +121,7 @@ struct hold {
 	uint64_t stopped_us; /* the longest time that a thread was held */
 	unsigned stops;	     /* in all runs */
 	unsigned tries;	     /* in this one */
+	bool is_late;	     /* half of the time to the deadline is over */
 	pid_t last_pid;	     /* sharers_last_pid() before the stop */
 	char reason[160];    /* who was in the way last */
 	bool done;
