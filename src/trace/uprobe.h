@@ -27,14 +27,19 @@
 
 /* ---- uprobe_place.c ---- */
 
+#define UPROBE_ARGUMENTS 6
+
+/* Those of the arguments, as instructions number them: ax cx dx bx sp bp si di r8 ... r15. */
+extern const uint8_t uprobe_argument_registers[UPROBE_ARGUMENTS];
+
 /*
  * The offset at which to probe a function of x86-64: those of its arguments that bits of
- * @arguments name and the stack pointer are still those of its call there, every call comes by, and
- * the kernel carries the instruction out itself (push, jmp, jcc, call, nop;
- * arch/x86/kernel/uprobes.c) instead of stepping over it, which takes ten times as long. 0, which
- * is right but may be slow, where there is none.
+ * @arguments name are in the registers that @registers_ret (UPROBE_ARGUMENTS) tells, the stack
+ * pointer is that of its call, every call comes by, and the kernel carries the instruction out
+ * itself (push, jmp, jcc, call, nop; arch/x86/kernel/uprobes.c) instead of stepping over it, which
+ * takes ten times as long. 0, which is right but may be slow, where there is none.
  */
-unsigned uprobe_place(const uint8_t *code, size_t size, unsigned arguments);
+unsigned uprobe_place(const uint8_t *code, size_t size, unsigned arguments, uint8_t *registers_ret);
 
 /* ---- uprobe_wanted.c ---- */
 
@@ -266,6 +271,8 @@ struct uprobe_engine {
 	struct perf_spec specs[PERF_SPECS_MAX];
 	struct uprobe_event events[PERF_SPECS_MAX]; /* by spec */
 	unsigned spec_count;
+	/* By function: where its arguments are at the probe. */
+	uint8_t arguments[PERF_SPECS_MAX][UPROBE_ARGUMENTS];
 	/* By function: of those that may throw, how they are seen to return. */
 	enum uprobe_exits {
 		UPROBE_NO_EXIT,

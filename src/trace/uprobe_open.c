@@ -75,16 +75,21 @@ static unsigned arguments_of(const struct function *function)
 }
 
 /* Of them, and the stack pointer, by which its return is known. */
-static uint64_t entry_registers(const struct function *function)
+static uint64_t entry_registers(const struct uprobe_engine *engine, unsigned number)
 {
-	static const uint64_t registers[] = { REGISTER(DI), REGISTER(SI), REGISTER(DX),
-					      REGISTER(CX), REGISTER(R8), REGISTER(R9) };
+	static const uint64_t registers[] = { REGISTER(AX),  REGISTER(CX),  REGISTER(DX),
+					      REGISTER(BX),  REGISTER(SP),  REGISTER(BP),
+					      REGISTER(SI),  REGISTER(DI),  REGISTER(R8),
+					      REGISTER(R9),  REGISTER(R10), REGISTER(R11),
+					      REGISTER(R12), REGISTER(R13), REGISTER(R14),
+					      REGISTER(R15) };
+	const struct function *function = &engine->functions.data[number];
 	bool returns = returns_block(function) || function->spec->kind == AGENT_KIND_NEW;
 	uint64_t wanted = returns ? REGISTER(SP) : 0;
 
-	for (size_t i = 0; i < sizeof(registers) / sizeof(registers[0]); i++)
+	for (unsigned i = 0; i < UPROBE_ARGUMENTS; i++)
 		if (arguments_of(function) >> i & 1)
-			wanted |= registers[i];
+			wanted |= registers[engine->arguments[number][i] & 15];
 	return wanted;
 }
 
@@ -102,7 +107,6 @@ static void fit_i386(struct perf_spec *spec, bool is_entry)
 static void add_spec(struct uprobe_engine *engine, uint32_t type, struct uprobe_event event,
 		     uint64_t offset)
 {
-	const struct function *function = &engine->functions.data[event.function];
 	unsigned number = engine->spec_count++;
 	bool is_entry = event.kind == UPROBE_ENTRY;
 	struct perf_spec *spec = &engine->specs[number];
@@ -113,7 +117,7 @@ static void add_spec(struct uprobe_engine *engine, uint32_t type, struct uprobe_
 		.config = event.kind == UPROBE_RETURN ? RETURN_PROBE : 0,
 		.config2 = offset,
 		.no_stack = is_entry,
-		.registers = is_entry ? entry_registers(function) : RETURN_REGISTERS,
+		.registers = is_entry ? entry_registers(engine, event.function) : RETURN_REGISTERS,
 	};
 	if (engine->target->arch == &arch_i386)
 		fit_i386(spec, is_entry);
@@ -170,7 +174,7 @@ static struct error *add_specs(struct uprobe_engine *engine, uint32_t type)
 		}
 		if (engine->target->arch == &arch_x86_64)
 			offset += uprobe_place(function->code, function->code_size,
-					       arguments_of(function));
+					       arguments_of(function), engine->arguments[i]);
 		add_spec(engine, type, (struct uprobe_event){ i, UPROBE_ENTRY }, offset);
 		if (returns_block(function))
 			add_spec(engine, type, (struct uprobe_event){ i, UPROBE_RETURN }, offset);

@@ -1,3 +1,5 @@
+#include <string.h>
+
 #include "uprobe.h"
 #include "x86_decode.h"
 
@@ -9,7 +11,7 @@
 #define REG_DX 2
 #define REG_SP 4
 
-static const uint8_t argument_registers[] = { 7, 6, 2, 1, 8, 9 };
+const uint8_t uprobe_argument_registers[UPROBE_ARGUMENTS] = { 7, 6, 2, 1, 8, 9 };
 
 static bool is_emulated(const uint8_t *code, const struct x86_instruction *instruction)
 {
@@ -167,24 +169,100 @@ static bool is_returned_to(const uint8_t *code, size_t size, size_t place)
 	return false;
 }
 
-unsigned uprobe_place(const uint8_t *code, size_t size, unsigned arguments)
+/* Where the arguments are, as the instructions are passed. */
+struct holders {
+	unsigned wanted;
+	uint8_t *now;
+	uint8_t copies[UPROBE_ARGUMENTS]; /* NONE: none */
+};
+
+#define NONE 0xff
+
+static unsigned kept_by(const struct holders *holders)
 {
 	unsigned kept = 1u << REG_SP;
+
+	for (unsigned i = 0; i < UPROBE_ARGUMENTS; i++)
+		if (holders->wanted >> i & 1)
+			kept |= 1u << holders->now[i];
+	return kept;
+}
+
+static void use_copies(struct holders *holders)
+{
+	for (unsigned i = 0; i < UPROBE_ARGUMENTS; i++) {
+		if (holders->copies[i] == NONE)
+			continue;
+		holders->now[i] = holders->copies[i];
+		holders->copies[i] = NONE;
+	}
+}
+
+/* mov from register to register, 64 bits wide. */
+static bool is_copy(const uint8_t *code, const struct x86_instruction *instruction, unsigned *from,
+		    unsigned *to)
+{
+	const uint8_t *opcode = code + instruction->opcode_start;
+	struct operands operands;
+
+	if (instruction->is_0f || instruction->is_vector || instruction->opcode_start != 1 ||
+	    (code[0] & 0xf8) != 0x48 ||
+	    (instruction->opcode != 0x89 && instruction->opcode != 0x8b))
+		return false;
+	operands = operands_of(opcode, code[0], false);
+	*from = instruction->opcode == 0x89 ? operands.reg : operands.rm;
+	*to = instruction->opcode == 0x89 ? operands.rm : operands.reg;
+	return !operands.is_memory;
+}
+
+static void note_copies(struct holders *holders, const uint8_t *code,
+			const struct x86_instruction *instruction)
+{
+	unsigned from, to;
+	bool copies = is_copy(code, instruction, &from, &to);
+
+	for (unsigned i = 0; i < UPROBE_ARGUMENTS; i++) {
+		if (holders->copies[i] != NONE &&
+		    !is_harmless(code, instruction, 1u << holders->copies[i]))
+			holders->copies[i] = NONE;
+		if (copies && from == holders->now[i])
+			holders->copies[i] = (uint8_t)to;
+	}
+}
+
+static bool pass(struct holders *holders, const uint8_t *code,
+		 const struct x86_instruction *instruction)
+{
+	if (!is_harmless(code, instruction, kept_by(holders))) {
+		use_copies(holders);
+		if (!is_harmless(code, instruction, kept_by(holders)))
+			return false;
+	}
+	note_copies(holders, code, instruction);
+	return true;
+}
+
+unsigned uprobe_place(const uint8_t *code, size_t size, unsigned arguments, uint8_t *registers_ret)
+{
+	struct holders holders = { .wanted = arguments, .now = registers_ret };
 	size_t at = 0;
 
-	for (unsigned i = 0; i < sizeof(argument_registers); i++)
-		if (arguments >> i & 1)
-			kept |= 1u << argument_registers[i];
+	memset(holders.copies, NONE, sizeof(holders.copies));
+	memcpy(registers_ret, uprobe_argument_registers, UPROBE_ARGUMENTS);
 	for (unsigned i = 0; i < INSTRUCTIONS_MAX && at < size; i++) {
 		struct x86_instruction instruction;
 
 		if (!x86_decode(code + at, size - at, &instruction))
 			break;
-		if (is_emulated(code + at, &instruction))
-			return at && is_returned_to(code, size, at) ? 0 : (unsigned)at;
-		if (!is_harmless(code + at, &instruction, kept))
+		if (is_emulated(code + at, &instruction)) {
+			if (at && is_returned_to(code, size, at))
+				break;
+			return (unsigned)at;
+		}
+		if (!pass(&holders, code + at, &instruction))
 			break;
 		at += instruction.length;
 	}
+	memcpy(registers_ret, uprobe_argument_registers, UPROBE_ARGUMENTS);
 	return 0;
 }

@@ -17,28 +17,32 @@ static uint64_t stacked_argument(const struct perf_sample *sample, unsigned numb
 	return value;
 }
 
-static uint64_t argument(const struct uprobe_engine *engine, const struct perf_sample *sample,
-			 unsigned number)
+static uint64_t argument(const struct uprobe_engine *engine, unsigned function,
+			 const struct perf_sample *sample, unsigned number)
 {
 	const struct user_regs_struct *regs = &sample->regs;
-	const uint64_t values[] = {
-		regs->rdi, regs->rsi, regs->rdx, regs->rcx, regs->r8, regs->r9
-	};
+	const uint64_t values[] = { regs->rax, regs->rcx, regs->rdx, regs->rbx,
+				    regs->rsp, regs->rbp, regs->rsi, regs->rdi,
+				    regs->r8,  regs->r9,  regs->r10, regs->r11,
+				    regs->r12, regs->r13, regs->r14, regs->r15 };
 
-	if (number >= sizeof(values) / sizeof(values[0]))
+	if (number >= UPROBE_ARGUMENTS)
 		return 0;
-	return engine->word == sizeof(uint32_t) ? stacked_argument(sample, number) : values[number];
+	return engine->word == sizeof(uint32_t) ? stacked_argument(sample, number)
+						: values[engine->arguments[function][number] & 15];
 }
 
 /* What cannot be is not multiplied: the function fails then. */
-static uint64_t size_of(const struct uprobe_engine *engine, const struct function_spec *spec,
+static uint64_t size_of(const struct uprobe_engine *engine, unsigned function,
 			const struct perf_sample *sample)
 {
-	uint64_t size = argument(engine, sample, spec->size), product;
+	const struct function_spec *spec = engine->functions.data[function].spec;
+	uint64_t size = argument(engine, function, sample, spec->size), product;
 
 	if (spec->count == AGENT_NO_ARG)
 		return size;
-	return __builtin_mul_overflow(size, argument(engine, sample, spec->count), &product)
+	return __builtin_mul_overflow(size, argument(engine, function, sample, spec->count),
+				      &product)
 		       ? 0
 		       : product;
 }
@@ -142,8 +146,8 @@ static struct error *visit_entry(struct uprobe_engine *engine, unsigned number,
 	const struct function_spec *spec = engine->functions.data[number].spec;
 	struct uprobe_call call = {
 		.sp = sample->regs.rsp,
-		.pointer = argument(engine, sample, spec->pointer),
-		.size = size_of(engine, spec, sample),
+		.pointer = argument(engine, number, sample, spec->pointer),
+		.size = size_of(engine, number, sample),
 		.function = number,
 	};
 

@@ -18,6 +18,14 @@
 
 static void places(void **state)
 {
+	uint8_t registers[UPROBE_ARGUMENTS];
+	static const uint8_t moved[] = {
+		0x48, 0x8b, 0x05, 0x49, 0xb4, 0x00, 0x00, /* mov x(%rip), %rax */
+		0x48, 0x89, 0xfe,			  /* mov %rdi, %rsi */
+		0x64, 0x48, 0x8b, 0x38,			  /* mov %fs:(%rax), %rdi */
+		0x48, 0x81, 0xfe, 0x00, 0x04, 0x00, 0x00, /* cmp $1024, %rsi */
+		0x77, 0x29,				  /* ja */
+	};
 	static const uint8_t long_way[] = {
 		0x48, 0x89, 0xf8,				      /* mov %rdi, %rax */
 		0x48, 0x8b, 0x15, 0x0e, 0x53, 0x0a, 0x00,	      /* mov x(%rip), %rdx */
@@ -59,20 +67,35 @@ static void places(void **state)
 	};
 
 	for (size_t i = 0; i < COUNT(rows); i++) {
-		unsigned offset = uprobe_place(rows[i].bytes, sizeof(rows[i].bytes), 0x3f);
+		unsigned offset =
+			uprobe_place(rows[i].bytes, sizeof(rows[i].bytes), 0x3f, registers);
 
 		if (offset != rows[i].offset)
 			fail_msg("row %zu: %u", i, offset);
 	}
-	assert_int_equal(uprobe_place((const uint8_t *)"\x48\x85", 2, 0x3f), 0);
-	assert_int_equal(uprobe_place(NULL, 0, 0), 0);
+	assert_int_equal(uprobe_place((const uint8_t *)"\x48\x85", 2, 0x3f, registers), 0);
+	assert_int_equal(uprobe_place(NULL, 0, 0, registers), 0);
 	/* free() of jemalloc 5.3, up to its first branch: with one argument. */
-	assert_int_equal(uprobe_place(long_way, sizeof(long_way), 1), 0x30);
-	assert_int_equal(uprobe_place(long_way, sizeof(long_way), 0x3f), 0);
+	assert_int_equal(uprobe_place(long_way, sizeof(long_way), 1, registers), 0x30);
+	assert_int_equal(uprobe_place(long_way, sizeof(long_way), 0x3f, registers), 0);
+	assert_memory_equal(registers, uprobe_argument_registers, sizeof(registers));
+	/* malloc() of mimalloc 2.0 keeps its size elsewhere. */
+	assert_int_equal(uprobe_place(moved, sizeof(moved), 1, registers), 0x15);
+	assert_int_equal(registers[0], 6);
+	/* Where the copy is overwritten, too, it is of no use. */
+	assert_int_equal(
+		uprobe_place((const uint8_t *)"\x48\x89\xfe\x31\xf6\x31\xff\x55", 8, 1, registers),
+		0);
+	assert_int_equal(registers[0], 7);
+	/* Half of it is none. */
+	assert_int_equal(uprobe_place((const uint8_t *)"\x89\xfe\x31\xff\x55", 5, 1, registers), 0);
 	/* Back to in front of it. */
-	assert_int_equal(uprobe_place((const uint8_t *)"\x31\xc0\x31\xc0\x75\xfc", 6, 1), 0);
-	assert_int_equal(uprobe_place((const uint8_t *)"\x31\xc0\x75\x02\xeb\xfc", 6, 1), 0);
-	assert_int_equal(uprobe_place((const uint8_t *)"\x31\xc0\x75\x02\xeb\x00", 6, 1), 2);
+	assert_int_equal(uprobe_place((const uint8_t *)"\x31\xc0\x31\xc0\x75\xfc", 6, 1, registers),
+			 0);
+	assert_int_equal(uprobe_place((const uint8_t *)"\x31\xc0\x75\x02\xeb\xfc", 6, 1, registers),
+			 0);
+	assert_int_equal(uprobe_place((const uint8_t *)"\x31\xc0\x75\x02\xeb\x00", 6, 1, registers),
+			 2);
 }
 
 static bool has_prologue_byte(const uint8_t *code)
@@ -89,6 +112,7 @@ static void places_in_allocators(void **state)
 {
 	static const char *const names[] = { "malloc", "calloc",	 "realloc",
 					     "free",   "posix_memalign", "aligned_alloc" };
+	uint8_t registers[UPROBE_ARGUMENTS];
 	unsigned emulated = 0;
 
 	for (size_t i = 0; i < COUNT(names); i++) {
@@ -97,7 +121,7 @@ static void places_in_allocators(void **state)
 
 		if (!code)
 			continue;
-		offset = uprobe_place(code, 64, 0x3f);
+		offset = uprobe_place(code, 64, 0x3f, registers);
 		assert_true(offset < 64);
 		assert_true(!offset || has_prologue_byte(code + offset));
 		emulated += has_prologue_byte(code + offset);
