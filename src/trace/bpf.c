@@ -1,9 +1,11 @@
 #include "bpf.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include "memprobe/log.h"
@@ -119,6 +121,11 @@ void bpf_ring_next(struct bpf_ring *ring)
 	uint64_t at = *ring->consumed;
 
 	__atomic_store_n(ring->consumed, behind(at, head_at(ring, at)), __ATOMIC_RELEASE);
+}
+
+bool bpf_ring_is_taken(const struct bpf_ring *ring, uint64_t end)
+{
+	return *ring->consumed >= end;
 }
 
 struct error *bpf_value_create(size_t size, int *fd_ret, void **map_ret)
@@ -252,6 +259,20 @@ struct error *bpf_load(const struct bpf_program *program, bool for_many, int *fd
 	return load(program, BPF_PROG_TYPE_KPROBE, for_many ? TRACE_UPROBE_MULTI : 0, fd_ret);
 }
 
+/*
+ * Before Linux 6.10 (and some later releases of those before) the process is taken for its first
+ * thread, and what the others do is left out without a word; before 6.12 for all that shares its
+ * memory.
+ */
+static bool kernel_knows_processes(void)
+{
+	unsigned major, minor;
+	struct utsname name;
+
+	return !uname(&name) && sscanf(name.release, "%u.%u", &major, &minor) == 2 &&
+	       (major > 6 || (major == 6 && minor >= 12));
+}
+
 struct error *bpf_probe(int program_fd, pid_t pid, const struct bpf_probes *probes, int *fd_ret)
 {
 	struct link_create create = {
@@ -264,8 +285,12 @@ struct error *bpf_probe(int program_fd, pid_t pid, const struct bpf_probes *prob
 		.probe_flags = probes->returns ? PROBE_RETURNS : 0,
 		.pid = (uint32_t)pid,
 	};
-	int fd = (int)syscall(SYS_bpf, BPF_LINK_CREATE, &create, sizeof(create));
+	int fd;
 
+	if (!kernel_knows_processes())
+		return error_create(ERROR_UNSUPPORTED, "cannot make probes of all threads at once: "
+						       "that takes Linux 6.12");
+	fd = (int)syscall(SYS_bpf, BPF_LINK_CREATE, &create, sizeof(create));
 	if (fd < 0)
 		return explain(errno, "probes");
 	*fd_ret = fd;

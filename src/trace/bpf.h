@@ -40,6 +40,8 @@ uint64_t bpf_ring_end(const struct bpf_ring *ring);
  * bpf_ring_next() makes room of it. */
 const void *bpf_ring_record(struct bpf_ring *ring, uint64_t end, size_t *size_ret);
 void bpf_ring_next(struct bpf_ring *ring);
+/* All that lies before @end has been taken. */
+bool bpf_ring_is_taken(const struct bpf_ring *ring, uint64_t end);
 
 /* One value of @size bytes, zeroed, that programs and memprobe share. */
 struct error *bpf_value_create(size_t size, int *fd_ret, void **map_ret);
@@ -84,7 +86,7 @@ struct bpf_probes {
 
 /*
  * A program of bpf_load(for_many) at all of these in one process, until the descriptor is closed:
- * which takes as long as one event does. ERROR_UNSUPPORTED: before Linux 6.6.
+ * which takes as long as one event does. ERROR_UNSUPPORTED: before Linux 6.12.
  */
 struct error *bpf_probe(int program_fd, pid_t pid, const struct bpf_probes *probes, int *fd_ret);
 

@@ -374,7 +374,10 @@ struct error *memory_calls_end(struct memory_calls_recording *recording,
 		syscall_tracer_stop(recording->tracer);
 	else if (recording->perf)
 		perf_disable(recording->perf);
-	error = drain(recording, 0);
+	if (recording->programs)
+		error = uprobe_probes_finish(recording->programs, visit_sample, recording);
+	else
+		error = drain(recording, 0);
 	ret->engine = memory_calls_engine(recording);
 	ret->stacks = sample_stacks_set(recording->stacks);
 	ret->sites = ledger->sites;

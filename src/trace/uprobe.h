@@ -10,7 +10,7 @@
  * that only execve() or the end removes.
  *
  * Every call costs the target its two or three traps, whatever the sampling: that only saves
- * memprobe's own work. The probes are of the process; before Linux 6.6 of its first thread, for
+ * memprobe's own work. The probes are of the process; before Linux 6.12 of its first thread, for
  * the memory that all of them share: should that one end before the others, nothing more is
  * recorded then.
  */
@@ -191,7 +191,7 @@ struct error *uprobe_program_for_calls(const struct uprobe_program_options *opti
 
 /*
  * Programs (bpf(2)) that run at every hit in the process's memory, whichever thread it is, born
- * before or later: one for all entries and one for all returns, or, before Linux 6.6, one for each
+ * before or later: one for all entries and one for all returns, or, before Linux 6.12, one for each
  * probe, with an event of perf's. (Events that samples come from would be
  * one for each thread and CPU, every hit would ask them all, and new threads could not inherit
  * them: the kernel reads the path of the file anew then, from the memory of the target, and
@@ -216,6 +216,8 @@ void uprobe_probes_close(struct uprobe_probes *probes);
 
 /* Visits what has come. */
 struct error *uprobe_probes_poll(struct uprobe_probes *probes, perf_visit *visit, void *data);
+/* The last time: waits for those that are still being written. */
+struct error *uprobe_probes_finish(struct uprobe_probes *probes, perf_visit *visit, void *data);
 void uprobe_probes_lost(const struct uprobe_probes *probes, uint64_t *ret);
 /* How much of a stack is copied from now on, where that was left open; at most PERF_STACK_MAX. */
 void uprobe_probes_want_stack(struct uprobe_probes *probes, uint32_t bytes);

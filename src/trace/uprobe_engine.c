@@ -60,7 +60,8 @@ static struct error *read_rings(struct uprobe_engine *engine, int wait_ms)
 	struct error *error = NULL;
 
 	if (engine->probes) {
-		error = uprobe_probes_poll(engine->probes, uprobe_visit, engine);
+		error = (engine->until ? uprobe_probes_finish
+				       : uprobe_probes_poll)(engine->probes, uprobe_visit, engine);
 		engine->execed |= uprobe_probes_ended(engine->probes);
 		uprobe_probes_want_stack(engine->probes, engine->stack.bytes);
 	} else {

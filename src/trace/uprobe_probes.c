@@ -10,12 +10,17 @@
 
 #include "bpf.h"
 #include "memprobe/log.h"
+#include "memprobe/ptrace.h"
 #include "perf_events.h"
 #include "uprobe.h"
 
 #define RING_BYTES (128u << 20)
 #define RING_LEAST (4u << 20)
 #define LINKS	   4u
+
+/* A thread that the kernel has put off in the middle of a record holds up what came behind. */
+#define FINISH_US      1000000
+#define FINISH_STEP_US 500
 
 struct uprobe_probes {
 	struct target *target;
@@ -334,15 +339,15 @@ static struct error *ignore(void *data, const struct perf_sample *sample)
 	return NULL;
 }
 
-struct error *uprobe_probes_poll(struct uprobe_probes *probes, perf_visit *visit, void *data)
+/* What lies before @end in the ring. */
+static struct error *poll_to(struct uprobe_probes *probes, uint64_t end, perf_visit *visit,
+			     void *data)
 {
-	/* First: what is in there by now is older than an execve() that is not known below. */
-	uint64_t end = bpf_ring_end(&probes->ring), execed;
 	struct error *error = perf_poll(probes->watch, 0, ignore, NULL);
+	uint64_t execed = perf_exec_time(probes->watch);
 	const void *record;
 	size_t size;
 
-	execed = perf_exec_time(probes->watch);
 	while (!error && (record = bpf_ring_record(&probes->ring, end, &size)) != NULL) {
 		struct perf_sample sample;
 
@@ -351,6 +356,30 @@ struct error *uprobe_probes_poll(struct uprobe_probes *probes, perf_visit *visit
 		bpf_ring_next(&probes->ring);
 	}
 	return error;
+}
+
+struct error *uprobe_probes_poll(struct uprobe_probes *probes, perf_visit *visit, void *data)
+{
+	/* What is in there by now is older than an execve() that poll_to() does not know of. */
+	return poll_to(probes, bpf_ring_end(&probes->ring), visit, data);
+}
+
+struct error *uprobe_probes_finish(struct uprobe_probes *probes, perf_visit *visit, void *data)
+{
+	uint64_t end = bpf_ring_end(&probes->ring), deadline_us = clock_us() + FINISH_US;
+
+	for (;;) {
+		struct error *error = poll_to(probes, end, visit, data);
+
+		if (error || bpf_ring_is_taken(&probes->ring, end))
+			return error;
+		if (clock_us() >= deadline_us) {
+			log_warn("the last events are missing: the kernel has not come to write "
+				 "one of them");
+			return NULL;
+		}
+		usleep(FINISH_STEP_US);
+	}
 }
 
 void uprobe_probes_lost(const struct uprobe_probes *probes, uint64_t *ret)

@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "trace/bpf.h"
 #include "trace/uprobe.h"
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -425,6 +426,39 @@ static void stacks_that_need_more(void **state)
 	assert_int_equal(stack.bytes, 16384);
 }
 
+/* ---- the ring ---- */
+
+/* One record of a ring of 4,096 bytes. */
+static void put_record(uint8_t *data, uint64_t at, uint32_t head)
+{
+	memcpy(data + at, &head, sizeof(head));
+}
+
+/* What another thread is still writing is waited for, not passed. */
+static void record_in_writing(void **state)
+{
+	_Alignas(8) uint8_t data[2 * 4096] = { 0 };
+	uint64_t consumed = 0, produced = 72;
+	struct bpf_ring ring = {
+		.size = 4096, .consumed = &consumed, .produced = &produced, .data = data
+	};
+	size_t size = 0;
+
+	put_record(data, 0, 16);
+	put_record(data, 24, 16 | BPF_RINGBUF_BUSY_BIT);
+	put_record(data, 48, 16);
+	assert_ptr_equal(bpf_ring_record(&ring, 72, &size), data + 8);
+	assert_int_equal(size, 16);
+	bpf_ring_next(&ring);
+	assert_null(bpf_ring_record(&ring, 72, &size));
+	assert_false(bpf_ring_is_taken(&ring, 72));
+	put_record(data, 24, 16 | BPF_RINGBUF_DISCARD_BIT);
+	assert_ptr_equal(bpf_ring_record(&ring, 72, &size), data + 56);
+	bpf_ring_next(&ring);
+	assert_null(bpf_ring_record(&ring, 72, &size));
+	assert_true(bpf_ring_is_taken(&ring, 72));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -437,6 +471,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(exceptions, set_scene, clear_scene),
 		cmocka_unit_test_setup_teardown(many_threads, set_scene, clear_scene),
 		cmocka_unit_test(table_against_array),
+		cmocka_unit_test(record_in_writing),
 		cmocka_unit_test(samples_come_late),
 		cmocka_unit_test(stacks_that_need_less),
 		cmocka_unit_test(stacks_that_need_more),
