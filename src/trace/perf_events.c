@@ -22,9 +22,14 @@
 #include <unistd.h>
 
 #include "memprobe/log.h"
+#include "memprobe/memory_room.h"
 #include "memprobe/num.h"
 
 #define RING_BYTES (64u << 20)
+
+/* Rings take no more than this part of what memory there is: they are to bring nobody to its
+ * limit, who may share ours with the target. */
+#define ROOM_SHARE 16
 #define RING_MIN   (256u << 10)
 #define PASSES_MAX 64
 #define PARANOID   "/proc/sys/kernel/perf_event_paranoid"
@@ -284,6 +289,11 @@ static bool may_lock_freely(void)
 	return !syscall(SYS_capget, &header, data) && data[0].effective >> CAP_IPC_LOCK & 1;
 }
 
+uint64_t perf_room(const struct target *target)
+{
+	return memory_room(target->process) / ROOM_SHARE;
+}
+
 /*
  * What the limits leave for each ring: without CAP_IPC_LOCK all of a user's rings together may have
  * perf_event_mlock_kb for each CPU, and what the process may lock (kernel/events/core.c,
@@ -304,7 +314,7 @@ static void choose_ring_size(struct perf_session *session, const struct perf_opt
 		most -= min_u64(most, session->ring_count * PAGE_SIZE);
 	}
 	session->ring_limited = most < PERF_RINGS_BYTES && size > most / session->ring_count;
-	size = min_u64(size, most / session->ring_count);
+	size = min_u64(size, min_u64(most, perf_room(session->target)) / session->ring_count);
 	session->ring_bytes = power_of_two_below(max_u64(size, RING_MIN));
 }
 

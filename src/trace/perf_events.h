@@ -11,6 +11,9 @@
 
 #define CPUS_MAX 1024u
 
+/* Bytes that rings may take beside @target, see memory_room(). */
+uint64_t perf_room(const struct target *target);
+
 /* The size of a record is 16 bits wide. */
 #define PERF_RECORD_MAX (1u << 16)
 

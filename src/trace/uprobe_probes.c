@@ -37,9 +37,13 @@ struct uprobe_probes {
 
 static struct error *make_ring(struct uprobe_probes *probes)
 {
+	uint64_t room = perf_room(probes->target);
+	size_t size = RING_BYTES;
 	struct error *error;
 
-	for (size_t size = RING_BYTES;; size /= 2) {
+	while (size > RING_LEAST && size > room)
+		size /= 2;
+	for (;; size /= 2) {
 		error = bpf_ring_create(&probes->ring, size);
 		if (error_is(error, ERROR_UNSUPPORTED) || !error || size == RING_LEAST)
 			return error;

@@ -62,6 +62,21 @@ teardown() {
 	victim_works
 }
 
+@test "rings of events leave room to a target in the same group" {
+	skip_unless_root
+	start_limited 100 200
+	for command in syscalls faults 'allocs --engine=uprobe'; do
+		# shellcheck disable=SC2016,SC2086
+		run -0 timeout 60 bash -c 'echo $$ >"$1/cgroup.procs" && shift && exec "$@"' - "$group" \
+			"$MEMPROBE" $command "$victim_pid" -d 300ms --json
+	done
+	peak=$(cat "${limit_file%/*}/memory.max_usage_in_bytes" 2>/dev/null ||
+		cat "${limit_file%/*}/memory.peak")
+	[ "$peak" -lt $((170 << 20)) ] || fail "$((peak >> 20)) MiB of 200 taken"
+	victim_check
+	victim_works
+}
+
 @test "who would be told of a fork is held instead" {
 	start_victim forktold
 	! grep -q '^refused' "$victim_out" || skip "no userfaultfd here"
