@@ -122,6 +122,14 @@ void ptrace_reap(const struct process *process);
 bool ptrace_repair_eintr(const struct process *process, const struct arch *arch, pid_t tid,
 			 struct user_regs_struct *regs);
 
+/*
+ * The same for a thread that goes on from there without being changed otherwise: the kernel itself
+ * puts it back, unless it has a handler to run, which then ends the wait. So no signal is missed,
+ * however late it comes. Not in a PTRACE_STOP_SYSCALL, after which the kernel need not look.
+ */
+void ptrace_leave_wait(const struct process *process, const struct arch *arch, pid_t tid,
+		       const struct user_regs_struct *regs);
+
 /* The judgement alone, and what the repair does to registers. */
 bool ptrace_is_interrupted_wait(const struct process *process, const struct arch *arch, pid_t tid,
 				const struct user_regs_struct *regs);

@@ -337,6 +337,24 @@ static bool ended_by_interrupt(const struct process *process, const struct arch 
 	       (arch_list_has(arch->socket_waits, orig) && is_socket(process, fd));
 }
 
+/* The kernel's own (include/linux/errno.h): to be made again, but after a handler has run. */
+#define RESTART_IF_NO_HANDLER (-514)
+
+void ptrace_leave_wait(const struct process *process, const struct arch *arch, pid_t tid,
+		       const struct user_regs_struct *regs)
+{
+	struct user_regs_struct repaired = *regs;
+	struct error *error;
+
+	if (!ended_by_interrupt(process, arch, regs))
+		return;
+	repaired.rax = (unsigned long long)RESTART_IF_NO_HANDLER;
+	error = ptrace_set_regs(tid, &repaired);
+	if (error && error->errnum != ESRCH)
+		log_warn("%s", error->message);
+	error_destroy(error);
+}
+
 bool ptrace_is_interrupted_wait(const struct process *process, const struct arch *arch, pid_t tid,
 				const struct user_regs_struct *regs)
 {

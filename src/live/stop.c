@@ -358,8 +358,8 @@ static void release(struct stopper *stopper, struct held *held)
 	if (!held->copied)
 		error = ptrace_get_regs(held->tid, &regs);
 	if (!error)
-		ptrace_repair_eintr(stopper->target->process, stopper->target->arch, held->tid,
-				    &regs);
+		ptrace_leave_wait(stopper->target->process, stopper->target->arch, held->tid,
+				  &regs);
 	ptrace_detach(held->tid, 0);
 	held->hold = HOLD_RELEASED;
 	stopper->stopped_us = max_u64(stopper->stopped_us, clock_us() - held->held_since_us);

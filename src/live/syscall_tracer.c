@@ -247,21 +247,6 @@ static struct error *note_exit(struct syscall_tracer *tracer, struct tracee *tra
 	return NULL;
 }
 
-/*
- * A signal that the target ignores would not have woken it but for us, and one to the process that
- * finds a thread held is taken by another one after it has woken more of them.
- */
-static struct error *undo_waking(struct syscall_tracer *tracer, pid_t tid)
-{
-	const struct target *target = tracer->target;
-	struct user_regs_struct regs;
-	struct error *error = ptrace_get_regs(tid, &regs);
-
-	if (!error)
-		ptrace_repair_eintr(target->process, target->arch, tid, &regs);
-	return error;
-}
-
 static struct error *at_call(struct syscall_tracer *tracer, struct tracee *tracee)
 {
 	struct __ptrace_syscall_info info = { 0 };
@@ -271,22 +256,36 @@ static struct error *at_call(struct syscall_tracer *tracer, struct tracee *trace
 		note_entry(tracer, tracee, &info);
 	if (error || info.op != PTRACE_SYSCALL_INFO_EXIT)
 		return error;
-	if (info.exit.rval == -EINTR)
-		error = undo_waking(tracer, tracee->tid);
-	return error ? error : note_exit(tracer, tracee, &info);
+	error = note_exit(tracer, tracee, &info);
+	/*
+	 * A signal that the target ignores would not have woken it but for us, and one to the
+	 * process that finds a thread held is taken by another one after it has woken more of
+	 * them. What comes next undoes it.
+	 */
+	if (!error && info.exit.rval == -EINTR) {
+		tracee->interrupted = true;
+		error = ptrace_interrupt(tracee->tid);
+	}
+	return error;
 }
 
 /* ---- stops ---- */
 
 static struct error *undo_interrupt(struct syscall_tracer *tracer, struct tracee *tracee)
 {
+	const struct target *target = tracer->target;
 	struct __ptrace_syscall_info info;
+	struct user_regs_struct regs;
 	struct error *error;
 
 	tracee->interrupted = false;
 	/* Whether this kernel can tell. */
 	error = ptrace_get_call(tracee->tid, &info);
-	return error ? error : undo_waking(tracer, tracee->tid);
+	if (!error)
+		error = ptrace_get_regs(tracee->tid, &regs);
+	if (!error)
+		ptrace_leave_wait(target->process, target->arch, tracee->tid, &regs);
+	return error;
 }
 
 /* A stop of one of our threads; which request it goes on by, and with which signal. */
@@ -299,7 +298,7 @@ static struct error *at_stop(struct syscall_tracer *tracer, struct tracee *trace
 	switch (stop->kind) {
 	case PTRACE_STOP_GROUP:
 		*request = tracer->leaving ? PTRACE_DETACH : PTRACE_LISTEN;
-		return NULL;
+		return tracee->interrupted ? undo_interrupt(tracer, tracee) : NULL;
 	case PTRACE_STOP_SIGNAL:
 		*signal = stop->signal;
 		return NULL;

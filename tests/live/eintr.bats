@@ -14,3 +14,18 @@ load lib
 		stop_victim
 	done
 }
+
+@test "no signal is missed that comes while a wait is put back" {
+	local victim i
+	for victim in masked_wait masked_wait-32; do
+		start_victim "$victim"
+		for i in {1..40}; do
+			probe stack "$victim_pid"
+			status_is 0
+		done
+		probe syscalls "$victim_pid" --engine=ptrace -d 200ms
+		status_is 0
+		victim_check
+		stop_victim
+	done
+}
