@@ -184,6 +184,11 @@ static struct error *remove_one(struct call_session *session, int memory,
 	leave->image = leftover->address;
 	leave->timeout_us = timeout_us;
 	error = leave_read_config(memory, leave->image, &leave->config);
+	/* The call that was to take it out has come to its end by itself meanwhile. */
+	if (error_is(error, ERROR_FAULT)) {
+		error_destroy(error);
+		return NULL;
+	}
 	if (!error)
 		error = leave_run(leave);
 	*remaining += leave->remaining;
