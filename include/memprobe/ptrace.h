@@ -130,10 +130,9 @@ bool ptrace_repair_eintr(const struct process *process, const struct arch *arch,
 void ptrace_leave_wait(const struct process *process, const struct arch *arch, pid_t tid,
 		       const struct user_regs_struct *regs);
 
-/* The judgement alone, and what the repair does to registers. */
-bool ptrace_is_interrupted_wait(const struct process *process, const struct arch *arch, pid_t tid,
-				const struct user_regs_struct *regs);
-void ptrace_restart(struct user_regs_struct *regs);
+/* Makes such registers of those of a wait that was ended by a stop. False: it was not. */
+bool ptrace_mark_wait(const struct process *process, const struct arch *arch,
+		      struct user_regs_struct *regs);
 
 /*
  * The mask that a thread has outside of system calls that wait with one of their own; such waits

@@ -110,7 +110,7 @@ bool thread_lease(struct agent_thread *thread)
 		return false;
 	}
 	if (thread && thread->calls <= 0) {
-		int32_t grant = agent_ctl.active == AGENT_SAMPLING ? 1024 : 256;
+		int32_t grant = agent_ctl.active == AGENT_SAMPLING ? 256 : 16;
 
 		thread->last_use = agent_ctl.now;
 		thread_count(thread, AGENT_COUNT_CALLS, (uint64_t)grant);

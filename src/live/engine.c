@@ -180,7 +180,7 @@ void engine_release_lingering(struct call_session *session)
 
 void engine_release(struct call_session *session, pid_t tid, struct user_regs_struct *regs)
 {
-	ptrace_repair_eintr(session->target->process, session->target->arch, tid, regs);
+	ptrace_leave_wait(session->target->process, session->target->arch, tid, regs);
 	ptrace_detach(tid, 0);
 }
 
@@ -380,10 +380,8 @@ static struct error *put_back(struct watch *watch)
 
 	if (error)
 		return error;
-	if (ptrace_is_interrupted_wait(session->target->process, session->target->arch, run->tid,
-				       &regs))
-		ptrace_restart(&regs);
-	else if (watch->restart_lost && (int32_t)regs.rax == RESTART_BLOCK)
+	if (!ptrace_mark_wait(session->target->process, session->target->arch, &regs) &&
+	    watch->restart_lost && (int32_t)regs.rax == RESTART_BLOCK)
 		regs.rax = -EINTR;
 	error = ptrace_set_regs(run->tid, &regs);
 	if (!error)

@@ -340,22 +340,30 @@ static bool ended_by_interrupt(const struct process *process, const struct arch 
 /* The kernel's own (include/linux/errno.h): to be made again, but after a handler has run. */
 #define RESTART_IF_NO_HANDLER (-514)
 
+bool ptrace_mark_wait(const struct process *process, const struct arch *arch,
+		      struct user_regs_struct *regs)
+{
+	if (!ended_by_interrupt(process, arch, regs))
+		return false;
+	regs->rax = (unsigned long long)RESTART_IF_NO_HANDLER;
+	return true;
+}
+
 void ptrace_leave_wait(const struct process *process, const struct arch *arch, pid_t tid,
 		       const struct user_regs_struct *regs)
 {
 	struct user_regs_struct repaired = *regs;
 	struct error *error;
 
-	if (!ended_by_interrupt(process, arch, regs))
+	if (!ptrace_mark_wait(process, arch, &repaired))
 		return;
-	repaired.rax = (unsigned long long)RESTART_IF_NO_HANDLER;
 	error = ptrace_set_regs(tid, &repaired);
 	if (error && error->errnum != ESRCH)
 		log_warn("%s", error->message);
 	error_destroy(error);
 }
 
-bool ptrace_is_interrupted_wait(const struct process *process, const struct arch *arch, pid_t tid,
+static bool is_interrupted_wait(const struct process *process, const struct arch *arch, pid_t tid,
 				const struct user_regs_struct *regs)
 {
 	struct process_status status;
@@ -370,7 +378,7 @@ bool ptrace_is_interrupted_wait(const struct process *process, const struct arch
 	return !pending;
 }
 
-void ptrace_restart(struct user_regs_struct *regs)
+static void restart(struct user_regs_struct *regs)
 {
 	regs->rax = regs->orig_rax;
 	regs->rip -= 2;
@@ -409,9 +417,9 @@ bool ptrace_repair_eintr(const struct process *process, const struct arch *arch,
 	struct user_regs_struct repaired = *regs;
 	struct error *error;
 
-	if (!ptrace_is_interrupted_wait(process, arch, tid, regs))
+	if (!is_interrupted_wait(process, arch, tid, regs))
 		return false;
-	ptrace_restart(&repaired);
+	restart(&repaired);
 	error = ptrace_set_regs(tid, &repaired);
 	if (error) {
 		log_warn("%s", error->message);

@@ -22,6 +22,8 @@ load lib
 		for i in {1..40}; do
 			probe stack "$victim_pid"
 			status_is 0
+			probe call "$victim_pid" 'getppid()'
+			status_is 0
 		done
 		probe syscalls "$victim_pid" --engine=ptrace -d 200ms
 		status_is 0

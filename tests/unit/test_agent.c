@@ -632,6 +632,8 @@ static void check_hooks(uint32_t made_for)
 	world_start(world, AGENT_SAMPLING, 1ul << 40, 60);
 	world->ctl->filter[agent_filter_index(1000)] = 0;
 	world->ctl->epoch++;
+	for (int i = 0; i < AGENT_THREADS; i++)
+		world->ctl->threads[i].calls = 100;
 	for (int i = 0; i < 5; i++) {
 		check_registers(world, hooks[0], i == 0);
 		check_registers(world, hooks[1], false);

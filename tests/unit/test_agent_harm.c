@@ -306,8 +306,8 @@ static void check_lease(uint32_t mode, unsigned most)
 
 static void test_lease(void **state)
 {
-	check_lease(AGENT_EXACT, 257);
-	check_lease(AGENT_SAMPLING, 1025);
+	check_lease(AGENT_EXACT, 17);
+	check_lease(AGENT_SAMPLING, 257);
 }
 
 /* ---- threads that come and go ---- */
