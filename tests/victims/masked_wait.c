@@ -1,7 +1,6 @@
 /*
- * A thread waits by epoll_pwait(2), which alone lets SIGUSR1 in; the main thread sends it one after
- * the other, each when the one before has ended a wait. WRONG: one ran its handler, and the wait
- * went on.
+ * The main thread waits by epoll_pwait(2), which alone lets SIGUSR1 in; another one sends it, each
+ * when the one before has ended a wait. WRONG: one ran its handler, and the wait went on.
  *
  * variants: 32
  */
@@ -21,7 +20,7 @@ static void on_signal(int signal)
 	handled = 1;
 }
 
-static void *wait_for_signals(void *unused)
+static void wait_for_signals(void)
 {
 	int epoll = epoll_create1(EPOLL_CLOEXEC);
 	struct epoll_event event;
@@ -34,7 +33,6 @@ static void *wait_for_signals(void *unused)
 		handled = 0;
 		ended++;
 	}
-	return NULL;
 }
 
 static void *send_signals(void *waiter)
@@ -58,11 +56,17 @@ static bool command(const char *line)
 	return false;
 }
 
+static void *serve(void *unused)
+{
+	victim_serve(command);
+	exit(0);
+}
+
 int main(void)
 {
 	struct sigaction action = { .sa_handler = on_signal };
 	static pthread_t waiter;
-	pthread_t sender;
+	pthread_t sender, server;
 	sigset_t usr1;
 
 	victim_init();
@@ -70,8 +74,9 @@ int main(void)
 	sigaddset(&usr1, SIGUSR1);
 	pthread_sigmask(SIG_BLOCK, &usr1, NULL);
 	sigaction(SIGUSR1, &action, NULL);
-	pthread_create(&waiter, NULL, wait_for_signals, NULL);
+	waiter = pthread_self();
 	pthread_create(&sender, NULL, send_signals, &waiter);
+	pthread_create(&server, NULL, serve, NULL);
 	victim_ready();
-	victim_serve(command);
+	wait_for_signals();
 }
