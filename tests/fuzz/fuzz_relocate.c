@@ -132,7 +132,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 	to = places.from + (uint64_t)(int64_t)places.distance;
 	if (!relocate_function(code, size, places.from, to, &result))
 		check_relocated(code, size, places.from, to, &result);
-	assert(uprobe_place(code, size) <= size);
+	for (unsigned arguments = 0; arguments < 1u << UPROBE_ARGUMENTS; arguments += 9) {
+		uint8_t registers[UPROBE_ARGUMENTS] = { 0 };
+
+		assert(uprobe_place(code, size, arguments, registers) <= size);
+		for (unsigned i = 0; i < UPROBE_ARGUMENTS; i++)
+			assert(registers[i] < 16);
+	}
 	free(code);
 	return 0;
 }
