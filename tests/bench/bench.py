@@ -596,7 +596,7 @@ def allocs_pairs():
 
 
 def redis_rate(socket, test):
-    output = subprocess.run(["redis-benchmark", "-s", socket, "--csv", "-t", test, "-n", "60000",
+    output = subprocess.run(["redis-benchmark", "-s", socket, "--csv", "-t", test, "-n", "200000",
                              "-r", "10000", "-d", "200", "-c", "8"], check=True,
                             stdout=subprocess.PIPE, text=True)
     return float(output.stdout.splitlines()[-1].split(",")[1].strip('"'))
@@ -611,7 +611,7 @@ def allocs_redis():
                                "--save", "", "--dir", folder], stdout=subprocess.DEVNULL)
     while not os.path.exists(f"{folder}/redis"):
         time.sleep(0.05)
-    rounds = 4 * ROUNDS
+    rounds = 3 * ROUNDS
     lines = []
     for test in ["set", "get"]:
         plain, ratios = [], []
