@@ -428,7 +428,7 @@ check_leaks_of_cores() { # VICTIM
 	cp "$(command -v sleep)" only-here
 	./only-here 1000 3>&- &
 	ends_with $!
-	wait_until 10 test "$(cat /proc/$!/comm)" = only-here
+	wait_until 10 grep -qx only-here "/proc/$!/comm"
 	probe maps only-here --json
 	[ "$status" -eq 0 ]
 	json '.target.pid == $pid' --argjson pid $!
