@@ -363,14 +363,14 @@ static struct error *use_stopped(struct call_session *session, pid_t tid, bool f
 		error = foreseen_check(session, tid, attempt->script, attempt->options,
 				       attempt->as_helper);
 	if (error_is(error, ERROR_PERMISSION)) {
-		engine_release(session, tid, &regs);
+		seize_release(session, tid, &regs);
 		note_refusal(session, attempt, error);
 		return NULL;
 	}
 	if (error ||
 	    !victim_fits(session, tid, &regs, power_needed(attempt), stack_needed(attempt)) ||
 	    !may_disturb(session, tid, &regs, attempt)) {
-		engine_release(session, tid, &regs);
+		seize_release(session, tid, &regs);
 		return error;
 	}
 	*done_ret = true;
@@ -413,8 +413,8 @@ static struct error *try_thread(struct call_session *session, pid_t tid, struct 
 	}
 	follow(session, tid);
 	if (!error)
-		error = engine_stop(session, tid, attempt->as_helper ? PTRACE_O_TRACECLONE : 0,
-				    &stopped);
+		error = seize_stop(session, tid, attempt->as_helper ? PTRACE_O_TRACECLONE : 0,
+				   &stopped);
 	if (stopped)
 		error = use_stopped(session, tid, status.seccomp == 2, attempt, done_ret);
 	else
@@ -485,7 +485,7 @@ struct error *call_place(struct call_session *session, size_t size)
 	struct error *error = placement_find(session, size);
 
 	if (!error && session->place.installed && !session->place.checked) {
-		error = engine_check_predecessor(session);
+		error = seize_check_predecessor(session);
 		session->place.checked = !error;
 	}
 	if (!error)
@@ -544,7 +544,7 @@ static struct error *run(struct call_session *session, struct attempt *attempt)
 		return error_create(ERROR_UNSUPPORTED, "no helper thread can run in %d",
 				    (int)session->target->pid);
 	error = search_thread(session, attempt, helper);
-	engine_release_lingering(session);
+	seize_release_lingering(session);
 	return error;
 }
 

@@ -17,12 +17,6 @@
 /* -ERESTART_RESTARTBLOCK: the kernel goes on with what it has noted for the thread. */
 #define RESTART_BLOCK (-516)
 
-/* A thread that does not stop in this time is in an uninterruptible sleep. */
-#define STOP_TIMEOUT_US 100000
-
-/* How often is looked whether it has: one that waits for a CPU is not held yet. */
-#define STOP_LOOK_US 500
-
 /* What a call that cannot be aborted, or the way out of the stub, may take at most. */
 #define GRACE_US 2000000
 
@@ -54,194 +48,6 @@ static void fail(struct watch *watch, struct error *error)
 		error_destroy(error);
 	else
 		watch->error = error;
-}
-
-static bool take_lingering(struct call_session *session, pid_t tid)
-{
-	vec_for_each (lingering, &session->lingering) {
-		if (*lingering != tid)
-			continue;
-		*lingering = session->lingering.data[--session->lingering.size];
-		return true;
-	}
-	return false;
-}
-
-/* Seizes and interrupts, unless an earlier try has and only the stop is still to come. */
-static struct error *ask_to_stop(struct call_session *session, pid_t tid, unsigned long options)
-{
-	struct error *error;
-
-	if (take_lingering(session, tid))
-		return NULL;
-	error = ptrace_seize(tid, options);
-	return error ? error : ptrace_interrupt(tid);
-}
-
-static struct error *linger(struct call_session *session, pid_t tid)
-{
-	struct error *error = pid_vec_append(&session->lingering, &tid);
-
-	return error ? error : error_create(ERROR_BUSY, "thread %d does not stop", (int)tid);
-}
-
-/* Lets go of those of the lingering that have come to their stop. */
-static void release_stopped(struct call_session *session)
-{
-	for (size_t i = session->lingering.size; i-- > 0;) {
-		pid_t tid = session->lingering.data[i];
-		struct user_regs_struct regs;
-		struct ptrace_stop stop;
-		struct error *error = ptrace_wait(tid, 0, &stop);
-
-		if (!error && stop.kind == PTRACE_STOP_NONE)
-			continue;
-		if (!error && stop.kind == PTRACE_STOP_SIGNAL) {
-			error_destroy(ptrace_resume(PTRACE_CONT, tid, stop.signal));
-			continue;
-		}
-		if (!error && stop.kind != PTRACE_STOP_EXITED)
-			error = ptrace_get_regs(tid, &regs);
-		if (!error && stop.kind != PTRACE_STOP_EXITED)
-			engine_release(session, tid, &regs);
-		error_destroy(error);
-		take_lingering(session, tid);
-	}
-}
-
-static struct error *wait_for_stop(struct call_session *session, pid_t tid, uint64_t timeout_us,
-				   bool *stopped_ret)
-{
-	uint64_t deadline = clock_us() + timeout_us;
-
-	for (;;) {
-		uint64_t since = clock_us();
-		struct ptrace_stop stop;
-		struct error *error = ptrace_wait(
-			tid, min_u64(deadline - min_u64(since, deadline), STOP_LOOK_US), &stop);
-
-		session->held_since = since;
-		if (error || stop.kind == PTRACE_STOP_EXITED)
-			return error;
-		if (stop.kind == PTRACE_STOP_TRAP || stop.kind == PTRACE_STOP_GROUP) {
-			*stopped_ret = true;
-			return NULL;
-		}
-		if (stop.kind == PTRACE_STOP_NONE && clock_us() < deadline) {
-			release_stopped(session);
-			continue;
-		}
-		/* It cannot be detached before it stops. */
-		if (stop.kind == PTRACE_STOP_NONE)
-			return linger(session, tid);
-		error = ptrace_resume(PTRACE_CONT, tid,
-				      stop.kind == PTRACE_STOP_SIGNAL ? stop.signal : 0);
-		if (error)
-			return error;
-	}
-}
-
-struct error *engine_stop(struct call_session *session, pid_t tid, unsigned long options,
-			  bool *stopped_ret)
-{
-	struct error *error = ask_to_stop(session, tid, options);
-
-	*stopped_ret = false;
-	if (!error)
-		error = wait_for_stop(session, tid, STOP_TIMEOUT_US, stopped_ret);
-	/* A lingering one was seized for another purpose. */
-	if (!error && *stopped_ret)
-		error = ptrace_call(PTRACE_SETOPTIONS, tid, 0,
-				    (void *)(options | PTRACE_O_TRACESYSGOOD),
-				    "set the options of thread");
-	return error;
-}
-
-void engine_release_lingering(struct call_session *session)
-{
-	while (session->lingering.size) {
-		pid_t tid = session->lingering.data[--session->lingering.size];
-		struct user_regs_struct regs;
-		bool stopped = false;
-		struct error *error = wait_for_stop(session, tid, STOP_TIMEOUT_US, &stopped);
-
-		if (stopped && !error)
-			error = ptrace_get_regs(tid, &regs);
-		if (stopped && !error)
-			engine_release(session, tid, &regs);
-		if (error_is(error, ERROR_BUSY)) {
-			/* In an uninterruptible sleep: the end of this thread of ours detaches it.
-			 */
-			session->lingering.size--;
-		}
-		error_destroy(error);
-	}
-}
-
-void engine_release(struct call_session *session, pid_t tid, struct user_regs_struct *regs)
-{
-	ptrace_leave_wait(session->target->process, session->target->arch, tid, regs);
-	ptrace_detach(tid, 0);
-}
-
-static struct error *at_work(struct call_session *session)
-{
-	return error_hint(error_create(ERROR_BUSY, "another memprobe is at work on %d",
-				       (int)session->target->pid),
-			  "wait for it to end");
-}
-
-static struct error *look_for_predecessor(struct call_session *session, pid_t tid)
-{
-	struct user_regs_struct regs;
-	struct process_status status;
-	bool stopped = false;
-	struct error *error = process_read_status(session->target->process, tid, &status);
-
-	if (!error && (status.state == 'Z' || status.state == 'X'))
-		return NULL;
-	/* Held through another mount of /proc, where our lock does not reach. */
-	if (!error && status.tracer_pid)
-		return at_work(session);
-	if (!error)
-		error = engine_stop(session, tid, 0, &stopped);
-	if (!stopped) {
-		/* Gone, or in an uninterruptible sleep, perhaps of the function that was called. */
-		session->place.in_use |= !error || error->errnum != ESRCH;
-		error_destroy(error);
-		return NULL;
-	}
-	error = ptrace_get_regs(tid, &regs);
-	if (error)
-		return error;
-	switch (stub_presence(session, &regs)) {
-	case STUB_BEFORE_COPY:
-		error = error_hint(
-			error_create(ERROR_BUSY,
-				     "thread %d of %d has a call of an earlier memprobe before it",
-				     (int)tid, (int)session->target->pid),
-			"if the process is stopped, continue it (kill -CONT %d)",
-			(int)session->target->pid);
-		break;
-	case STUB_INSIDE:
-		session->place.in_use = true;
-		break;
-	case STUB_OUTSIDE:
-		break;
-	}
-	engine_release(session, tid, &regs);
-	return error;
-}
-
-struct error *engine_check_predecessor(struct call_session *session)
-{
-	struct pid_vec tids = { 0 };
-	struct error *error = process_list_threads(session->target->process, &tids);
-
-	for (size_t i = 0; !error && i < tids.size; i++)
-		error = look_for_predecessor(session, tids.data[i]);
-	pid_vec_deinit(&tids);
-	return error;
 }
 
 /* ---- reading the stub's frame ---- */
@@ -510,7 +316,7 @@ static bool on_signal_stop(struct watch *watch, int signal)
 static void let_go_of_stranger(pid_t tid)
 {
 	struct ptrace_stop stop;
-	struct error *error = ptrace_wait(tid, STOP_TIMEOUT_US, &stop);
+	struct error *error = ptrace_wait(tid, SEIZE_TIMEOUT_US, &stop);
 
 	if (!error && stop.kind != PTRACE_STOP_EXITED && stop.kind != PTRACE_STOP_NONE)
 		ptrace_detach(tid, 0);
@@ -629,7 +435,7 @@ static void let_go(struct watch *watch)
 	struct error *error = ptrace_interrupt(watch->run->tid);
 
 	if (!error)
-		error = ptrace_wait(watch->run->tid, STOP_TIMEOUT_US, &stop);
+		error = ptrace_wait(watch->run->tid, SEIZE_TIMEOUT_US, &stop);
 	if (!error && stop.kind != PTRACE_STOP_EXITED && stop.kind != PTRACE_STOP_NONE)
 		ptrace_detach(watch->run->tid, stop.kind == PTRACE_STOP_SIGNAL ? stop.signal : 0);
 	error_destroy(error);

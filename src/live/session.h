@@ -162,6 +162,26 @@ struct error *foreseen_check(struct call_session *session, pid_t tid,
 			     const struct call_script *script, const struct call_options *options,
 			     bool as_helper);
 
+/* ---- seize.c ---- */
+
+/* A thread that does not stop in this time is in an uninterruptible sleep. */
+#define SEIZE_TIMEOUT_US 100000
+
+/* Seizes and stops @tid for a try. *stopped_ret false: not a thread to wait for. */
+struct error *seize_stop(struct call_session *session, pid_t tid, unsigned long options,
+			 bool *stopped_ret);
+/*
+ * A stub that a killed predecessor left: ERROR_BUSY if a thread has yet to read its parameter
+ * block; if one is on its way through it, the stub must stay when we are done.
+ */
+struct error *seize_check_predecessor(struct call_session *session);
+
+/* Once the others run again: waits for those that were yet to stop, and lets them go. */
+void seize_release_lingering(struct call_session *session);
+
+/* Lets go of a stopped thread that was not changed, its system call repaired. */
+void seize_release(struct call_session *session, pid_t tid, struct user_regs_struct *regs);
+
 /* ---- engine.c ---- */
 
 /* What a run is to watch. */
@@ -193,21 +213,6 @@ struct error *engine_run(struct call_session *session, struct engine_run *run);
  * is detached when this returns, whatever it returns.
  */
 struct error *engine_watch(struct call_session *session, struct engine_run *run);
-
-/* Seizes and stops @tid for a try. *stopped_ret false: not a thread to wait for. */
-struct error *engine_stop(struct call_session *session, pid_t tid, unsigned long options,
-			  bool *stopped_ret);
-/*
- * A stub that a killed predecessor left: ERROR_BUSY if a thread has yet to read its parameter
- * block; if one is on its way through it, the stub must stay when we are done.
- */
-struct error *engine_check_predecessor(struct call_session *session);
-
-/* Once the others run again: waits for those that were yet to stop, and lets them go. */
-void engine_release_lingering(struct call_session *session);
-
-/* Lets go of a stopped thread that was not changed, its system call repaired. */
-void engine_release(struct call_session *session, pid_t tid, struct user_regs_struct *regs);
 
 /* ---- helper.c ---- */
 

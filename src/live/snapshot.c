@@ -404,7 +404,7 @@ static void *place(void *data)
 	struct freezer *freezer = placing->freezer;
 
 	placing->error = call_place(freezer->session, script_size(&freezer->outer_script));
-	engine_release_lingering(freezer->session);
+	seize_release_lingering(freezer->session);
 	return NULL;
 }
 
