@@ -332,3 +332,27 @@ struct error *functions_find(struct target *target, struct call_session *session
 	find_text(target, allocator, ret, text_start_ret, text_end_ret);
 	return NULL;
 }
+
+struct error *function_tell(const struct function *function, const char *refused,
+			    struct trace_hook_vec *hooks)
+{
+	struct trace_hook hook = {
+		.name = strdup(function->name),
+		.module = strdup(function->module->path),
+		.address = function->address,
+		.hooked = !refused,
+		.reason = refused ? strdup(refused) : NULL,
+	};
+	struct error *error = NULL;
+
+	if (!hook.name || !hook.module || (refused && !hook.reason))
+		error = &error_no_memory;
+	if (!error)
+		error = trace_hook_vec_append(hooks, &hook);
+	if (error) {
+		free(hook.name);
+		free(hook.module);
+		free(hook.reason);
+	}
+	return error;
+}

@@ -9,6 +9,7 @@
 #include "agent/abi.h"
 #include "memprobe/allocator.h"
 #include "memprobe/call.h"
+#include "memprobe/trace.h"
 #include "memprobe/vec.h"
 
 /* What the agent is told about a function. */
@@ -66,6 +67,10 @@ struct error *functions_find(struct target *target, struct call_session *session
 
 /* Reads the code of a function that has been found and checks that nobody else has changed it. */
 struct error *function_read(struct target *target, struct function *function);
+
+/* Appends what is to be told of a function. @refused: why it is not recorded; NULL: it is. */
+struct error *function_tell(const struct function *function, const char *refused,
+			    struct trace_hook_vec *hooks);
 
 /* ---- pool_functions.c ---- */
 

@@ -97,27 +97,12 @@ static struct error *space_of(struct target *target, uint64_t *ret)
 
 static struct error *tell_hooks(struct trace_session *session)
 {
-	struct error *error = NULL;
-
 	vec_for_each (function, &session->hooks.functions) {
-		struct trace_hook hook = {
-			.name = strdup(function->name),
-			.module = strdup(function->module->path),
-			.address = function->address,
-			.hooked = !function->refused,
-			.reason = function->refused ? strdup(function->refused) : NULL,
-		};
+		struct error *error =
+			function_tell(function, function->refused, &session->report.hooks);
 
-		if (!hook.name || !hook.module || (function->refused && !hook.reason))
-			error = &error_no_memory;
-		if (!error)
-			error = trace_hook_vec_append(&session->report.hooks, &hook);
-		if (error) {
-			free(hook.name);
-			free(hook.module);
-			free(hook.reason);
+		if (error)
 			return error;
-		}
 	}
 	return NULL;
 }

@@ -188,27 +188,11 @@ static struct error *add_specs(struct uprobe_engine *engine, uint32_t type)
 static struct error *tell_hooks(struct uprobe_engine *engine, struct trace_report *report)
 {
 	for (size_t i = 0; i < engine->functions.size; i++) {
-		const struct function *function = &engine->functions.data[i];
-		const char *refused = why_not(engine, i);
-		struct trace_hook hook = {
-			.name = strdup(function->name),
-			.module = strdup(function->module->path),
-			.address = function->address,
-			.hooked = !refused,
-			.reason = refused ? strdup(refused) : NULL,
-		};
-		struct error *error = NULL;
+		struct error *error = function_tell(&engine->functions.data[i], why_not(engine, i),
+						    &report->hooks);
 
-		if (!hook.name || !hook.module || (refused && !hook.reason))
-			error = &error_no_memory;
-		if (!error)
-			error = trace_hook_vec_append(&report->hooks, &hook);
-		if (error) {
-			free(hook.name);
-			free(hook.module);
-			free(hook.reason);
+		if (error)
 			return error;
-		}
 	}
 	return NULL;
 }
