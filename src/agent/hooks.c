@@ -119,6 +119,17 @@ static bool is_wanted(struct agent_call *call, unsigned why)
 	return thread != NULL;
 }
 
+/*
+ * Left alone, though it may have been counted. A sample point that lies in it is nobody's: were the
+ * countdown to stay where it is, the next block would be taken for sampled, however small it is.
+ */
+static unsigned pass(struct agent_thread *thread)
+{
+	if (agent_ctl.active == AGENT_SAMPLING && thread && thread->countdown <= 0)
+		thread->countdown = sample_draw(thread);
+	return AGENT_DO_PASS;
+}
+
 static bool take_out(struct agent_thread *thread, uint64_t address, struct agent_block *ret,
 		     struct agent_owner *owner_ret)
 {
@@ -189,7 +200,7 @@ static bool is_in_alloc(const struct agent_call *call)
 static unsigned before_alloc(struct agent_call *call, unsigned why)
 {
 	if (is_in_alloc(call))
-		return AGENT_DO_PASS;
+		return pass(call->thread);
 	if (call->slot->size_form != AGENT_SIZE_ARGS) {
 		/* See learn_size(). */
 		call->size = 0;
@@ -198,7 +209,7 @@ static unsigned before_alloc(struct agent_call *call, unsigned why)
 		return call_from_here(call);
 	}
 	if (!wanted_size(call))
-		return AGENT_DO_PASS;
+		return pass(call->thread);
 	call->record = is_wanted(call, why);
 	if (pools_are_there()) {
 		/* Its functions are named so that none of them calls another. */
@@ -230,7 +241,7 @@ static unsigned before_realloc(struct agent_call *call, unsigned why)
 	uint64_t pointer = arg(call, call->slot->arg_pointer);
 
 	if (is_in_alloc(call) || !wanted_size(call))
-		return AGENT_DO_PASS; /* the old block stays */
+		return pass(call->thread); /* the old block stays */
 	/* Size 0 frees in most libraries: no new block unless one comes. */
 	call->record = is_wanted(call, why);
 	call->removed = take_out(call->thread, pointer, &call->old, &call->old_owner);
@@ -277,7 +288,7 @@ unsigned agent_before(struct agent_call *call, unsigned why)
 		return AGENT_DO_PASS;
 	if (is_nested(call)) {
 		thread_count(thread, AGENT_COUNT_NESTED, 1);
-		return AGENT_DO_PASS;
+		return pass(thread);
 	}
 	switch (call->slot->kind) {
 	case AGENT_KIND_FREE:

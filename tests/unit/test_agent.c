@@ -460,6 +460,32 @@ static void test_nested(void **state)
 	world_destroy(w);
 }
 
+/* What is counted of calls that are no block's makes no sample of the block that comes next. */
+static void test_nested_sampling(void **state)
+{
+	struct fakes f = fakes_create(AGENT_SAMPLING, 1000);
+	struct agent_world *w = f.world;
+	uint64_t inner_pc;
+	malloc_fn nested = (malloc_fn)world_path(w, (void *)f.malloc, &inner_pc);
+	unsigned rounds = 1000;
+
+	w->config->allocator_start = inner_pc - 64;
+	w->config->allocator_end = inner_pc + 64;
+	for (unsigned i = 0; i < rounds; i++) {
+		fake_returns = AT(2 * i);
+		nested(100000);
+		/* Too large to be one: the original refuses it. */
+		fake_returns = NULL;
+		f.malloc(UINT64_C(1) << 50);
+		fake_returns = AT(2 * i + 1);
+		f.malloc(1);
+	}
+	assert_true(world_count(w, AGENT_COUNT_NESTED) > rounds / 2);
+	/* One is to be expected. */
+	assert_true(world_count(w, AGENT_COUNT_ALLOCS) < rounds / 20);
+	world_destroy(w);
+}
+
 static void test_resize(void **state)
 {
 	struct fakes f = fakes_create(AGENT_EXACT, 0);
@@ -667,6 +693,7 @@ int main(void)
 		cmocka_unit_test(test_size_filter_and_totals),
 		cmocka_unit_test(test_missed_free),
 		cmocka_unit_test(test_nested),
+		cmocka_unit_test(test_nested_sampling),
 		cmocka_unit_test(test_resize),
 		cmocka_unit_test(test_new),
 		cmocka_unit_test(test_registers),
