@@ -145,6 +145,13 @@ struct error *ptrace_set_mask(pid_t tid, uint64_t mask);
 struct process_status;
 bool ptrace_is_fault(pid_t tid, const struct process_status *process);
 
+/*
+ * Whether a held thread has its system calls dispatched to itself (PR_SET_SYSCALL_USER_DISPATCH, as
+ * Wine does): those of code that it does not know would end in SIGSYS. False also on kernels that
+ * do not tell: Linux has it since 5.11 and tells since 6.4.
+ */
+bool ptrace_has_dispatch(pid_t tid);
+
 /* Microseconds of CLOCK_MONOTONIC. */
 uint64_t clock_us(void);
 

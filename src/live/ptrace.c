@@ -23,6 +23,8 @@
 #include "memprobe/thread_state.h"
 #include "xsave.h"
 
+#define PTRACE_GET_SYSCALL_USER_DISPATCH 0x4211
+
 struct error *ptrace_call_result(enum __ptrace_request request, pid_t tid, uintptr_t address,
 				 void *data, const char *what, long *ret)
 {
@@ -409,6 +411,19 @@ bool ptrace_is_fault(pid_t tid, const struct process_status *process)
 	}
 	return info.si_code > 0 || (info.si_code == SI_TKILL && (info.si_pid == process->tgid ||
 								 info.si_pid == process->ns_tid));
+}
+
+bool ptrace_has_dispatch(pid_t tid)
+{
+	struct {
+		uint64_t mode, selector, offset, length;
+	} configuration = { 0 };
+	struct error *error =
+		ptrace_call(PTRACE_GET_SYSCALL_USER_DISPATCH, tid, sizeof(configuration),
+			    &configuration, "read the system call dispatch of thread");
+
+	error_destroy(error);
+	return !error && configuration.mode != 0;
 }
 
 bool ptrace_repair_eintr(const struct process *process, const struct arch *arch, pid_t tid,

@@ -19,8 +19,6 @@
 #define PTRACE_GET_RSEQ_CONFIGURATION 0x420f
 #endif
 
-#define PTRACE_GET_SYSCALL_USER_DISPATCH 0x4211
-
 struct rseq_configuration {
 	uint64_t pointer;
 	uint32_t size, signature, flags, pad;
@@ -426,20 +424,6 @@ static bool seen_inside_stub(struct call_session *session, const struct user_reg
 	return thread_inside(session, regs, &stub);
 }
 
-/* Wine and its like: the stub's system calls would end up in the program (Linux 5.11, 6.4). */
-static bool has_syscall_dispatch(pid_t tid)
-{
-	struct {
-		uint64_t mode, selector, offset, length;
-	} configuration = { 0 };
-	struct error *error =
-		ptrace_call(PTRACE_GET_SYSCALL_USER_DISPATCH, tid, sizeof(configuration),
-			    &configuration, "read the system call dispatch of thread");
-
-	error_destroy(error);
-	return !error && configuration.mode != 0;
-}
-
 bool victim_fits(struct call_session *session, pid_t tid, const struct user_regs_struct *regs,
 		 enum fitness_power power, uint64_t stack_needed)
 {
@@ -451,7 +435,7 @@ bool victim_fits(struct call_session *session, pid_t tid, const struct user_regs
 		return unfit(session, tid, "runs code of another word size");
 	if (seen_inside_stub(session, regs))
 		return unfit(session, tid, "is still in an earlier call");
-	if (has_syscall_dispatch(tid))
+	if (ptrace_has_dispatch(tid))
 		return unfit(session, tid, "has its system calls dispatched to itself");
 	stack_needed += STUB_STACK;
 	room = stack_room(session, regs, stack_needed);

@@ -182,6 +182,10 @@ static void while_held(void *data, struct stop *stop, struct error *error)
 		error = filters_allow_agent(hold->target, stop, hold->image);
 		clear = clear && !error;
 	}
+	if (clear && hold->image) {
+		error = filters_no_dispatch(stop);
+		clear = !error;
+	}
 	for (size_t i = 0; clear && i < stop->threads.size; i++)
 		clear = is_clear(hold, &stop->threads.data[i]);
 	if (clear) {

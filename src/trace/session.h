@@ -105,10 +105,10 @@ struct hold {
 	/* Nobody may be in, or return to, one of these. */
 	const struct text_range *ranges;
 	size_t range_count;
-	/* The threads are to make the system calls of the agent at @image: their seccomp filters
-	 * are to be asked. */
+	/* The threads are to make the system calls of the agent at @image; @filtered: their seccomp
+	 * filters are to be asked. */
+	uint64_t image; /* 0: they are not */
 	bool filtered;
-	uint64_t image;
 	/* The agent's struct agent_ctl and the place that originals return to; 0: there is none. */
 	uint64_t ctl, return_point;
 	/* Called with all threads held. */

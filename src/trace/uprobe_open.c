@@ -10,6 +10,7 @@
 #include "memprobe/elf_file.h"
 #include "memprobe/log.h"
 #include "memprobe/num.h"
+#include "filters.h"
 #include "uprobe.h"
 
 #define REGISTER(name) (1ull << PERF_REG_X86_##name)
@@ -261,7 +262,7 @@ static bool kernel_breaks_seccomp(void)
 	return major == 6 && minor >= 11 && minor < 14;
 }
 
-static struct error *check_target(struct target *target)
+static struct error *check_target(struct target *target, struct trace_report *report)
 {
 	struct process_status status;
 	struct error *error;
@@ -286,7 +287,8 @@ static struct error *check_target(struct target *target)
 				    "%d is under seccomp, which takes return probes amiss on this "
 				    "kernel (before Linux 6.14)",
 				    (int)target->pid);
-	return NULL;
+	/* A return probe is left by a system call. */
+	return filters_find_dispatch(target, &report->attach_stopped_us);
 }
 
 static struct error *check_count(const struct uprobe_engine *engine)
@@ -366,7 +368,7 @@ struct error *uprobe_open(struct uprobe_engine *engine, struct trace_report *rep
 {
 	struct allocator allocator;
 	uint32_t type = 0;
-	struct error *error = check_target(engine->target);
+	struct error *error = check_target(engine->target, report);
 
 	if (!error)
 		error = perf_pmu_type("uprobe", &type);

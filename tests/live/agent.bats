@@ -393,6 +393,21 @@ poke() { # ADDRESS BYTE: sets $saved to the first one that was there
 	victim_check
 }
 
+@test "a program that gets its system calls itself, as Wine's do" {
+	start_victim alloc_perils dispatch
+	victim_wait '^dispatched'
+	! grep -q '^no dispatch' "$victim_out" || skip "the kernel has none"
+	run trace attach run=50 detach
+	# Before Linux 6.4 nobody could know.
+	[[ $output == *"dispatched to itself"* ]] || is_gone "$victim_pid" || fail "$output"
+	! is_gone "$victim_pid" || skip "the kernel does not tell"
+	run trace remove leftovers
+	[[ $output == *"leftovers 0"* ]] || fail "$output"
+	nothing_is_left
+	victim_works
+	victim_check
+}
+
 most_resident_below() { # KIB
 	[ "$(awk '/^VmHWM/ { print $2 }' "/proc/$victim_pid/status")" -lt "$1" ] ||
 		fail "$(grep ^Vm "/proc/$victim_pid/status")"

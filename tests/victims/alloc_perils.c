@@ -5,6 +5,7 @@
  * filter SYSCALL...	a filter of that thread alone kills the process on one of these
  * sharer		a child process shares the memory, without being a thread, and allocates
  * tsc			the time stamp counter must not be read
+ * dispatch		its system calls from elsewhere than libc are dispatched to itself
  * locked		mlockall(): what is mapped is to be in memory
  * later		nothing of this until it is told: `filter`, `share` and `unshare`, `lock`,
  *			`fork` (a child that allocates on and on)
@@ -19,6 +20,12 @@
 #ifndef PR_SET_TSC
 #define PR_SET_TSC     26
 #define PR_TSC_SIGSEGV 2
+#endif
+
+#ifndef PR_SET_SYSCALL_USER_DISPATCH
+#define PR_SET_SYSCALL_USER_DISPATCH  59
+#define PR_SYS_DISPATCH_ON	      1
+#define SYSCALL_DISPATCH_FILTER_BLOCK 1
 #endif
 
 #define BLOCKS 256
@@ -57,6 +64,29 @@ static void *work(void *data)
 			usleep(100);
 	}
 	return NULL;
+}
+
+/* ---- dispatch ---- */
+
+static char dispatch_selector;
+
+static void *begin_dispatch(void *data)
+{
+	unsigned long start = 0, end = 0;
+	FILE *maps = fopen("/proc/self/maps", "r");
+	char line[512];
+
+	while (maps && !start && fgets(line, sizeof(line), maps))
+		if (strstr(line, " r-xp ") && strstr(line, "/libc.so.6"))
+			sscanf(line, "%lx-%lx", &start, &end);
+	check_that(maps && start, "libc");
+	fclose(maps);
+	if (prctl(PR_SET_SYSCALL_USER_DISPATCH, PR_SYS_DISPATCH_ON, start, end - start,
+		  &dispatch_selector))
+		say("no dispatch");
+	dispatch_selector = SYSCALL_DISPATCH_FILTER_BLOCK;
+	say("dispatched");
+	return work(NULL);
 }
 
 /* ---- sharer ---- */
@@ -146,6 +176,8 @@ int main(int argc, char **argv)
 		killers[killer_count++] = (int)victim_number(argc, argv, i, 0);
 	if (!strcmp(kind, "sharer"))
 		begin = begin_share;
+	if (!strcmp(kind, "dispatch"))
+		begin = begin_dispatch;
 	if (!strcmp(kind, "tsc"))
 		check_that(!prctl(PR_SET_TSC, PR_TSC_SIGSEGV), "prctl");
 	if (!strcmp(kind, "locked")) {
