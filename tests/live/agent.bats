@@ -147,7 +147,7 @@ is_idle() {
 		probe check "$victim_pid" --json
 		json '.checks[] | select(.name == "agent") | .state == "degraded" and
 			(.detail | contains("was killed"))'
-		wait_until 10 is_idle
+		wait_until 60 is_idle
 		runs_for_rounds 10
 		run trace attach run=20 read detach leftovers
 		status_is 0
@@ -351,7 +351,7 @@ poke() { # ADDRESS BYTE: sets $saved to the first one that was there
 	start_victim alloc_perils later
 	trace_begin attach wait detach
 	tell filter '^filtered'
-	wait_until 20 grep -q 'warning .*seccomp' "$trace_out"
+	wait_until 60 grep -q 'warning .*seccomp' "$trace_out"
 	trace_go
 	nothing_is_left
 	victim_works
@@ -470,7 +470,7 @@ most_resident_below() { # KIB
 	nothing_is_left
 	before=$(awk '{ print $14 + $15 }' "/proc/$child/stat")
 	still_allocates() { [ "$(awk '{ print $14 + $15 }' "/proc/$child/stat")" -gt "$before" ]; }
-	wait_until 20 still_allocates
+	wait_until 60 still_allocates
 	run timeout 60 "$TRACE" "$child" attach run=50 detach leftovers
 	status_is 0
 	[[ $output == *"removed=1 remaining=0"*"leftovers 0"* ]] || fail "$output"

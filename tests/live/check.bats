@@ -69,10 +69,11 @@ check() { # [COMMAND...] PID, as JSON
 	victim_check
 	stop_victim
 	start_victim idle nanosleep
-	kill -STOP "$victim_pid"
+	freeze "$victim_pid"
 	victim_remember
 	check "$victim_pid"
 	status_is 0
+	wait_until 60 threads_are T "$victim_pid"
 	victim_check
 	kill -CONT "$victim_pid"
 }
@@ -231,9 +232,10 @@ check() { # [COMMAND...] PID, as JSON
 	unshare -Urpf --mount-proc true || skip "no user namespaces"
 	# PID 1 there is the shell.
 	run --separate-stderr timeout 60 unshare -Urpf --mount-proc sh -c \
-		'mkfifo "$2"; "$1" <>"$2" >/dev/null & "$0" check $! --json; status=$?
+		'"$1" </dev/null >"$2" & until grep -q ready "$2"; do sleep 0.02; done
+		"$0" check $! --json; status=$?
 		kill $!; wait $!; exit $status' "$MEMPROBE" "$VICTIMS/idle" \
-		"$BATS_TEST_TMPDIR/fifo"
+		"$BATS_TEST_TMPDIR/ready"
 	status_is 0
 	row_says attach ok SEIZE
 	run --separate-stderr timeout 60 unshare -Urpf --mount-proc sh -c \

@@ -10,7 +10,7 @@ logged_contexts() {
 	local logged
 	logged=$(grep -c 'Grand total' "$dir/postgres.log" || true)
 	sql "select pg_log_backend_memory_contexts($backend)" >/dev/null
-	wait_until 30 eval '[ "$(grep -c "Grand total" "$dir/postgres.log")" -gt '"$logged"' ]'
+	wait_until 60 eval '[ "$(grep -c "Grand total" "$dir/postgres.log")" -gt '"$logged"' ]'
 	tac "$dir/postgres.log" | sed -nE '/logging memory contexts/q
 		s/^.*level: ([0-9]+); (.*): ([0-9]+) total in ([0-9]+) blocks; ([0-9]+) free \(([0-9]+) chunks\); .*$/\1 \2 \3 \4 \5 \6/p' |
 		sort
@@ -66,7 +66,7 @@ walked_contexts() {
 	start_session
 	echo 'do $$ declare n int; begin for i in 1..100000000 loop
 		select length(string_agg(g::text, $q$,$q$)) into n from generate_series(1, 100) g; end loop; end $$;' >&"$session_in"
-	wait_until 30 eval '[ "$(sql "select state from pg_stat_activity where pid = $backend")" = active ]'
+	wait_until 60 eval '[ "$(sql "select state from pg_stat_activity where pid = $backend")" = active ]'
 	adopt "$backend"
 	for _ in 1 2 3 4 5; do
 		probe heap "$backend" --by context --json

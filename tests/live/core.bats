@@ -24,6 +24,7 @@ mappings_of() {
 same() { # FUNCTION COMMAND [ARG...]
 	local function=$1 command=$2 live
 	shift 2
+	settle
 	probe "$command" "$victim_pid" "$@" --json
 	[ "$status" -eq 0 ] || fail "$command of the victim: $status" "$stderr" || return
 	live=$($function)
@@ -50,6 +51,7 @@ check_core() { # NAME [OPTION...]
 	local name=$1
 	shift
 	start_victim "$name"
+	settle
 	make_core "$@"
 	same frames stack
 	same threads_of threads
@@ -85,6 +87,7 @@ check_core() { # NAME [OPTION...]
 
 @test "into a pipe, zeros for holes" {
 	start_victim idle
+	settle
 	memprobe core "$victim_pid" -o - | cat >core
 	same frames stack
 	[ "$(stat -c %b core)" -ge $(($(stat -c %s core) / 512)) ]
@@ -124,7 +127,9 @@ check_gdb() { # VICTIM
 
 @test "gdb reads the same registers and memory as of the process" {
 	start_victim idle
+	settle
 	make_core
+	settle
 	live=$(timeout 60 gdb -nx --batch -p "$victim_pid" -ex 'info registers' -ex 'x/64xg $sp' 2>/dev/null |
 		grep -E '^(r[a-z0-9]+ |0x[0-9a-f]*:)')
 	from_core=$(timeout 60 gdb -nx --batch -ex 'info registers' -ex 'x/64xg $sp' \
@@ -204,10 +209,12 @@ kernel_core() { # VICTIM: `core` of a victim that was aborted
 	esac
 	ulimit -c unlimited 2>/dev/null || skip "cores are not allowed"
 	start_victim "$1"
+	[[ $1 == leaks* ]] || settle # those have threads that never sleep
 	probe stack "$victim_pid" --json
 	live=$(frames)
 	probe mallinfo "$victim_pid" --json
 	live_heap=$(heap_of)
+	[[ $1 == leaks* ]] || settle
 	kill -ABRT "$victim_pid"
 	wait_until 60 is_gone "$victim_pid"
 	mv core* core.made && mv core.made core || skip "the kernel wrote no core"
@@ -241,6 +248,7 @@ check_kernel_core() { # VICTIM
 	command -v gcore >/dev/null || skip "no gcore"
 	for victim in heapshape heapshape-32; do
 		start_victim $victim
+		settle
 		probe mallinfo "$victim_pid" --json
 		live=$(heap_of)
 		probe stack "$victim_pid" --json
@@ -428,7 +436,8 @@ check_leaks_of_cores() { # VICTIM
 	cp "$(command -v sleep)" only-here
 	./only-here 1000 3>&- &
 	ends_with $!
-	wait_until 10 grep -qx only-here "/proc/$!/comm"
+	wait_until 60 grep -qx only-here "/proc/$!/comm"
+	wait_until 60 threads_are S $!
 	probe maps only-here --json
 	[ "$status" -eq 0 ]
 	json '.target.pid == $pid' --argjson pid $!

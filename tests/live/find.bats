@@ -168,7 +168,7 @@ said_blocks_twice() {
 	probe strings "$victim_pid" --in shm
 	status_is 0
 	victim_say blocks
-	wait_until 20 said_blocks_twice
+	wait_until 60 said_blocks_twice
 	[ "$(grep -c "^$blocks\$" "$victim_out")" -eq 2 ]
 	victim_check
 }

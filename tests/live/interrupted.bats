@@ -7,9 +7,17 @@ ended() {
 	grep -q '^ended' "$victim_out"
 }
 
-# The call's stub is on its way as long as memprobe waits for slow().
-in_call() {
-	[ "$(awk '/^TracerPid:/ { print $2 }' "/proc/$victim_pid/status")" != 0 ]
+# slow() or deep() is called, and at work. It ends when it is sent SIGUSR1, or another signal.
+call_begins() { # FUNCTION
+	timeout -k 5 120 "$MEMPROBE" call "$victim_pid" "$1()" --timeout 60 >/dev/null 2>&1 3>&- &
+	caller=$!
+	victim_wait "^in $1\$" >/dev/null
+}
+
+# Its handler runs as soon as the thread has come out of the stub.
+has_returned() {
+	kill -USR1 "$victim_pid"
+	victim_wait '^told'
 }
 
 @test "a signal during a call ends the wait that it interrupts" {
@@ -17,11 +25,10 @@ in_call() {
 	for bits in "" -32; do
 		for call in pause poll epoll read nanosleep; do
 			start_victim interrupted$bits $call
-			memprobe call "$victim_pid" 'slow()' >/dev/null 3>&- &
-			wait_until 5 in_call
+			call_begins slow
 			kill -TERM "$victim_pid"
-			wait $! || fail "$call: the call failed"
-			wait_until 5 ended || fail "$call$bits goes on waiting"
+			wait $caller || fail "$call: the call failed"
+			wait_until 60 ended || fail "$call$bits goes on waiting"
 			grep -q '^ended -1 errno 4 handled 1$' "$victim_out" || fail "$(cat "$victim_out")"
 			victim_check
 			stop_victim
@@ -31,24 +38,20 @@ in_call() {
 
 @test "a signal from outside is not taken for a fault of the called function" {
 	start_victim interrupted none
-	memprobe call "$victim_pid" 'slow()' >/dev/null 2>&1 3>&- &
-	wait_until 5 in_call
+	call_begins slow
 	kill -ABRT "$victim_pid"
-	wait $! || true
-	wait_until 5 is_gone "$victim_pid"
+	wait $caller || true
+	wait_until 60 is_gone "$victim_pid"
 }
 
 @test "the stub stays while a function with a large frame has yet to return to it" {
-	local prober
 	start_victim interrupted none
-	memprobe call "$victim_pid" 'deep()' >/dev/null 2>&1 3>&- &
-	prober=$!
-	wait_until 5 in_call
-	sleep 0.1
-	kill -9 $prober
-	wait $prober || true
+	call_begins deep
+	# memprobe, not timeout.
+	kill -9 "$(children_of $caller)"
+	wait $caller || true
 	probe call "$victim_pid" 'quick()'
-	sleep 1.2
+	has_returned
 	is_gone "$victim_pid" && fail "the victim is dead"
 	probe call "$victim_pid" 'quick()'
 	status_is 0
@@ -56,11 +59,16 @@ in_call() {
 }
 
 @test "the stub stays while a call that took too long goes on" {
+	local ms
 	start_victim interrupted none
-	probe call "$victim_pid" 'deep()' --timeout 100ms
-	status_is 7
+	# A call that has not begun in so short a time is called off.
+	for ms in 100 3000 30000; do
+		probe call "$victim_pid" 'deep()' --timeout ${ms}ms
+		status_is 7
+		! grep -q '^in deep' "$victim_out" || break
+	done
 	probe call "$victim_pid" 'quick()'
-	sleep 1.2
+	has_returned
 	is_gone "$victim_pid" && fail "the victim is dead"
 	victim_stub_may_stay=1 victim_check
 }
@@ -81,11 +89,11 @@ in_call() {
 @test "another mount of /proc is no way around the lock" {
 	skip_unless_root
 	start_victim interrupted none
-	memprobe call "$victim_pid" 'slow()' >/dev/null 2>&1 3>&- &
-	wait_until 5 in_call
-	run timeout 20 unshare -m sh -c "mount -t proc proc /proc && '$MEMPROBE' call $victim_pid 'quick()' --timeout 100ms"
+	call_begins slow
+	run timeout 60 unshare -m sh -c "mount -t proc proc /proc && '$MEMPROBE' call $victim_pid 'quick()' --timeout 100ms"
 	[ "$status" -eq 7 ] || [ "$status" -eq 4 ] || fail "status $status: $output"
-	wait $!
+	kill -USR1 "$victim_pid"
+	wait $caller
 	victim_check
 }
 

@@ -23,7 +23,7 @@ kill_snapshots() {
 		[ "${allocator:-glibc}" != glibc ] || kills_of "$pid" $kind $each leaks "$pid"
 		kills_of "$pid" $kind $each core "$pid" -o "$BATS_TEST_TMPDIR/core" --full
 	done
-	wait_until 20 children_are "$pid" "$children" ||
+	wait_until 60 children_are "$pid" "$children" ||
 		fail "children: $(children_of "$pid")" "$(ps -o pid,stat,comm --ppid "$pid")"
 }
 

@@ -19,7 +19,7 @@ check_quiet() { # VICTIM [ARG...]
 	start_victim "$@"
 	maps=$(maps_of "$victim_pid")
 	kill_snapshots "$victim_pid" "$(count 16 300)"
-	wait_until 10 maps_are "$victim_pid" "$maps" ||
+	wait_until 60 maps_are "$victim_pid" "$maps" ||
 		fail "$(diff <(echo "$maps") <(maps_of "$victim_pid"))"
 	probe call "$victim_pid" 'getpid()'
 	status_is 0

@@ -13,6 +13,9 @@
 #	victim_check [PID]		see above; victim_threads_vary=1 if it starts and ends threads
 #	victim_works			its counter of rounds goes on growing (victims that answer `ping`)
 #	stop_victim [PID]		ends it now; teardown() ends all that were started
+#	freeze PID			stops it by SIGSTOP, and waits until all its threads have stopped
+#	threads_are STATE PID		all its threads are in that state (`S`, `T`)
+#	settle				waits until all threads of the victim sleep
 #
 #	run memprobe ARG...		bats' run; memprobe is bounded to 60 s
 #	probe ARG...			the same with $stdout and $stderr apart; $output is stdout
@@ -21,7 +24,8 @@
 #	as_user COMMAND...		runs it as nobody (needs root: skip_unless_root)
 #
 #	record_begin COMMAND PID ARG...	starts a recording, and waits until it records; $record_pid
-#	record_end			ends it by Ctrl-C, and is like probe then; record_wait: by itself
+#	record_end			ends it by Ctrl-C, and is like probe then; record_wait: by itself;
+#					record_kill: by SIGKILL
 #	figures_of FUNCTION		what was recorded of it, in JSON; unreachable_of FUNCTION
 #
 # Never wait for a time to pass: wait for what is to happen (wait_until), with a bound.
@@ -57,7 +61,7 @@ record_begin() {
 	# What a former recording said is not to be taken for this one's.
 	rm -f "$record_out" "$record_out.err"
 	touch "$record_out.err"
-	timeout -k 40 120 "${as[@]}" "$MEMPROBE" "$@" -v >"$record_out" 2>"$record_out.err" 3>&- &
+	timeout -k 40 240 "${as[@]}" "$MEMPROBE" "$@" -v >"$record_out" 2>"$record_out.err" 3>&- &
 	record_pid=$!
 	wait_until 60 record_is_on || fail "it does not record" "$(cat "$record_out.err")"
 }
@@ -84,6 +88,12 @@ record_end() {
 	# timeout(1) hands the signal on.
 	kill -INT "$record_pid"
 	record_wait
+}
+
+# memprobe: timeout would leave it alone.
+record_kill() {
+	kill -KILL "$(children_of "$record_pid")"
+	wait "$record_pid" || true
 }
 
 # Of JSON: of all sites with such a function, what is not freed and what was allocated in all.
@@ -121,6 +131,21 @@ is_gone() { # a zombie counts
 	line=$(cat "/proc/$1/stat" 2>/dev/null) || return 0
 	line=${line##*) }
 	[ "${line%% *}" = Z ]
+}
+
+threads_are() { # STATE PID
+	! grep -LE "^State:[[:space:]]+$1" /proc/"$2"/task/*/status 2>/dev/null | grep -q .
+}
+
+# Of victims that do nothing unasked: until each has come to its wait, or back to the one that a stop
+# has ended.
+settle() {
+	wait_until 60 threads_are S "$victim_pid"
+}
+
+freeze() { # PID
+	kill -STOP "$1"
+	wait_until 60 threads_are T "$1"
 }
 
 children_of() { # PID: those of all its threads, a line each
@@ -299,8 +324,9 @@ as_user() {
 	setpriv --reuid=65534 --regid=65534 --clear-groups -- "$@"
 }
 
-# For servers that refuse to run as root.
+# For servers that refuse to run as root. They may not write where the tests do.
 unprivileged() {
+	export TMPDIR=$public_dir
 	if [ "$(id -u)" -eq 0 ]; then
 		exec setpriv --reuid=65534 --regid=65534 --clear-groups -- "$@"
 	else

@@ -54,16 +54,11 @@ methods_agree() {
 	[ "$asked" = "$walked" ]
 }
 
-all_stopped() { # PID
-	! grep -LE '^State:[[:space:]]+T' /proc/"$1"/task/*/status 2>/dev/null | grep -q .
-}
-
 # Stands still where both methods agree.
 stop_between_calls() { # PID
 	local n
 	for n in 1 2 3 4 5 6 7 8 9 10; do
-		kill -STOP "$1"
-		wait_until 10 all_stopped "$1"
+		freeze "$1"
 		! methods_agree "$1" || return 0
 		kill -CONT "$1"
 	done

@@ -264,7 +264,8 @@ figures_of() { # VARIANT THREADS [METHOD]
 preload() { # LIBRARY
 	local library=/usr/lib/x86_64-linux-gnu/$1
 	[ -e "$library" ] || skip "no $1"
-	start_command env LD_PRELOAD="$library" "$VICTIMS/heapshape" 3
+	# With one CPU, jemalloc has one arena.
+	start_command env LD_PRELOAD="$library" MALLOC_CONF=narenas:4 "$VICTIMS/heapshape" 3
 }
 
 @test "jemalloc's own figures, and its purge" {

@@ -85,7 +85,7 @@ refused() { # HINT ARG...: a usage error with one line of error and this hint
 
 @test "a stopped thread is shown as stopped, not as what memprobe does to it" {
 	start_victim idle
-	kill -STOP "$victim_pid"
+	freeze "$victim_pid"
 	probe stack "$victim_pid" -t "$victim_pid" --json
 	status_is 0
 	json '.threads[0].state == "T"'

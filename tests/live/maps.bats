@@ -119,7 +119,7 @@ memory_of_its_own() {
 	"$MEMPROBE" maps "$victim_pid" --every 0.2 --json >"$BATS_TEST_TMPDIR/changes" 3>&- &
 	watcher=$!
 	# Its first look at the target is over once the first document is there.
-	wait_until 30 test -s "$BATS_TEST_TMPDIR/changes"
+	wait_until 60 test -s "$BATS_TEST_TMPDIR/changes"
 	victim_say grow
 	victim_wait '^grown'
 	new=$(awk '$1 == "region" && $2 == "new" { print $3 }' "$victim_out")
@@ -127,7 +127,7 @@ memory_of_its_own() {
 		jq -es --arg start "$start" '[.[].changes[] | select(.start == $start) | .rss] | add >= 1048576' \
 			"$BATS_TEST_TMPDIR/changes" >/dev/null 2>&1
 	}
-	wait_until 30 has_grown
+	wait_until 60 has_grown
 	# Ctrl-C is no failure.
 	kill -INT $watcher
 	wait $watcher
@@ -148,7 +148,7 @@ memory_of_its_own() {
 	[ "$(jq -s length <<<"$output")" -eq 3 ]
 	"$MEMPROBE" maps "$victim_pid" --every 50ms >"$BATS_TEST_TMPDIR/changes" 3>&- &
 	watcher=$!
-	wait_until 30 test -s "$BATS_TEST_TMPDIR/changes"
+	wait_until 60 test -s "$BATS_TEST_TMPDIR/changes"
 	victim_say exit
 	wait $watcher
 }
@@ -218,9 +218,9 @@ memory_of_its_own() {
 	start_victim layout
 	"$MEMPROBE" maps "$victim_pid" --every 0.1 >"$BATS_TEST_TMPDIR/changes" 3>&- &
 	watcher=$!
-	wait_until 30 grep -qE "$moment  no change\$" "$BATS_TEST_TMPDIR/changes"
+	wait_until 60 grep -qE "$moment  no change\$" "$BATS_TEST_TMPDIR/changes"
 	victim_say grow
-	wait_until 30 grep -q ' grew ' "$BATS_TEST_TMPDIR/changes"
+	wait_until 60 grep -q ' grew ' "$BATS_TEST_TMPDIR/changes"
 	kill -INT $watcher
 	wait $watcher
 	grep -B4 ' grew ' "$BATS_TEST_TMPDIR/changes" | grep -qE "$moment\$" ||

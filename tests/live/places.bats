@@ -38,7 +38,7 @@ start_in_container() { # ROOT COMMAND...
 		<"$victim_out.in" >"$victim_out" 3>&- &
 	container=$!
 	ends_with $container KILL
-	wait_until 30 grep -q '^ready 1$' "$victim_out"
+	wait_until 60 grep -q '^ready 1$' "$victim_out"
 	victim_pid=$(cat "/proc/$container/task/$container/children")
 	victim_pid=${victim_pid% }
 	victim_files[$victim_pid]=$victim_out

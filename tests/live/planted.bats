@@ -164,7 +164,7 @@ planted_is_found() { # PLANT [OPTION...]
 	has_planted() {
 		[ "$(wc -l <"$dir/python.log")" -ge $planted ]
 	}
-	wait_for 30 [ -S "$dir/socket" ]
+	wait_for 60 [ -S "$dir/socket" ]
 	adopt "$pid"
 	planted_is_found plant --reachable
 	plant leaked 1 100

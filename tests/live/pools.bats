@@ -221,7 +221,7 @@ wrong() { # LINE MESSAGE
 	record_begin allocs "$victim_pid" --pool "$BATS_TEST_TMPDIR/own.pool" --sample 1 --json
 	victim_say grow
 	victim_say empty
-	wait_until 30 eval '[ "$(grep -c ^grown "$victim_out")" = 2 ]'
+	wait_until 60 eval '[ "$(grep -c ^grown "$victim_out")" = 2 ]'
 	record_end
 	status_is 0
 	[ "$(json_get '"grown \(.totals.bytes) \(.totals.count)"')" = "$(tail -1 "$victim_out")" ]
@@ -245,7 +245,7 @@ wrong() { # LINE MESSAGE
 			--json --reachable $option
 		victim_say go
 		victim_say lose
-		wait_until 30 grep -q '^lost' "$victim_out"
+		wait_until 60 grep -q '^lost' "$victim_out"
 		record_end
 		status_is 0
 		json '.lost == 0 and .remaining == 0 and .totals.count == 400 + 10'
@@ -304,7 +304,7 @@ real_library() { # POOL PACKAGE
 nginx_record() { # COMMAND...: while it runs
 	record_begin allocs "$victim_pid" --pool nginx --sample 1 --json
 	"$@"
-	wait_until 20 is_asleep "$victim_pid"
+	wait_until 60 is_asleep "$victim_pid"
 	record_end
 	status_is 0
 	json '.lost == 0 and .remaining == 0 and .counters.truncated == 0 and all(.hooks[]; .hooked)'
@@ -326,7 +326,7 @@ begin_to_hold() {
 	exec {held_in}<>"$dir/held.in"
 	hold_connections 12 <"$dir/held.in" >"$dir/held.out" 2>&1 {held_in}>&- 3>&- &
 	ends_with $!
-	wait_until 30 grep -q held "$dir/held.out"
+	wait_until 60 grep -q held "$dir/held.out"
 }
 
 @test "nginx: what is served is freed with its pools, what is held is not" {

@@ -48,7 +48,7 @@ say() {
 	said=$((said + 1))
 	printf '%s\n\\echo said %s\n' "$1" $said >&"$session_in"
 	wait_until 60 grep -q "^said $said\$" "$session_out" || fail "$(tail "$session_out")"
-	[ -z "${backend:-}" ] || wait_until 30 is_asleep "$backend"
+	[ -z "${backend:-}" ] || wait_until 60 is_asleep "$backend"
 }
 
 is_asleep() {

@@ -33,7 +33,7 @@ start_limited() { # MIB OF HEAP, MIB IN ALL
 
 teardown() {
 	end_everything
-	[ -z "${group:-}" ] || wait_until 20 rmdir "$group"
+	[ -z "${group:-}" ] || wait_until 60 rmdir "$group"
 }
 
 @test "who has no memory for a copy is held" {

@@ -37,7 +37,7 @@ still_under_load() {
 
 end_load() {
 	kill -TERM "$load_pid"
-	wait_until 20 is_gone "$load_pid"
+	wait_until 60 is_gone "$load_pid"
 }
 
 wait_for() {
@@ -53,7 +53,7 @@ start_redis() {
 	need redis-benchmark
 	background redis redis-server --port 0 --unixsocket "$dir/redis" --save '' --dir "$dir" "$@"
 	server=$pid
-	wait_for 30 redis ping
+	wait_for 60 redis ping
 }
 
 redis() {
@@ -109,7 +109,7 @@ start_nginx() {
 		}
 	EOF
 	background nginx nginx -c "$dir/nginx.conf" -e "$dir/error.log"
-	wait_for 30 get canary
+	wait_for 60 get canary
 	worker=$(cat "/proc/$pid/task/$pid/children")
 	worker=${worker%% *}
 }
@@ -151,7 +151,7 @@ start_apache() {
 		get() { # PATH
 			curl -sf --max-time 20 "http://127.0.0.1:$port/$1"
 		}
-		wait_for 30 apache_is_decided
+		wait_for 60 apache_is_decided
 		get canary >/dev/null && break
 		[ $((tries++)) -lt 5 ] || fail "$(tail "$dir/apache.log" "$dir/apache_error.log")"
 	done

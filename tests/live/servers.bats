@@ -75,7 +75,7 @@ setup() {
 		backend=$(sql "select pid from pg_stat_activity where query like 'do %' limit 1")
 		[ -n "$backend" ]
 	}
-	wait_until 30 backend_of_load
+	wait_until 60 backend_of_load
 	adopt "$server"
 	look_at "$server"
 	victim_check
@@ -130,7 +130,7 @@ setup() {
 			    assert stream.readline() == b"END\r\n"
 		EOF
 	}
-	wait_for 30 client 1
+	wait_for 60 client 1
 	export -f client
 	export dir
 	background_load bash -c 'client 20000'
@@ -158,7 +158,7 @@ connection.settimeout(20)
 connection.connect(sys.argv[1])
 print(connection.recv(64).decode())' "$dir/socket"
 	}
-	wait_for 30 ask
+	wait_for 60 ask
 	adopt "$server"
 	look_at "$server"
 	look_heap_at "$server"
@@ -168,6 +168,6 @@ print(connection.recv(64).decode())' "$dir/socket"
 	look_still_at "$server"
 	rounds=$(ask)
 	[[ $rounds =~ ^[0-9]+$ ]]
-	wait_until 30 eval '[ "$(ask)" -gt "$rounds" ]'
+	wait_until 60 eval '[ "$(ask)" -gt "$rounds" ]'
 	victim_check
 }

@@ -5,7 +5,7 @@ load lib
 
 blocks_now() { # COUNT: the process's answer of that number
 	victim_say blocks
-	wait_until 20 said_blocks "$1"
+	wait_until 60 said_blocks "$1"
 	grep '^blocks' "$victim_out" | tail -n 1
 }
 

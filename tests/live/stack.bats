@@ -20,18 +20,13 @@ chains_are_there() {
 	done < <(sed -n 's/^thread //p' "$victim_out")
 }
 
-# A signal may still be on its way when the victim says `ready`: then look again.
-chains_of_victim() {
-	probe stack --json "$victim_pid"
-	[ "$status" -eq 0 ] && functions "$(handler_tid)" | grep -qx on_signal
-}
-
 handler_tid() {
 	sed -n 's/^thread \([0-9]*\) handler$/\1/p' "$victim_out"
 }
 
 check_callchain() {
-	wait_until 20 chains_of_victim
+	probe stack --json "$victim_pid"
+	status_is 0
 	chains_are_there
 	json '[.threads[] | select(.truncated)] == []'
 	json '.stopped_us > 0'
@@ -55,7 +50,8 @@ check_callchain() {
 
 @test "a handler's thread shows what the signal interrupted" {
 	start_victim callchain
-	wait_until 20 chains_of_victim
+	probe stack --json "$victim_pid"
+	status_is 0
 	run functions "$(handler_tid)"
 	[[ $output == *$'wait_poll\non_signal\n'*$'\nwait_handler\nchain_12\n'* ]] || fail "$output"
 	victim_check
@@ -127,29 +123,25 @@ check_callchain() {
 
 @test "a process stopped by SIGSTOP stays stopped" {
 	start_victim callchain
-	kill -STOP "$victim_pid"
-	victim_remember
-	wait_until 20 is_stopped "$victim_pid"
+	freeze "$victim_pid"
 	victim_remember
 	probe stack --json "$victim_pid"
 	status_is 0
 	json '.threads | length == 7'
-	wait_until 20 is_stopped "$victim_pid"
+	wait_until 60 threads_are T "$victim_pid"
 	victim_check
 	kill -CONT "$victim_pid"
-}
-
-is_stopped() {
-	! grep '^State:' "/proc/$1"/task/*/status | grep -qv 'T (stopped)'
 }
 
 @test "gdb finds the same functions" {
 	command -v gdb >/dev/null || skip "no gdb"
 	start_victim threads
+	settle
 	probe stack --json "$victim_pid"
 	status_is 0
 	ours=$(jq -r '.threads[] | .tid as $tid | .frames[] | select(.inlined | not) |
 		"\($tid) \(.pc)"' <<<"$output" | sort)
+	settle
 	# Without victim_check: gdb ends epoll_wait and others with EINTR.
 	gdb -nx -batch -ex 'set debuginfod enabled off' -ex 'set backtrace past-main on' \
 		-ex 'set backtrace past-entry on' -ex 'set pagination off' \

@@ -197,7 +197,7 @@ is_told() {
 	start_victim mapcalls
 	record_begin syscalls "$victim_pid" --json
 	victim_say go
-	kill -KILL "$record_pid"
+	record_kill
 	victim_wait '^done$'
 	victim_check
 }
@@ -283,25 +283,20 @@ is_unharmed() { # [killed]
 	is_unharmed killed
 }
 
-threads_are() { # STATE
-	! grep -LE "^State:[[:space:]]+$1" /proc/"$victim_pid"/task/*/status | grep -q .
-}
-
 @test "syscalls --engine=ptrace: what a signal has stopped stays so, and goes on by SIGCONT" {
 	start_victim torture nanosleep=2 epoll=1 malloc=1 poll=1
-	kill -STOP "$victim_pid"
-	wait_until 10 threads_are T
+	freeze "$victim_pid"
 	probe syscalls "$victim_pid" -d 100ms --engine=ptrace --json
 	status_is 0
-	wait_until 10 threads_are T
+	wait_until 60 threads_are T "$victim_pid"
 	record_begin syscalls "$victim_pid" --engine=ptrace --json
 	kill -CONT "$victim_pid"
 	victim_say report
-	wait_until 20 grep -q '^reported' "$victim_out"
+	wait_until 60 grep -q '^reported' "$victim_out"
 	kill -STOP "$victim_pid"
-	wait_until 10 threads_are t
+	wait_until 60 threads_are t "$victim_pid"
 	record_end
-	wait_until 10 threads_are T
+	wait_until 60 threads_are T "$victim_pid"
 	kill -CONT "$victim_pid"
 	is_unharmed
 }

@@ -6,6 +6,7 @@ load lib
 @test "every thread, its name and its stack" {
 	for variant in threads threads-32 threads-static; do
 		start_victim $variant 12
+		settle
 		probe threads "$victim_pid" --json
 		status_is 0
 		json '.threads | length == 13'
@@ -56,11 +57,13 @@ END
 	local before
 	for variant in layout layout-32; do
 		start_victim $variant 6 32768
+		settle
 		before=$(stack_pages)
 		[ "$(wc -l <<<"$before")" -ge 6 ]
 		for command in threads maps mallinfo stack; do
 			probe $command "$victim_pid"
 			status_is 0
+			settle
 			[ "$before" = "$(stack_pages)" ] || fail "$command: $before" "$(stack_pages)"
 		done
 		probe maps "$victim_pid" --json

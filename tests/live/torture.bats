@@ -216,25 +216,20 @@ saturated() { # THREADS
 
 # ---- targets that are stopped, replaced, shared ----
 
-threads_stopped() {
-	! grep -LE '^State:[[:space:]]+T' /proc/"$victim_pid"/task/*/status | grep -q .
-}
-
 @test "a stopped target stays stopped, also when memprobe is killed" {
 	start_victim torture nanosleep=2 epoll=1 futex=1 malloc=1 poll=1
-	kill -STOP "$victim_pid"
-	wait_until 10 threads_stopped
+	freeze "$victim_pid"
 	for command in 'call getpid()' 'mallinfo --method=call' stack trim; do
 		# shellcheck disable=SC2086
 		set -- $command
 		run memprobe "$1" "$victim_pid" "${@:2}"
 		[ "$status" -eq 0 ] || [ "$status" -eq 7 ] || fail "$command: status $status" "$output"
-		wait_until 5 threads_stopped
+		wait_until 60 threads_are T "$victim_pid"
 	done
 	KILLER_STOPPED=1 "$KILLER" at "$(count 12 200)" "$victim_pid" \
 		"$MEMPROBE" call "$victim_pid" 'getpid()' >"$BATS_TEST_TMPDIR/kills" ||
 		fail "$(cat "$BATS_TEST_TMPDIR/kills")"
-	wait_until 5 threads_stopped
+	wait_until 60 threads_are T "$victim_pid"
 	kill -CONT "$victim_pid"
 	no_wrong "$EINTR_WAITS"
 	cleaned_up
@@ -260,12 +255,12 @@ other_image() { # MAPS: it runs at other addresses than these
 		0 | 1 | 3 | 4 | 5 | 7) ;;
 		*) fail "status $status" "$output" ;;
 		esac
-		wait_until 5 is_there_again || fail "the target died in round $n" "$output"
+		wait_until 60 is_there_again || fail "the target died in round $n" "$output"
 	done
 	if grep '^WRONG' "$victim_out"; then
 		fail 'the target was harmed'
 	fi
-	wait_until 10 other_image "$(cat "/proc/$victim_pid/maps")"
+	wait_until 60 other_image "$(cat "/proc/$victim_pid/maps")"
 	grep -q '^TracerPid:[[:space:]]*0$' "/proc/$victim_pid/status"
 }
 

@@ -79,7 +79,7 @@ compare() { # PID...
 		timeout -k 5 60 "$BUILD/tests/tools/unwind_compare" --print "$victim_pid" |
 			grep -Eq ' _dl_fixup _dl_runtime_resolve[a-z_0-9]* by_libc realigned worker start_thread [_a-z0-9]*clone3?$'
 	}
-	wait_until 30 sees_binding
+	wait_until 60 sees_binding
 	victim_works
 	victim_check
 }
@@ -93,7 +93,7 @@ compare() { # PID...
 		timeout -k 5 60 "$BUILD/tests/tools/unwind_compare" --print "$victim_pid" |
 			grep -Eq "$stack"
 	}
-	wait_until 30 sees_handler
+	wait_until 60 sees_handler
 	victim_works
 	victim_check
 }
@@ -103,7 +103,7 @@ compare() { # PID...
 	need redis-benchmark
 	background redis redis-server --port 0 --unixsocket "$dir/redis" --save '' --dir "$dir"
 	server=$pid
-	wait_for 30 redis-cli -s "$dir/redis" ping
+	wait_for 60 redis-cli -s "$dir/redis" ping
 	background_load redis-benchmark -s "$dir/redis" -q -r 10000 -d 200 -c 8 -n 200000 -P 16 \
 		-t set,get,lpush,lpop,sadd,hset,zadd,lrange_100,mset
 	adopt "$server"
@@ -116,7 +116,7 @@ compare() { # PID...
 	need python3
 	background python python3 "$ROOT/tests/live/work.py" "$dir/socket"
 	python=$pid
-	wait_until 30 test -S "$dir/socket"
+	wait_until 60 test -S "$dir/socket"
 	adopt "$python"
 	compare "$python"
 	victim_check
@@ -169,7 +169,7 @@ compare() { # PID...
 		backend=$(sql "select pid from pg_stat_activity where application_name = 'pgbench' limit 1")
 		[ -n "$backend" ]
 	}
-	wait_until 30 backend_of_load
+	wait_until 60 backend_of_load
 	adopt "$backend"
 	compare "$backend"
 	victim_check

@@ -303,9 +303,9 @@ has_three_threads() {
 	victim_say thread
 	victim_wait '^thread ' >/dev/null
 	victim_say leader-exit
-	wait_until 20 grep -q '^State:.Z' "/proc/$victim_pid/task/$victim_pid/status"
+	wait_until 60 grep -q '^State:.Z' "/proc/$victim_pid/task/$victim_pid/status"
 	victim_say thread
-	wait_until 20 has_three_threads
+	wait_until 60 has_three_threads
 	record_end
 	status_is 0
 	# The last one was born of another than the first thread.

@@ -18,7 +18,7 @@ load lib
 
 @test "victim_check sees a stopped victim" {
 	start_victim idle
-	kill -STOP "$victim_pid"
+	freeze "$victim_pid"
 	run victim_check
 	[ "$status" -ne 0 ]
 	kill -CONT "$victim_pid"
@@ -27,7 +27,7 @@ load lib
 @test "victim_check sees a dead victim" {
 	start_victim idle
 	kill -KILL "$victim_pid"
-	wait_until 10 is_gone "$victim_pid"
+	wait_until 60 is_gone "$victim_pid"
 	run victim_check
 	[ "$status" -ne 0 ]
 }

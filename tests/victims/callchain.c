@@ -85,6 +85,7 @@ static const struct {
 #define KINDS (sizeof(kinds) / sizeof(kinds[0]))
 
 static atomic_ulong begun;
+static pid_t tids[KINDS];
 
 NOINLINE static void chain_12(unsigned kind)
 {
@@ -123,7 +124,8 @@ static void *thread_main(void *data)
 	unsigned kind = (unsigned)(uintptr_t)data;
 
 	prctl(PR_SET_NAME, kinds[kind].name);
-	say("thread %d %s", victim_tid(), kinds[kind].name);
+	tids[kind] = victim_tid();
+	say("thread %d %s", tids[kind], kinds[kind].name);
 	chain_1(kind);
 	return NULL;
 }
@@ -146,7 +148,8 @@ int main(void)
 		usleep(1000);
 	/* The last thread is the one that computes. */
 	pthread_kill(thread, SIGUSR2);
-	usleep(20000); /* for the calls themselves; the tests look until all have arrived */
+	for (unsigned i = 0; i < KINDS; i++)
+		await_sleep(tids[i]);
 	victim_ready();
 	victim_serve(NULL);
 	return 0;

@@ -1,6 +1,8 @@
 /*
  * Waits in one system call, which a signal is to end: SIGTERM while memprobe calls slow(). Its
- * other functions return into the stub late, or are there to be called in a hurry.
+ * other functions return into the stub late, or are there to be called in a hurry. slow() and
+ * deep() say `in slow` and `in deep`, and last until a signal waits for the thread to come out of
+ * the stub. SIGUSR1 is such a one and else has no effect, but that its handler says `told`.
  *
  * usage: interrupted pause|poll|epoll|read|nanosleep|none
  * variants: 32
@@ -43,9 +45,30 @@ static void sleep_ms(long ms)
 		;
 }
 
+static void on_usr1(int signal)
+{
+	say("told");
+}
+
+/* Signals are blocked as long as memprobe's stub calls. */
+static void wait_for_signal(void)
+{
+	const int signals[] = { SIGTERM, SIGUSR1 };
+	sigset_t pending;
+
+	for (int i = 0; i < 10000 && !handled; i++) {
+		sigpending(&pending);
+		for (unsigned k = 0; k < sizeof(signals) / sizeof(signals[0]); k++)
+			if (sigismember(&pending, signals[k]))
+				return;
+		sleep_ms(10);
+	}
+}
+
 int slow(void)
 {
-	sleep_ms(600);
+	say("in slow");
+	wait_for_signal();
 	return 1;
 }
 
@@ -55,7 +78,8 @@ int deep(void)
 	volatile char large[100000];
 
 	large[0] = large[sizeof(large) - 1] = 1;
-	sleep_ms(800);
+	say("in deep");
+	wait_for_signal();
 	return large[0];
 }
 
@@ -94,8 +118,10 @@ int main(int argc, char **argv)
 
 	victim_init();
 	sigaction(SIGTERM, &action, NULL);
-	action.sa_handler = on_alarm;
+	action.sa_handler = on_usr1;
 	action.sa_flags = SA_RESTART;
+	sigaction(SIGUSR1, &action, NULL);
+	action.sa_handler = on_alarm;
 	sigaction(SIGALRM, &action, NULL);
 	victim_ready();
 	result = wait_in(argc > 1 ? argv[1] : "none");

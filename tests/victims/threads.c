@@ -142,6 +142,9 @@ static const struct {
 	{ "msgrcv", in_msgrcv },
 };
 
+#define THREADS_MAX 256
+
+static pid_t tids[THREADS_MAX];
 static atomic_ulong begun;
 static unsigned long kind_count = sizeof(kinds) / sizeof(kinds[0]);
 
@@ -160,6 +163,7 @@ static void *thread_main(void *data)
 	pthread_attr_getstack(&attributes, &stack, &size);
 	pthread_attr_destroy(&attributes);
 	say("thread %d %s 0x%lx %zu", victim_tid(), name, (unsigned long)stack, size);
+	tids[index] = victim_tid();
 	begun++;
 	kinds[kind].wait();
 	say("WRONG %s: returned", name);
@@ -172,6 +176,8 @@ int main(int argc, char **argv)
 	sigset_t set;
 
 	victim_init();
+	if (count > THREADS_MAX)
+		return 2;
 	/* System V objects outlive us unless their namespace is our own: do without the last two.
 	 */
 	if (unshare(CLONE_NEWIPC) < 0)
@@ -192,7 +198,8 @@ int main(int argc, char **argv)
 	}
 	while (begun < count)
 		usleep(1000);
-	usleep(20000); /* for the calls themselves; nothing depends on it */
+	for (unsigned long i = 0; i < count; i++)
+		await_sleep(tids[i]);
 	victim_ready();
 	victim_serve(NULL);
 	return 0;

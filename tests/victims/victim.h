@@ -8,6 +8,7 @@
 #define VICTIM_H
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -73,6 +74,31 @@ __attribute__((unused)) static void check_that(bool good, const char *what)
 {
 	if (!good)
 		say("WRONG %s: %s", what, strerror(errno));
+}
+
+/* Until the thread @tid sleeps: one that does nothing else before it waits has come to its wait. */
+__attribute__((unused)) static void await_sleep(pid_t tid)
+{
+	char path[64], stat[512];
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", (int)tid);
+	for (;;) {
+		int fd = open(path, O_RDONLY | O_CLOEXEC);
+		ssize_t got = fd < 0 ? -1 : read(fd, stat, sizeof(stat) - 1);
+		const char *name_end;
+
+		if (fd >= 0)
+			close(fd);
+		if (got <= 0) {
+			say("WRONG %s: %s", path, strerror(errno));
+			return;
+		}
+		stat[got] = '\0';
+		name_end = strrchr(stat, ')');
+		if (name_end && name_end[2] == 'S')
+			return;
+		usleep(1000);
+	}
 }
 
 /*
