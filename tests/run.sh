@@ -2,25 +2,27 @@
 # Runs tests and sums them up: tests/run.sh TEST...
 #
 # A TEST is a cmocka program or a .bats file; both speak TAP. What failed is shown with its output.
-# A test that was planned but did not report (crash, timeout) failed. The last line is
-# `N passed, N failed`; the exit status is 0 only if something passed and nothing failed.
+# A test that was planned but did not report (crash, timeout) failed; which one ran when the time was
+# up is said. The last line is `N passed, N failed`; the exit status is 0 only if something passed and
+# nothing failed.
 # BUILD: where memprobe lies. CHECK_JOBS: how many run at a time. CHECK_TIMEOUT: seconds for each.
 set -u
 BUILD=$(realpath "${BUILD:-build}")
 export BUILD
 jobs=${CHECK_JOBS:-2}
-limit=${CHECK_TIMEOUT:-240}
+limit=${CHECK_TIMEOUT:-420}
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 
 run_one() { # TEST INDEX
+	local start=$SECONDS
 	case $1 in
 	*.bats) timeout -k 10 "$limit" bats --tap "$1" ;;
 	*) CMOCKA_MESSAGE_OUTPUT=tap timeout -k 10 "$limit" "$1" ;;
 	esac >"$work/$2.out" 2>&1 </dev/null
 	# Whole at once: it is waited for.
-	echo $? >"$work/$2.status.new"
+	echo $? $((SECONDS - start)) >"$work/$2.status.new"
 	mv "$work/$2.status.new" "$work/$2.status"
 }
 
@@ -45,18 +47,25 @@ count() { # OUTPUT STATUS
 	}' "$1"
 }
 
+# Of a .bats file, the test behind the last one that reported.
+running_at_the_end() { # TEST OUTPUT
+	[[ $1 != *.bats ]] || sed -n 's/^@test \(.*\) {$/\1/p' "$1" |
+		sed -n "$(($(grep -cE '^(not )?ok [0-9]' "$2") + 1))p"
+}
+
 passed=0 failed=0 skipped=0
 report() { # TEST INDEX
-	local status p f s
-	status=$(cat "$work/$2.status")
+	local status seconds p f s
+	read -r status seconds <"$work/$2.status"
 	read -r p f s < <(count "$work/$2.out" "$status")
 	passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
-	printf '%-44s %4d passed, %d failed%s\n' "${1#"$BUILD"/}" "$p" "$f" \
-		"$([ "$s" -gt 0 ] && echo ", $s skipped")"
+	printf '%-44s %4d passed, %d failed%s (%d s)\n' "${1#"$BUILD"/}" "$p" "$f" \
+		"$([ "$s" -gt 0 ] && echo ", $s skipped")" "$seconds"
 	grep -E '^(not )?ok [0-9]+ .*# *[Ss][Kk][Ii][Pp]' "$work/$2.out" |
 		sed -E 's/^(not )?ok [0-9]+ /    skipped: /'
 	[ "$f" -eq 0 ] && return
-	[ "$status" -eq 124 ] && echo "    (stopped after $limit s)"
+	[[ $status != 124 && $status != 137 ]] ||
+		echo "    stopped after $limit s, in: $(running_at_the_end "$1" "$work/$2.out")"
 	sed 's/^/    /' "$work/$2.out"
 }
 

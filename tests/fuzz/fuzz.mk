@@ -35,6 +35,6 @@ $(FUZZ_DIR)/fuzz_%: tests/fuzz/fuzz_%.c fuzz-library
 $(FUZZERS:%=fuzz-%): fuzz-%: $(FUZZ_DIR)/fuzz_%
 	mkdir -p $(FUZZ_DIR)/$*.corpus $(FUZZ_DIR)/$*.found
 	if [ -x $(FUZZ_DIR)/seed_$* ]; then $(FUZZ_DIR)/seed_$* $(FUZZ_DIR)/$*.corpus; fi
-	$(FUZZ_DIR)/fuzz_$* -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 \
+	$(FUZZ_DIR)/fuzz_$* -max_total_time=$(FUZZ_SECONDS) -timeout=60 -rss_limit_mb=2048 \
 		-max_len=65536 -print_final_stats=1 -verbosity=0 \
 		-artifact_prefix=$(FUZZ_DIR)/$*.found/ $(FUZZ_DIR)/$*.corpus

@@ -54,7 +54,18 @@ suite() {
 @test "a test that hangs is ended and has failed" {
 	printf '#!/bin/sh\necho 1..2; echo "ok 1 - a"; exec sleep 1000\n' >"$BATS_TEST_TMPDIR/hangs"
 	chmod +x "$BATS_TEST_TMPDIR/hangs"
-	CHECK_TIMEOUT=1 suite hangs
+	CHECK_TIMEOUT=4 suite hangs
 	[ "$status" -ne 0 ]
 	[ "${lines[-1]}" = "1 passed, 1 failed" ]
+	[[ $output = *'stopped after 4 s'* ]]
+}
+
+@test "of a file that hangs, the test that does is named, and the others have failed" {
+	printf '@test "%s" {\n\ttrue\n}\n' good 'one that hangs' never >"$BATS_TEST_TMPDIR/hangs.bats"
+	printf '#!/bin/sh\necho 1..3; echo "ok 1 good"; exec sleep 1000\n' >"$BATS_TEST_TMPDIR/bats"
+	chmod +x "$BATS_TEST_TMPDIR/bats"
+	PATH=$BATS_TEST_TMPDIR:$PATH CHECK_TIMEOUT=4 suite hangs.bats
+	[ "$status" -ne 0 ]
+	[ "${lines[-1]}" = "1 passed, 2 failed" ]
+	[[ $output = *'stopped after 4 s, in: "one that hangs"'* ]]
 }

@@ -120,7 +120,7 @@ static const char *look_at_target(const struct killer *killer)
 /* What the kernel does at the end of a tracer takes an instant. */
 static void check_target(struct killer *killer, const char *where)
 {
-	uint64_t deadline = now_us() + 5000000;
+	uint64_t deadline = now_us() + 60000000;
 	const char *problem;
 
 	while ((problem = look_at_target(killer)) && now_us() < deadline)

@@ -202,7 +202,7 @@ static void check_exact(int threads)
 	for (int i = 0; i < 64; i++)
 		pthread_mutex_init(&exact->lock[i], NULL);
 	exact->free_hook = world_hook_free(exact->world, free);
-	world_start(exact->world, AGENT_EXACT, 0, 60);
+	world_start(exact->world, AGENT_EXACT, 0, 3600);
 	for (int i = 0; i < threads; i++) {
 		workers[i] = (struct worker){ exact, (unsigned)i + 1 };
 		assert_int_equal(pthread_create(&thread[i], NULL, exact_work, &workers[i]), 0);
@@ -270,7 +270,7 @@ static struct fakes fakes_create(uint32_t mode, uint64_t rate)
 	fake_nested = NULL;
 	fake_calls = 0;
 	if (mode)
-		world_start(f.world, mode, rate, 60);
+		world_start(f.world, mode, rate, 3600);
 	return f;
 }
 
@@ -650,12 +650,12 @@ static void check_hooks(uint32_t made_for)
 	hooks[4] = world_hook_free(world, registers_original);
 	for (int i = 0; i < 5; i++)
 		check_registers(world, hooks[i], false);
-	world_start(world, AGENT_EXACT, 0, 60);
+	world_start(world, AGENT_EXACT, 0, 3600);
 	for (int i = 0; i < 5; i++)
 		check_registers(world, hooks[i], i != 4);
 	world_stop(world);
 	/* Sampled so rarely that the fast path is taken, and at every call. */
-	world_start(world, AGENT_SAMPLING, 1ul << 40, 60);
+	world_start(world, AGENT_SAMPLING, 1ul << 40, 3600);
 	world->ctl->filter[agent_filter_index(1000)] = 0;
 	world->ctl->epoch++;
 	for (int i = 0; i < AGENT_THREADS; i++)
@@ -669,7 +669,7 @@ static void check_hooks(uint32_t made_for)
 	world_stop(world);
 	for (int i = 0; i < AGENT_THREADS; i++)
 		world->ctl->threads[i].countdown = 0;
-	world_start(world, AGENT_SAMPLING, 1, 60);
+	world_start(world, AGENT_SAMPLING, 1, 3600);
 	check_registers(world, hooks[0], true);
 	check_registers(world, hooks[1], true);
 	check_registers(world, hooks[3], true);

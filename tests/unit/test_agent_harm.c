@@ -67,7 +67,7 @@ static void start(uint32_t mode, uint64_t rate, uint64_t buckets)
 	world->mode = mode;
 	hook_malloc = (malloc_fn)world_hook_malloc(world, bump);
 	hook_free = (free_fn)world_hook_free(world, discard);
-	world_start(world, mode, rate, 60);
+	world_start(world, mode, rate, 3600);
 }
 
 static volatile unsigned signals; /* that were handled */
@@ -538,7 +538,7 @@ static void test_epoch(void **state)
 	for (int i = 0; i < 5000; i++)
 		hook_malloc(100);
 	world->ctl->epoch++;
-	world_start(world, AGENT_SAMPLING, 1ul << 40, 60);
+	world_start(world, AGENT_SAMPLING, 1ul << 40, 3600);
 	for (int i = 0; i < 5000; i++)
 		hook_malloc(100);
 	assert_int_equal(world_live(world, NULL, NULL), 10);

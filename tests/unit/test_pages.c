@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -47,6 +48,16 @@ static void life(void *argument)
 	for (unsigned i = 0; i < SHARED; i++)
 		((volatile char *)told.shared)[i * PAGE_SIZE] = sum;
 	child_tell(&told, sizeof(told));
+}
+
+/* On its way into pause() it may touch more pages. */
+static void wait_until_paused(struct target *target)
+{
+	struct process_syscall syscall;
+
+	do
+		assert_null(process_read_syscall(target->process, 0, &syscall));
+	while (syscall.running || syscall.nr != SYS_pause);
 }
 
 static uint64_t rss_of(pid_t pid)
@@ -90,6 +101,7 @@ static void test_sum_is_rss(void **state)
 
 	child_hear(&told, sizeof(told));
 	assert_null(target_open_live(pid, &target));
+	wait_until_paused(target);
 	assert_null(target_read_maps(target, MAPS_PLAIN, &maps));
 	assert_null(pages_read(target, &maps, &pages));
 	assert_int_equal(

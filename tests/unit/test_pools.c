@@ -301,7 +301,7 @@ static struct pools pools_create(uint32_t mode, uint64_t rate)
 	pools.reset = hook(world, pool_reset, AGENT_ENTRY_ANY, reset);
 	reset.flags = AGENT_SLOT_SELF;
 	pools.reset_only = hook(world, pool_free, AGENT_ENTRY_ANY, reset);
-	world_start(world, mode, rate, 60);
+	world_start(world, mode, rate, 3600);
 	return pools;
 }
 

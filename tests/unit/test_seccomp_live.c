@@ -105,7 +105,7 @@ static void filters_are_fetched(void **state)
 	ptrace_prepare();
 	assert_null(ptrace_seize(child, 0));
 	assert_null(ptrace_interrupt(child));
-	assert_null(ptrace_wait(child, 5000000, &stop));
+	assert_null(ptrace_wait(child, 60000000, &stop));
 	assert_int_equal(stop.kind, PTRACE_STOP_TRAP);
 	begin = clock_us();
 	error = seccomp_load(child, 2, &filters);

@@ -10,7 +10,7 @@
 
 #include "victim.h"
 
-#define PATIENCE_US 5000000
+#define PATIENCE_US 60000000
 
 static volatile sig_atomic_t handled;
 static atomic_ulong ended;
