@@ -8,13 +8,15 @@
 #include "memprobe/num.h"
 #include "profile_output.h"
 
-#define TOP_DEFAULT 20
+/* The JSON has every group, but of contents there can be millions. */
+#define JSON_CONTENTS 10000u
 
 static const struct command_option options[] = {
 	{ "by", 0, "type|size|content|context",
 	  "C++ classes (default), sizes, how blocks begin, or PostgreSQL's memory contexts" },
-	{ "top", 0, "N", "show the N groups that hold most (default 20; 0: all)" },
 	OPTION_NO_FORK,
+	PROFILE_FORMAT_OPTIONS,
+	{ "top", 0, "N", "the N groups that hold most (default: 20 in a table, else all; 0: all)" },
 	{ NULL, 0, NULL, NULL },
 };
 
@@ -90,13 +92,26 @@ static struct error *take_census(struct command_context *context, const struct h
 	return error;
 }
 
-static struct error *run_census(struct command_context *context, uint64_t top)
+/* How many groups are wanted; 0: all. */
+static uint64_t choose_top(const struct command_context *context, enum census_by by,
+			   const struct profile_output *output)
 {
-	struct census_options census_options = { .top = top };
+	if (output->format)
+		return 0;
+	if (!context->json || command_option(context, "top"))
+		return output->top;
+	return by == CENSUS_BY_CONTENT ? JSON_CONTENTS : 0;
+}
+
+static struct error *run_census(struct command_context *context,
+				const struct profile_output *output)
+{
+	struct census_options census_options = { 0 };
 	struct frozen_heap frozen = { 0 };
 	struct heap_report report = { 0 };
 	struct error *error = choose_by(context, &census_options.by);
 
+	census_options.top = choose_top(context, census_options.by, output);
 	heap_stats_init(&report.stats);
 	if (!error)
 		error = frozen_heap_open(context, NULL, &frozen);
@@ -107,9 +122,9 @@ static struct error *run_census(struct command_context *context, uint64_t top)
 		/* From here on the target may go on, should it have been held. */
 		command_stopped(context, snapshot_stopped_us(frozen.snapshot));
 		warn(context, &report.census);
-		error = heap_report_write(context, &report);
+		error = heap_report_write(context, &report, output);
 	}
-	if (!error)
+	if (!error && !output->format)
 		hint(context, &report);
 	census_deinit(&report.census);
 	heap_stats_deinit(&report.stats);
@@ -119,17 +134,14 @@ static struct error *run_census(struct command_context *context, uint64_t top)
 
 static struct error *run(struct command_context *context)
 {
-	const char *by = command_option(context, "by"), *top_text = command_option(context, "top");
-	struct error *error =
-		profile_output_refuse(context, "`memprobe allocs TARGET` records them");
-	uint64_t top = TOP_DEFAULT;
+	const char *by = command_option(context, "by");
+	struct profile_output output;
+	struct error *error = profile_output_choose(context, &output);
 
-	if (!error && top_text)
-		error = parse_u64(top_text, &top);
 	if (error)
 		return error;
-	return by && !strcmp(by, "context") ? heap_contexts_run(context, top)
-					    : run_census(context, top);
+	return by && !strcmp(by, "context") ? heap_contexts_run(context, &output)
+					    : run_census(context, &output);
 }
 
 const struct command cmd_heap = {

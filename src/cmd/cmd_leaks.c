@@ -8,26 +8,26 @@
 #include "memprobe/num.h"
 #include "profile_output.h"
 
-#define TOP_DEFAULT 20
-
 static const struct command_option options[] = {
-	{ "top", 0, "N", "show the N groups that hold most (default 20; 0: all)" },
 	{ "exit-code", 0, NULL, "exit with 10 if there are leaks" },
 	{ "suppressions", 0, "FILE", "leaks that are known: lines type:, text:, hex: or size:" },
 	{ "retain", 0, "ADDR", "who points to the block at this address, up to a root" },
 	OPTION_NO_FORK,
+	PROFILE_FORMAT_OPTIONS,
+	{ "top", 0, "N", "the N groups that hold most (default: 20 in a table, else all; 0: all)" },
 	{ NULL, 0, NULL, NULL },
 };
 
 /* What a run works on. */
 struct leaks_run {
 	struct command_context *context;
+	struct profile_output output;
 	struct frozen_leaks leaks;
 };
 
 /* ---- leaks ---- */
 
-static struct error *run_find(struct leaks_run *run, uint64_t top, struct suppression_vec *known)
+static struct error *run_find(struct leaks_run *run, struct suppression_vec *known)
 {
 	struct command_context *context = run->context;
 	struct leak_result result = { 0 };
@@ -43,7 +43,7 @@ static struct error *run_find(struct leaks_run *run, uint64_t top, struct suppre
 		frozen_leaks_warn(context, &result);
 	frozen_heap_warn_of_types(report.types);
 	if (!error)
-		error = leak_report_write(context, &report, top);
+		error = leak_report_write(context, &report, &run->output);
 	if (!error && report.leaked_count && command_option(context, "exit-code"))
 		context->status = 10;
 	leak_report_deinit(&report);
@@ -76,16 +76,15 @@ static struct error *run_retain(struct leaks_run *run, uint64_t address)
 static struct error *run(struct command_context *context)
 {
 	struct leaks_run run = { .context = context };
-	const char *top_text = command_option(context, "top");
 	const char *retain_text = command_option(context, "retain");
 	const char *known_path = command_option(context, "suppressions");
 	struct suppression_vec known = { 0 };
-	uint64_t top = TOP_DEFAULT, address = 0;
-	struct error *error =
-		profile_output_refuse(context, "`memprobe allocs TARGET --reachable` records them");
+	uint64_t address = 0;
+	struct error *error = profile_output_choose(context, &run.output);
 
-	if (!error && top_text)
-		error = parse_u64(top_text, &top);
+	if (!error && retain_text && run.output.format)
+		error = error_create(ERROR_USAGE, "--retain is a table or JSON, not %s",
+				     run.output.format->what);
 	if (!error && retain_text)
 		error = parse_address(retain_text, &address);
 	if (!error && known_path)
@@ -93,7 +92,7 @@ static struct error *run(struct command_context *context)
 	if (!error)
 		error = frozen_leaks_open(context, &run.leaks);
 	if (!error)
-		error = retain_text ? run_retain(&run, address) : run_find(&run, top, &known);
+		error = retain_text ? run_retain(&run, address) : run_find(&run, &known);
 	frozen_leaks_close(context, &run.leaks);
 	suppressions_deinit(&known);
 	return error;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "group_profile.h"
 #include "memprobe/hash_index.h"
 #include "memprobe/log.h"
 #include "memprobe/num.h"
@@ -78,9 +79,21 @@ static json_t *json_used(const struct pg_context *context)
 /* The last levels only, where a tree is absurdly deep. */
 #define PATH_LEVELS 64
 
+/* Itself first, then its parents. */
+static uint32_t chain_of(const struct pg_contexts *contexts, uint32_t index,
+			 uint32_t chain[PATH_LEVELS])
+{
+	uint32_t count = 0;
+
+	for (; index != PG_CONTEXT_NONE && count < PATH_LEVELS;
+	     index = contexts->contexts.data[index].parent)
+		chain[count++] = index;
+	return count;
+}
+
 static json_t *json_path(const struct pg_contexts *contexts, uint32_t index)
 {
-	uint32_t chain[PATH_LEVELS], count = 0;
+	uint32_t chain[PATH_LEVELS], count = chain_of(contexts, index, chain);
 	cleanup(free) char *text = NULL;
 	json_t *path;
 	size_t size;
@@ -88,9 +101,6 @@ static json_t *json_path(const struct pg_contexts *contexts, uint32_t index)
 
 	if (!out)
 		return NULL;
-	for (; index != PG_CONTEXT_NONE && count < PATH_LEVELS;
-	     index = contexts->contexts.data[index].parent)
-		chain[count++] = index;
 	while (count--)
 		fprintf(out, "%s%s", contexts->contexts.data[chain[count]].name, count ? "/" : "");
 	path = fclose(out) ? NULL : json_text(text);
@@ -416,16 +426,42 @@ static struct error *print_tree(struct command_context *context, const struct pg
 	return error;
 }
 
-struct error *heap_contexts_run(struct command_context *context, uint64_t top)
+/* ---- as stacks: a context is the caller of those below it ---- */
+
+static struct error *write_stacks(struct command_context *context,
+				  const struct pg_contexts *contexts, struct profile_output output)
+{
+	cleanup(profile) struct profile *profile = NULL;
+	struct error *error = group_profile_create(context, &profile);
+
+	for (uint32_t i = 0; !error && i < contexts->contexts.size; i++) {
+		uint32_t chain[PATH_LEVELS], count = chain_of(contexts, i, chain);
+		const char *names[PATH_LEVELS];
+
+		for (uint32_t k = 0; k < count; k++)
+			names[k] = contexts->contexts.data[chain[count - 1 - k]].name;
+		error = group_profile_add(profile, names, count, 1,
+					  contexts->contexts.data[i].total);
+	}
+	if (error)
+		return error;
+	output.options.subtitle = "memory contexts";
+	return group_profile_write(context, &output, profile);
+}
+
+struct error *heap_contexts_run(struct command_context *context,
+				const struct profile_output *output)
 {
 	struct pg_contexts contexts = { 0 };
 	struct error *error = read_contexts(context, &contexts);
 
-	if (!error && context->json)
+	if (!error && output->format)
+		error = write_stacks(context, &contexts, *output);
+	else if (!error && context->json)
 		error = command_write_json(context, json_report(context, &contexts));
 	else if (!error)
-		error = print_tree(context, &contexts, top);
-	if (!error)
+		error = print_tree(context, &contexts, output->top);
+	if (!error && !output->format)
 		command_hint(context, "TREE counts what is below, too, OWN, USED and FREE do not");
 	pg_contexts_deinit(&contexts);
 	return error;

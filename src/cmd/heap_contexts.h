@@ -5,8 +5,10 @@
 #define HEAP_CONTEXTS_H
 
 #include "memprobe/cmd.h"
+#include "profile_output.h"
 
 /* A live target is read as it runs; only if it does not keep still for that, a snapshot of it. */
-struct error *heap_contexts_run(struct command_context *context, uint64_t top);
+struct error *heap_contexts_run(struct command_context *context,
+				const struct profile_output *output);
 
 #endif

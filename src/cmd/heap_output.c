@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "group_profile.h"
 #include "memprobe/num.h"
 #include "memprobe/table.h"
 
@@ -186,10 +187,59 @@ static struct error *print_report(FILE *out, void *data)
 	return table_print(table, out, output->context->color);
 }
 
-struct error *heap_report_write(struct command_context *context, const struct heap_report *report)
+/* ---- as stacks ---- */
+
+static struct error *add_group(struct profile *profile, enum census_by by,
+			       const struct census_group *group)
+{
+	const char *type = group->type ? group->type->name : NULL, *names[2];
+	char size[GROUP_SIZE_MAX];
+	size_t depth = 0;
+
+	/* By content, a key begins with the type. */
+	if (type)
+		names[depth++] = type;
+	else if (by == CENSUS_BY_TYPE)
+		names[depth++] = "(untyped)";
+	if (by == CENSUS_BY_CONTENT)
+		names[depth++] = group->key + (type ? strlen(type) + 1 : 0);
+	else if (!type)
+		names[depth++] = group_profile_size(group->size, size);
+	return group_profile_add(profile, names, depth, group->count, group->bytes);
+}
+
+/* Sums are those of the totals. */
+static struct error *write_stacks(struct command_context *context, const struct heap_report *report,
+				  struct profile_output output)
+{
+	const struct census *census = &report->census;
+	cleanup(profile) struct profile *profile = NULL;
+	struct error *error = group_profile_create(context, &profile);
+	char subtitle[64];
+
+	vec_for_each (group, &census->groups)
+		if (!error)
+			error = add_group(profile, report->by, group);
+	if (!error)
+		error = group_profile_add(profile, (const char *[]){ "(alone of its kind)" }, 1,
+					  census->single_count, census->single_bytes);
+	if (!error)
+		error = group_profile_add(profile, (const char *[]){ "(not readable)" }, 1,
+					  census->unread_count, census->unread_bytes);
+	if (error)
+		return error;
+	snprintf(subtitle, sizeof(subtitle), "blocks in use, by %s", by_name(report->by));
+	output.options.subtitle = subtitle;
+	return group_profile_write(context, &output, profile);
+}
+
+struct error *heap_report_write(struct command_context *context, const struct heap_report *report,
+				const struct profile_output *profile_output)
 {
 	struct output output = { context, report };
 
+	if (profile_output->format)
+		return write_stacks(context, report, *profile_output);
 	if (context->json)
 		return command_write_json(context, json_report(context, report));
 	return command_print(context, print_report, &output);

@@ -1,11 +1,12 @@
 /*
- * heap_output.h - a census as a table and as JSON.
+ * heap_output.h - a census as a table, as JSON, and in the formats of stacks.
  */
 #ifndef HEAP_OUTPUT_H
 #define HEAP_OUTPUT_H
 
 #include "memprobe/census.h"
 #include "memprobe/cmd.h"
+#include "profile_output.h"
 
 struct heap_report {
 	enum census_by by;
@@ -14,6 +15,8 @@ struct heap_report {
 	uint64_t own_count, own_bytes; /* blocks that the allocator has made for itself */
 };
 
-struct error *heap_report_write(struct command_context *context, const struct heap_report *report);
+/* With output->format, @report has to have all groups. */
+struct error *heap_report_write(struct command_context *context, const struct heap_report *report,
+				const struct profile_output *output);
 
 #endif

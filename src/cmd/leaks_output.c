@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "group_profile.h"
 #include "memprobe/content.h"
 #include "memprobe/map64.h"
 #include "memprobe/num.h"
@@ -325,13 +326,52 @@ static struct error *print_report(FILE *out, void *data)
 	return error;
 }
 
-struct error *leak_report_write(struct command_context *context, const struct leak_report *report,
-				uint64_t top)
+/* ---- as stacks ---- */
+
+static struct error *add_group(struct profile *profile, const struct leak_group *group)
 {
-	uint64_t shown = top ? min_u64(top, report->groups.size) : report->groups.size;
+	char size[GROUP_SIZE_MAX];
+	const char *names[3];
+	size_t depth = 0;
+	struct error *error;
+
+	names[depth++] = group->type ? group->type : "(untyped)";
+	if (!group->type)
+		names[depth++] = group_profile_size(group->size, size);
+	error = group_profile_add(profile, names, depth, group->count, group->bytes);
+	names[depth++] = "(indirect)";
+	return error ? error
+		     : group_profile_add(profile, names, depth, group->indirect_count,
+					 group->indirect_bytes);
+}
+
+/* What hangs on leaked blocks is a part of them: the sum is all that leaked. */
+static struct error *write_stacks(struct command_context *context, const struct leak_report *report,
+				  struct profile_output output)
+{
+	cleanup(profile) struct profile *profile = NULL;
+	struct error *error = group_profile_create(context, &profile);
+
+	vec_for_each (group, &report->groups)
+		if (!error)
+			error = add_group(profile, group);
+	if (error)
+		return error;
+	output.options.subtitle = "blocks that nothing points to any more";
+	return group_profile_write(context, &output, profile);
+}
+
+struct error *leak_report_write(struct command_context *context, const struct leak_report *report,
+				const struct profile_output *profile_output)
+{
+	bool limited = profile_output->top && (!context->json || command_option(context, "top"));
+	uint64_t shown =
+		limited ? min_u64(profile_output->top, report->groups.size) : report->groups.size;
 	struct output output = { context, report, shown };
 	struct error *error;
 
+	if (profile_output->format)
+		return write_stacks(context, report, *profile_output);
 	if (context->json)
 		return command_write_json(context, json_report(context, report, shown));
 	error = command_print(context, print_report, &output);

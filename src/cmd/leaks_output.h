@@ -1,5 +1,6 @@
 /*
- * leaks_output.h - leaks as groups, as a table and as JSON; and which of them are known.
+ * leaks_output.h - leaks as groups, as a table, as JSON, and in the formats of stacks; and which of
+ * them are known.
  */
 #ifndef LEAKS_OUTPUT_H
 #define LEAKS_OUTPUT_H
@@ -8,6 +9,7 @@
 #include "memprobe/leaks.h"
 #include "memprobe/map64.h"
 #include "memprobe/object_type.h"
+#include "profile_output.h"
 
 /* ---- suppressions.c ---- */
 
@@ -64,9 +66,8 @@ struct leak_report {
 struct error *leak_report_build(const struct heap *heap, const struct leak_result *result,
 				struct suppression_vec *known, struct leak_report *ret);
 void leak_report_deinit(struct leak_report *report);
-/* @top: groups to be shown; 0: all. */
 struct error *leak_report_write(struct command_context *context, const struct leak_report *report,
-				uint64_t top);
+				const struct profile_output *output);
 
 struct error *retain_write(struct command_context *context, const struct heap *heap,
 			   const struct heap_chunk *chunk, const struct retain_step_vec *chain,

@@ -123,26 +123,6 @@ struct error *profile_output_choose(struct command_context *context, struct prof
 	return error;
 }
 
-struct error *profile_output_refuse(struct command_context *context, const char *hint)
-{
-	const char *path = context->output_path;
-	struct error *error;
-
-	if (goes_to_stdout(context) || context->json)
-		return NULL;
-	context->json = ends_with(path, ".json");
-	if (context->json || ends_with(path, TABLE_ENDING))
-		return NULL;
-	if (!profile_format_by_ending(path)) {
-		error = unknown_ending(path);
-		return error ? error_hint(error, "there are " TABLE_ENDING " (a table) and .json")
-			     : NULL;
-	}
-	return error_hint(error_create(ERROR_USAGE, "%s has no call stacks to write to %s",
-				       context->command->name, context->output_path),
-			  "%s", hint);
-}
-
 struct print {
 	const struct command_context *context;
 	const struct profile_output *output;

@@ -9,6 +9,8 @@
  *	profile_output_choose(context, &output);	first: a wrong ending is no loss then
  *	... record ...
  *	profile_output_write(context, &output, profile, document);
+ *
+ * What has --top with another meaning takes PROFILE_FORMAT_OPTIONS.
  */
 #ifndef CMD_PROFILE_OUTPUT_H
 #define CMD_PROFILE_OUTPUT_H
@@ -17,9 +19,11 @@
 #include "memprobe/profile_format.h"
 
 /* clang-format off */
-#define PROFILE_OUTPUT_OPTIONS                                                                    \
+#define PROFILE_FORMAT_OPTIONS                                                                    \
 	{ "format", 0, "table|json|folded|svg|pprof", "(default: by the ending of -o FILE)" },    \
-	{ "folded", 'f', NULL, "folded stacks, as by --format" },                                   \
+	{ "folded", 'f', NULL, "folded stacks, as by --format" }
+#define PROFILE_OUTPUT_OPTIONS                                                                    \
+	PROFILE_FORMAT_OPTIONS,                                                                   \
 	{ "top", 0, "N", "in a table, the N sites that hold most (default 20; 0: all)" }
 /* clang-format on */
 
@@ -45,12 +49,6 @@ struct error *profile_output_choose(struct command_context *context, struct prof
 struct error *profile_output_write(struct command_context *context,
 				   const struct profile_output *output,
 				   const struct profile *profile, json_t *document);
-
-/*
- * For commands without stacks: FILE.json sets context->json, the ending of another format is
- * ERROR_USAGE, for which @hint names what has stacks; and so is one that is unknown.
- */
-struct error *profile_output_refuse(struct command_context *context, const char *hint);
 
 /* Columns of the terminal that stdout is; 0: it is none. */
 unsigned command_terminal_width(const struct command_context *context);

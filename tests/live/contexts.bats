@@ -44,6 +44,7 @@ walked_contexts() {
 		.ident == "t_pkey" and .parent == "CacheMemoryContext")'
 	json '.groups | any(.key == "CachedPlanSource" and (.ident | startswith("prepare one")))'
 	live=$(jq -S '[.groups, .totals]' <<<"$output")
+	total=$(json_get .totals.total)
 
 	probe core "$backend" -o "$BATS_TEST_TMPDIR/core" -q
 	status_is 0
@@ -58,6 +59,10 @@ walked_contexts() {
 	[[ $(sed -n 6p <<<"$output") =~ [0-9][0-9]\ \ \ \ \ \ index\ info$ ]]
 	[[ $(sed -n 7p <<<"$output") =~ \([0-9]+\ more\ rows\)$ ]]
 	[ "$(wc -l <<<"$output")" -eq 7 ]
+	probe heap "$backend" --by context -f
+	status_is 0
+	grep -q '^TopMemoryContext;CacheMemoryContext;index info [0-9]*$' <<<"$output" || fail "$output"
+	[ "$(awk '{ sum += $NF } END { print sum }' <<<"$output")" -eq "$total" ]
 	victim_check
 }
 

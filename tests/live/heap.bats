@@ -145,6 +145,72 @@ leaks_are_typed() { # TARGET, TOLERANCE of leaks that a stale word hides
 	victim_check
 }
 
+@test "groups of blocks in the formats of stacks, which add up to the totals" {
+	start_victim requests 1000 100
+	probe heap "$victim_pid" --json
+	status_is 0
+	json '.groups_left_out == 0 and ([.groups[].bytes] | add) == .totals.bytes'
+	total=$(json_get .totals.bytes)
+	for by in type size content; do
+		probe heap "$victim_pid" --by $by -f
+		status_is 0
+		[ -z "$stderr" ]
+		! grep -vE '^[^;]+(;[^;]+)* [1-9][0-9]*$' <<<"$output" || fail "$output"
+		[ "$(awk '{ sum += $NF } END { print sum }' <<<"$output")" -eq "$total" ]
+	done
+	grep -q '^CommItopReq;+[0-9]* "itop request #" [0-9]*$' <<<"$output" || fail "$output"
+	probe heap "$victim_pid" -o out.folded
+	status_is 0
+	[ -z "$output" ] && [ "$(stat -c %a out.folded)" = 600 ]
+	grep -q '^CommItopReq [0-9]*$' out.folded && grep -q '^(untyped);40 bytes [0-9]*$' out.folded
+	probe heap "$victim_pid" -o out.svg
+	status_is 0
+	python3 -c 'import sys, xml.dom.minidom; xml.dom.minidom.parse(sys.argv[1])' out.svg
+	grep -q '>CommItopReq$' out.svg && grep -q 'blocks in use, by type' out.svg
+	probe heap "$victim_pid" -o out.pb.gz
+	status_is 0
+	run -0 "$ROOT/tests/live/pprof.py" out.pb.gz
+	json '[.sample_types[].type] == ["inuse_objects", "inuse_space"]'
+	json '([.samples[].values[1]] | add) == $n' --argjson n "$total"
+	probe heap "$victim_pid" --format=json
+	json '.totals.bytes == $n' --argjson n "$total"
+	probe heap "$victim_pid" --json --top 1
+	json '.groups_left_out > 0'
+	probe heap "$victim_pid" -o out.bogus
+	status_is 2
+	[ ! -e out.bogus ]
+	victim_check
+}
+
+@test "leaks in the formats of stacks, which add up to what leaked" {
+	start_victim requests 1000 100
+	probe leaks "$victim_pid" --json
+	total=$(json_get .totals.leaked_bytes)
+	[ "$total" -gt 0 ]
+	probe leaks "$victim_pid" --format folded
+	status_is 0
+	grep -q '^CommItopReq;(indirect) [0-9]*$' <<<"$output" || fail "$output"
+	[ "$(awk '{ sum += $NF } END { print sum }' <<<"$output")" -eq "$total" ]
+	[ "$output" = "$(memprobe leaks "$victim_pid" -f)" ]
+	probe leaks "$victim_pid" -o out.pb.gz
+	status_is 0
+	run -0 "$ROOT/tests/live/pprof.py" out.pb.gz
+	json '([.samples[].values[1]] | add) == $n' --argjson n "$total"
+	probe leaks "$victim_pid" -o out.svg
+	status_is 0
+	python3 -c 'import sys, xml.dom.minidom; xml.dom.minidom.parse(sys.argv[1])' out.svg
+	probe leaks "$victim_pid" --retain 1000 -f
+	status_is 2
+	victim_check
+	stop_victim
+	# Nothing has leaked.
+	start_victim threads 1
+	for format in folded svg pprof json; do
+		probe leaks "$victim_pid" --format $format -o out
+		status_is 0
+	done
+}
+
 @test "leaks are suppressed by their type" {
 	start_victim requests 1000
 	echo 'type:Comm*Req' >known
