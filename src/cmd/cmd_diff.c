@@ -114,10 +114,11 @@ static struct error *write_stacks(struct diff_run *run)
 {
 	cleanup(profile) struct profile *old = NULL;
 	cleanup(profile) struct profile *fresh = NULL;
-	struct error *error = profile_input_read(run->context, run->context->arguments[0], &old);
+	struct error *error =
+		profile_input_read(run->context, run->context->arguments[0], true, &old);
 
 	if (!error)
-		error = profile_input_read(run->context, run->context->arguments[1], &fresh);
+		error = profile_input_read(run->context, run->context->arguments[1], true, &fresh);
 	if (!error)
 		error = profile_compare(fresh, old);
 	if (error)

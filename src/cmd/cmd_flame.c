@@ -106,7 +106,7 @@ static struct error *compare(struct command_context *context, struct profile *pr
 			     const char *old_path)
 {
 	cleanup(profile) struct profile *old = NULL;
-	struct error *error = profile_input_read(context, old_path, &old);
+	struct error *error = profile_input_read(context, old_path, true, &old);
 
 	return error ? error : profile_compare(profile, old);
 }
@@ -123,7 +123,7 @@ static struct error *run(struct command_context *context)
 	if (!error && output.options.color == FLAME_COLOR_DIFF && !old_path)
 		error = error_create(ERROR_USAGE, "--color=diff needs --diff FILE");
 	if (!error)
-		error = profile_input_read(context, path, &profile);
+		error = profile_input_read(context, path, false, &profile);
 	if (!error)
 		error = name_values(profile, &output.options);
 	if (!error && old_path)

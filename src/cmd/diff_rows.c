@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "memprobe/hash_index.h"
+#include "memprobe/log.h"
 #include "profile_input.h"
 
 #define KEY_PARTS 3
@@ -12,13 +13,15 @@
 static const struct comparison {
 	const char *command, *list;
 	const char *key[KEY_PARTS]; /* joined by a blank; what is null or missing is left out */
+	const char *instead;	    /* of the key, if all of it is */
+	const char *look;	    /* of a row, shown behind its key, which it may differ for */
 	const char *prefix;
 	const char *value;
 } comparisons[] = {
-	{ "maps", "mappings", { "start", "type", "path" }, "", "rss" },
-	{ "mallinfo", "arenas", { "address" }, "arena ", "in_use" },
-	{ "heap", "groups", { "key", "size" }, "", "bytes" },
-	{ "leaks", "leaks", { "type", "size", "preview" }, "", "bytes" },
+	{ "maps", "mappings", { "start", "type", "path" }, NULL, NULL, "", "rss" },
+	{ "mallinfo", "arenas", { "address" }, "index", NULL, "arena ", "in_use" },
+	{ "heap", "groups", { "key", "size" }, NULL, NULL, "", "bytes" },
+	{ "leaks", "leaks", { "type", "size" }, NULL, "preview", "", "bytes" },
 };
 
 /* ---- rows ---- */
@@ -37,10 +40,15 @@ static bool is_row(const void *context, uint32_t id)
 {
 	const struct search *search = context;
 
-	return !strcmp(search->rows->rows.data[id].key, search->key);
+	const struct diff_row *row = &search->rows->rows.data[id];
+	size_t length = strlen(search->key);
+
+	return length == row->key_length && !memcmp(row->key, search->key, length);
 }
 
-static struct error *add(struct building *building, const char *key, int64_t value, bool is_new)
+/* @look is shown behind the key; NULL: nothing. */
+static struct error *add(struct building *building, const char *key, const char *look,
+			 int64_t value, bool is_new)
 {
 	const struct search search = { building->rows, key };
 	uint32_t hash = hash_fold(hash_bytes(HASH_SEED, key, strlen(key)));
@@ -49,10 +57,12 @@ static struct error *add(struct building *building, const char *key, int64_t val
 	struct error *error;
 
 	if (id == HASH_INDEX_NONE) {
-		struct diff_row row = { .key = strdup(key) };
+		struct diff_row row = { .key_length = strlen(key) };
 
 		id = (uint32_t)rows->size;
-		error = row.key ? diff_row_vec_append(rows, &row) : &error_no_memory;
+		if (asprintf(&row.key, "%s%s%s", key, look ? " " : "", look ? look : "") < 0)
+			return &error_no_memory;
+		error = diff_row_vec_append(rows, &row);
 		if (error) {
 			free(row.key);
 			return error;
@@ -104,10 +114,61 @@ void diff_rows_deinit(struct diff_rows *rows)
 	diff_row_vec_deinit(&rows->rows);
 }
 
+/* A pipe can be read but once. */
+struct input {
+	const char *path;
+	char *text;
+	size_t size;
+	json_t *json; /* NULL: it is none */
+};
+
+static struct error *load(const char *path, struct input *ret)
+{
+	json_error_t problem;
+	struct error *error = input_read(path, &ret->text, &ret->size);
+
+	ret->path = path;
+	if (error || !input_is_json(ret->text))
+		return error;
+	ret->json = json_loadb(ret->text, ret->size, 0, &problem);
+	return ret->json ? NULL
+			 : error_create(ERROR_FAILED, "cannot read %s: line %d: %s", path,
+					problem.line, problem.text);
+}
+
+static void unload(struct input *input)
+{
+	free(input->text);
+	json_decref(input->json);
+}
+
 /* ---- JSON ---- */
+
+/* `(untyped) 40` needs no 40 behind it. */
+static bool ends_with_number(const char *text, json_int_t number)
+{
+	const char *last = strrchr(text, ' ');
+	char *end;
+
+	last = last ? last + 1 : text;
+	return *last && strtoll(last, &end, 10) == number && !*end;
+}
+
+static bool put_part(FILE *out, const json_t *part, const char *blank)
+{
+	if (json_is_string(part) && *json_string_value(part))
+		fprintf(out, "%s%s", blank, json_string_value(part));
+	else if (json_is_integer(part))
+		fprintf(out, "%s%lld", blank, (long long)json_integer_value(part));
+	else
+		return false;
+	return true;
+}
 
 static struct error *row_key(const struct comparison *comparison, const json_t *item, char **ret)
 {
+	const char *first = json_string_value(json_object_get(item, comparison->key[0]));
+	bool any = false;
 	size_t size;
 	FILE *out = open_memstream(ret, &size);
 
@@ -116,25 +177,43 @@ static struct error *row_key(const struct comparison *comparison, const json_t *
 	fputs(comparison->prefix, out);
 	for (size_t i = 0; i < KEY_PARTS && comparison->key[i]; i++) {
 		const json_t *part = json_object_get(item, comparison->key[i]);
-		const char *blank = i ? " " : "";
 
-		if (json_is_string(part) && *json_string_value(part))
-			fprintf(out, "%s%s", blank, json_string_value(part));
-		else if (json_is_integer(part))
-			fprintf(out, "%s%lld", blank, (long long)json_integer_value(part));
+		if (i && first && json_is_integer(part) &&
+		    ends_with_number(first, json_integer_value(part)))
+			continue;
+		any |= put_part(out, part, any ? " " : "");
 	}
+	if (!any && comparison->instead)
+		put_part(out, json_object_get(item, comparison->instead), "");
 	return fclose(out) ? &error_no_memory : NULL;
 }
 
-static struct error *add_document(struct building *building, const struct comparison *comparison,
-				  const char *path, const json_t *document, bool is_new)
+static const char *row_look(const struct comparison *comparison, const json_t *item)
 {
-	const json_t *list = json_object_get(document, comparison->list), *item;
+	return comparison->look ? json_string_value(json_object_get(item, comparison->look)) : NULL;
+}
+
+/* What one of the documents lacks would seem to have come or gone. */
+static void warn_if_cut(struct command_context *context, const struct input *input)
+{
+	json_int_t left_out = json_integer_value(json_object_get(input->json, "groups_left_out"));
+
+	if (left_out <= 0)
+		return;
+	log_warn("%s lacks %lld groups: what is new or gone may be wrong; --top 0 writes all",
+		 input->path, (long long)left_out);
+	context->status = ERROR_PARTIAL;
+}
+
+static struct error *add_document(struct building *building, const struct comparison *comparison,
+				  const struct input *input, bool is_new)
+{
+	const json_t *list = json_object_get(input->json, comparison->list), *item;
 	const char *value = building->rows->value;
 	size_t i, used = 0;
 
 	if (!json_is_array(list))
-		return error_create(ERROR_FAILED, "cannot compare %s: it has no `%s`", path,
+		return error_create(ERROR_FAILED, "cannot compare %s: it has no `%s`", input->path,
 				    comparison->list);
 	json_array_foreach(list, i, item)
 	{
@@ -147,7 +226,8 @@ static struct error *add_document(struct building *building, const struct compar
 		used++;
 		error = row_key(comparison, item, &key);
 		if (!error)
-			error = add(building, key, json_integer_value(number), is_new);
+			error = add(building, key, row_look(comparison, item),
+				    json_integer_value(number), is_new);
 		if (error)
 			return error;
 	}
@@ -155,25 +235,9 @@ static struct error *add_document(struct building *building, const struct compar
 		return error_hint(error_create(ERROR_FAILED,
 					       "cannot compare %s: `%s` of its %s is "
 					       "no number",
-					       path, value, comparison->list),
+					       input->path, value, comparison->list),
 				  "--value chooses another key");
 	return NULL;
-}
-
-static struct error *load(const char *path, json_t **ret)
-{
-	cleanup(free) char *text = NULL;
-	json_error_t problem;
-	size_t size;
-	struct error *error = input_read(path, &text, &size);
-
-	*ret = NULL;
-	if (error || !input_is_json(text))
-		return error;
-	*ret = json_loadb(text, size, 0, &problem);
-	return *ret ? NULL
-		    : error_create(ERROR_FAILED, "cannot read %s: line %d: %s", path, problem.line,
-				   problem.text);
 }
 
 static const struct comparison *find_comparison(const json_t *document)
@@ -186,24 +250,39 @@ static const struct comparison *find_comparison(const json_t *document)
 	return NULL;
 }
 
-static struct error *compare_documents(struct building *building, const char *old_path,
-				       const json_t *old, const char *new_path, const json_t *fresh,
+static bool is_grouped_alike(const json_t *old, const json_t *fresh)
+{
+	const char *by = json_string_value(json_object_get(old, "by"));
+	const char *other = json_string_value(json_object_get(fresh, "by"));
+
+	return !by || !other || !strcmp(by, other);
+}
+
+static struct error *compare_documents(struct building *building, struct command_context *context,
+				       const struct input *old, const struct input *fresh,
 				       const char *value)
 {
-	const struct comparison *comparison = find_comparison(old);
+	const struct comparison *comparison = find_comparison(old->json);
 	struct diff_rows *rows = building->rows;
 	struct error *error;
 
-	if (find_comparison(fresh) != comparison)
+	if (find_comparison(fresh->json) != comparison)
 		return error_create(ERROR_FAILED,
 				    "cannot compare %s and %s: they are of different commands",
-				    old_path, new_path);
+				    old->path, fresh->path);
+	if (!is_grouped_alike(old->json, fresh->json))
+		return error_create(
+			ERROR_FAILED,
+			"cannot compare %s and %s: they are grouped by different things", old->path,
+			fresh->path);
+	warn_if_cut(context, old);
+	warn_if_cut(context, fresh);
 	snprintf(rows->what, sizeof(rows->what), "%s", comparison->command);
 	snprintf(rows->value, sizeof(rows->value), "%s", value ? value : comparison->value);
 	/* All that can be compared is bytes, except counts. */
 	rows->is_bytes = !strstr(rows->value, "count") && !strstr(rows->value, "chunks");
-	error = add_document(building, comparison, old_path, old, false);
-	return error ? error : add_document(building, comparison, new_path, fresh, true);
+	error = add_document(building, comparison, old, false);
+	return error ? error : add_document(building, comparison, fresh, true);
 }
 
 /* ---- stacks ---- */
@@ -227,10 +306,11 @@ static struct error *stack_key(const struct profile *profile, const struct profi
 }
 
 static struct error *add_stacks(struct building *building, struct command_context *context,
-				const char *path, bool is_new)
+				const struct input *input, bool is_new)
 {
 	cleanup(profile) struct profile *profile = NULL;
-	struct error *error = profile_input_read(context, path, &profile);
+	struct error *error =
+		profile_input_parse(context, input->path, input->text, input->size, true, &profile);
 
 	for (size_t i = 0; !error && i < profile->sites.size; i++) {
 		const struct profile_site *site = &profile->sites.data[i];
@@ -238,9 +318,9 @@ static struct error *add_stacks(struct building *building, struct command_contex
 
 		error = stack_key(profile, site, &key);
 		if (!error)
-			error = add(building, key, site->values[PROFILE_BYTES], is_new);
+			error = add(building, key, NULL, site->values[PROFILE_BYTES], is_new);
 	}
-	if (!error && is_new) {
+	if (!error && profile->sites.size) {
 		const char *unit = profile->columns[PROFILE_BYTES].unit;
 
 		building->rows->is_bytes = unit && !strcmp(unit, "bytes");
@@ -249,12 +329,12 @@ static struct error *add_stacks(struct building *building, struct command_contex
 }
 
 static struct error *compare_stacks(struct building *building, struct command_context *context,
-				    const char *old_path, const char *new_path)
+				    const struct input *old, const struct input *fresh)
 {
-	struct error *error = add_stacks(building, context, old_path, false);
+	struct error *error = add_stacks(building, context, old, false);
 
 	if (!error)
-		error = add_stacks(building, context, new_path, true);
+		error = add_stacks(building, context, fresh, true);
 	snprintf(building->rows->what, sizeof(building->rows->what), "stacks");
 	snprintf(building->rows->value, sizeof(building->rows->value), "bytes");
 	return error;
@@ -264,26 +344,22 @@ struct error *diff_rows_read(struct command_context *context, const char *old_pa
 			     const char *new_path, const char *value, struct diff_rows *ret)
 {
 	struct building building = { .rows = ret };
-	json_t *old = NULL, *fresh = NULL;
-	struct error *error = NULL;
+	struct input old = { 0 }, fresh = { 0 };
+	struct error *error = load(old_path, &old);
 
-	/* Standard input is read once, and has stacks. */
-	if (strcmp(old_path, "-") && strcmp(new_path, "-")) {
-		error = load(old_path, &old);
-		if (!error)
-			error = load(new_path, &fresh);
-	}
-	if (!error && find_comparison(old))
-		error = compare_documents(&building, old_path, old, new_path, fresh, value);
-	else if (!error && find_comparison(fresh))
+	if (!error)
+		error = load(new_path, &fresh);
+	if (!error && find_comparison(old.json))
+		error = compare_documents(&building, context, &old, &fresh, value);
+	else if (!error && find_comparison(fresh.json))
 		error = error_create(ERROR_FAILED,
 				     "cannot compare %s: it is of no command that "
 				     "%s is of",
 				     old_path, new_path);
 	else if (!error)
-		error = compare_stacks(&building, context, old_path, new_path);
-	json_decref(old);
-	json_decref(fresh);
+		error = compare_stacks(&building, context, &old, &fresh);
+	unload(&old);
+	unload(&fresh);
 	hash_index_deinit(&building.index);
 	if (!error)
 		finish(ret);

@@ -10,7 +10,8 @@
 #include "memprobe/vec.h"
 
 struct diff_row {
-	char *key; /* owned */
+	char *key;	   /* owned */
+	size_t key_length; /* of what tells it from the others */
 	int64_t old, fresh, delta;
 };
 

@@ -83,23 +83,23 @@ static struct error *read_text(struct command_context *context, const char *path
 	return NULL;
 }
 
-struct error *profile_input_read(struct command_context *context, const char *path,
-				 struct profile **ret)
+struct error *profile_input_parse(struct command_context *context, const char *path,
+				  const char *text, size_t size, bool may_be_empty,
+				  struct profile **ret)
 {
 	cleanup(profile) struct profile *profile = NULL;
-	cleanup(free) char *text = NULL;
-	size_t size, left_out = 0;
+	bool is_json = input_is_json(text);
+	size_t left_out = 0;
 	struct error *error = profile_create(&profile);
 
-	if (!error)
-		error = input_read(path, &text, &size);
-	if (!error && input_is_json(text))
+	if (!error && is_json)
 		error = read_json(path, text, size, profile, &left_out);
 	else if (!error)
 		error = read_text(context, path, text, size, profile);
 	if (error)
 		return error;
-	if (!profile->sites.size)
+	/* A recording of nothing is one, too; as text it is empty. */
+	if (!profile->sites.size && (!may_be_empty || left_out || !(is_json || !size)))
 		return error_hint(error_create(ERROR_FAILED, "there are no stacks in %s", path),
 				  "it reads folded stacks, JSON with `sites`, `perf script`, and "
 				  "stap's print_usyms()");
@@ -109,4 +109,14 @@ struct error *profile_input_read(struct command_context *context, const char *pa
 	}
 	*ret = take_pointer(profile);
 	return NULL;
+}
+
+struct error *profile_input_read(struct command_context *context, const char *path,
+				 bool may_be_empty, struct profile **ret)
+{
+	cleanup(free) char *text = NULL;
+	size_t size;
+	struct error *error = input_read(path, &text, &size);
+
+	return error ? error : profile_input_parse(context, path, text, size, may_be_empty, ret);
 }

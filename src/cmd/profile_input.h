@@ -15,9 +15,14 @@ bool input_is_json(const char *text);
 /*
  * Folded stacks, JSON with `sites`, `perf script` or print_usyms() of stap; `-` is standard input.
  * What makes no sense is left out with a warning and sets context->status. ERROR_FAILED: there are
- * no stacks.
+ * no stacks; if it @may_be_empty, an empty file or recording is no error.
  */
 struct error *profile_input_read(struct command_context *context, const char *path,
-				 struct profile **ret);
+				 bool may_be_empty, struct profile **ret);
+
+/* The same of what input_read() has read from @path. */
+struct error *profile_input_parse(struct command_context *context, const char *path,
+				  const char *text, size_t size, bool may_be_empty,
+				  struct profile **ret);
 
 #endif

@@ -70,9 +70,51 @@ setup() {
 	status_is 2
 }
 
+@test "diff reads pipes, with whatever is in them" {
+	start_victim leaks 100
+	memprobe maps "$victim_pid" --json -o maps.json
+	run -0 memprobe diff maps.json - --json <maps.json
+	json '.compares == "maps" and .rows == []'
+	printf 'main;f 10\n' >old.folded
+	run -0 memprobe diff <(cat old.folded) <(echo 'main;f 12') --json
+	json '[.rows[].delta] == [2]'
+	victim_check
+}
+
+@test "diff knows a group again, and says what it cannot know" {
+	group='"size": 8, "count": 1, "bytes":'
+	echo '{"command": "leaks", "leaks": [{"type": null, "preview": "one", '"$group"' 8}]}' >one
+	echo '{"command": "leaks", "leaks": [{"type": null, "preview": "two", '"$group"' 9}]}' >two
+	probe diff one two --json
+	json '[.rows[] | [.key, .old, .new]] == [["8 one", 8, 9]]'
+	heap() { # BY LEFT_OUT BYTES
+		echo '{"command": "heap", "by": "'"$1"'", "groups_left_out": '"$2"',
+			"groups": [{"key": "(untyped) 8", '"$group $3"'}]}'
+	}
+	heap type 0 8 >one
+	heap type 0 9 >two
+	probe diff one two --json
+	status_is 0
+	json '[.rows[] | [.key, .delta]] == [["(untyped) 8", 1]]'
+	heap type 3 9 >two
+	probe diff one two --json
+	status_is 6
+	json '.warnings | length == 1'
+	heap size 0 9 >two
+	probe diff one two
+	status_is 1
+	# Arenas of other allocators have no address.
+	for bytes in 5 7; do
+		echo '{"command": "mallinfo", "arenas": [{"index": 0, "address": null, "in_use": '$bytes'},
+			{"index": 1, "address": null, "in_use": 1}]}' >$bytes
+	done
+	probe diff 5 7 --json
+	json '[.rows[] | [.key, .delta]] == [["arena 0", 2]]'
+}
+
 @test "diff: files that make no sense" {
 	echo 'a;b 1' >good
-	for garbage in '' '{' '[]' '{"command": "maps"}' '{"command": "maps", "mappings": 3}' \
+	for garbage in '{' '[]' '{"command": "maps"}' '{"command": "maps", "mappings": 3}' \
 		'{"command": 5, "sites": 1}' 'garbage'; do
 		printf '%s' "$garbage" >bad
 		probe diff good bad
@@ -86,6 +128,22 @@ setup() {
 		{"start": {}, "rss": 9223372036854775807}, {"rss": 9223372036854775807}]}' >odd
 	probe diff odd odd
 	status_is 0
+	# A recording of nothing: what is new is new.
+	for nothing in '' '{"command": "allocs", "sites": []}'; do
+		printf '%s' "$nothing" >none
+		probe diff none good --json
+		status_is 0
+		json '[.rows[] | [.key, .old, .new]] == [["a;b", 0, 1]]'
+		probe diff good none --json
+		json '[.rows[] | [.key, .old, .new]] == [["a;b", 1, 0]]'
+		probe diff none none --json
+		status_is 0
+		json '.rows == []'
+		probe diff none good -o diff.svg
+		status_is 0
+		probe flame good --diff none -o diff.svg
+		status_is 0
+	done
 	probe diff good missing
 	status_is 1
 	[[ $stderr == *missing* ]]
