@@ -29,6 +29,8 @@ struct error *write_all(int fd, const void *bytes, size_t size, const char *name
  */
 struct output;
 
+/* The error that output_open() would give, before there is anything to write; leaves nothing. */
+struct error *output_check(const char *path);
 struct error *output_open(const char *path, struct output **ret);
 int output_fd(const struct output *output);
 /* The path as the user wrote it; `standard output` for `-`. */

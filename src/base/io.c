@@ -140,6 +140,22 @@ struct error *output_open(const char *path, struct output **ret)
 	return NULL;
 }
 
+struct error *output_check(const char *path)
+{
+	struct output *output;
+	struct stat status;
+	struct error *error;
+
+	/* To open these is to be seen, or to wait for a reader. */
+	if (!strcmp(path, "-") ||
+	    (stat(path, &status) == 0 && !S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode)))
+		return NULL;
+	error = output_open(path, &output);
+	if (!error)
+		output_abort(output);
+	return error;
+}
+
 int output_fd(const struct output *output)
 {
 	return output->fd;

@@ -312,11 +312,12 @@ static struct error *report(struct core_run *run)
 	struct error *error;
 
 	if (!context->json) {
-		command_hint(context,
-			     "%s of memory in %s; `memprobe threads %s` or `gdb %s %s` "
-			     "opens it",
-			     format_size(run->written.data, text), path, path,
-			     context->target->exe[0] ? context->target->exe : "EXE", path);
+		if (strcmp(path, "-"))
+			command_hint(context,
+				     "%s of memory in %s; `memprobe threads %s` or `gdb %s %s` "
+				     "opens it",
+				     format_size(run->written.data, text), path, path,
+				     context->target->exe[0] ? context->target->exe : "EXE", path);
 		return NULL;
 	}
 	document = command_json(context);

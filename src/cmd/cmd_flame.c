@@ -25,6 +25,12 @@ static const struct command_option options[] = {
 
 /* ---- options ---- */
 
+/* What --color means to the other commands: of a table here. */
+static bool is_of_terminal(const char *color)
+{
+	return !strcmp(color, "always") || !strcmp(color, "never");
+}
+
 static struct error *parse_color(const char *text, enum flame_color *ret)
 {
 	static const struct {
@@ -73,10 +79,12 @@ static struct error *parse_options(struct command_context *context, struct profi
 	struct profile_options *drawing = &ret->options;
 	struct error *error = profile_output_choose(context, ret);
 
-	if (!error && color)
+	if (!error && color && !is_of_terminal(color))
 		error = parse_color(color, &drawing->color);
 	if (!error)
 		error = parse_widths(context, drawing);
+	if (!error && color && is_of_terminal(color))
+		context->color = !strcmp(color, "always");
 	drawing->title = command_option(context, "title");
 	drawing->subtitle = command_option(context, "subtitle");
 	drawing->count_name = command_option(context, "countname");

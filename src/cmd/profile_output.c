@@ -4,6 +4,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "memprobe/io.h"
 #include "memprobe/num.h"
 #include "memprobe/sites_json.h"
 #include "memprobe/sites_table.h"
@@ -120,6 +121,9 @@ struct error *profile_output_choose(struct command_context *context, struct prof
 		return error_hint(
 			error_create(ERROR_USAGE, "%s is not for a terminal", ret->format->name),
 			"add -o FILE%s", ret->format->ending);
+	/* What took an hour to record must not be lost for a slip in a path. */
+	if (!error && context->output_path)
+		error = output_check(context->output_path);
 	return error;
 }
 

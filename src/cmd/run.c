@@ -292,12 +292,17 @@ static struct error *open_by_name(const char *name, struct target **ret)
 static struct error *open_by_path_or_name(const char *text, struct target **ret)
 {
 	struct stat status;
-	bool is_file = stat(text, &status) == 0 && S_ISREG(status.st_mode);
+	bool exists = stat(text, &status) == 0, is_file = exists && S_ISREG(status.st_mode);
+	int errnum = errno;
 	struct error *error;
 
 	if (core_probe(text) || (is_file && strchr(text, '/')))
 		return target_open_core(text, ret);
 	error = open_by_name(text, ret);
+	if (!exists && strchr(text, '/') && error_is(error, ERROR_NO_TARGET)) {
+		error_destroy(error);
+		return error_errno(ERROR_NO_TARGET, errnum, "cannot open %s", text);
+	}
 	if (is_file && error_is(error, ERROR_NO_TARGET)) {
 		error_destroy(error);
 		error = target_open_core(text, ret);
@@ -395,10 +400,12 @@ static struct error *find_command(struct command_context *context, int *argc, ch
 {
 	struct error *error = parse_options(context, *argc, *argv, seen);
 
-	if (error || seen->help || seen->version)
+	if (error || seen->version)
 		return error;
 	*argc -= optind;
 	*argv += optind;
+	if (*argc == 0 && seen->help)
+		return NULL;
 	if (*argc == 0)
 		return error_hint(error_create(ERROR_USAGE, "no command"),
 				  "`memprobe -h` lists the commands");
@@ -413,7 +420,8 @@ static struct error *run(struct command_context *context, int argc, char **argv)
 	struct options_seen seen = { 0 };
 	struct error *error = find_command(context, &argc, &argv, &seen);
 
-	if (!error && context->command) {
+	/* `-h COMMAND` is `COMMAND -h`, whatever follows. */
+	if (!error && context->command && !seen.help) {
 		context->option_values = calloc(count_options(context->command->options) + 1,
 						sizeof(*context->option_values));
 		if (!context->option_values)

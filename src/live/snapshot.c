@@ -535,7 +535,7 @@ static bool has_room(const struct target *target)
 
 static struct error *take(struct freezer *freezer)
 {
-	struct error *error;
+	struct error *error, *held;
 
 	if (!freezer->options.no_fork && !has_room(freezer->target)) {
 		log_warn("process %d is held while it is read: there is no memory left for a copy",
@@ -556,10 +556,12 @@ static struct error *take(struct freezer *freezer)
 	undo_fork(freezer);
 	if (is_final(error))
 		return error;
-	log_warn("process %d is held while it is read: %s", (int)freezer->target->pid,
-		 error->message);
+	held = hold(freezer);
+	if (!held)
+		log_warn("process %d is held while it is read: %s", (int)freezer->target->pid,
+			 error->message);
 	error_destroy(error);
-	return hold(freezer);
+	return held;
 }
 
 /* A core knows its registers; where they cannot be had, the caller does without. */

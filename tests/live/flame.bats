@@ -59,6 +59,10 @@ assert_svg() { # FILE
 	sort <<<"$output" | diff - in.sorted
 	run -0 memprobe flame in.folded --json
 	json '.sites[4] == {"frames": ["main", "shutdown"], "bytes": 50}'
+	run -0 memprobe flame in.folded --format=table --color=always
+	[[ $output = *$'\e['* ]]
+	run -0 memprobe flame in.folded --format=table --color=never
+	[[ $output != *$'\e['* ]]
 	run -0 memprobe flame in.folded --format=table --top 1
 	[[ $output = *"400   40.0%  MapInsert  serve < event_loop < main"* ]]
 	[[ $output = *"and 4 more sites" ]]

@@ -80,7 +80,41 @@ refused() { # HINT ARG...: a usage error with one line of error and this hint
 @test "help is another word for -h" {
 	[ "$(memprobe help)" = "$(memprobe -h)" ]
 	[ "$(memprobe help maps)" = "$(memprobe maps -h)" ]
+	[ "$(memprobe -h maps)" = "$(memprobe maps -h)" ]
+	[ "$(memprobe -h -q)" = "$(memprobe -h)" ]
+	refused 'did you mean `memprobe maps`?*' -h mpas
 	refused 'did you mean `memprobe maps`?*' help mpas
+}
+
+@test "a path that is none says so, and is no process" {
+	probe maps ./absent
+	status_is 3
+	[ "$stderr" = "memprobe: cannot open ./absent: no such file or directory" ] || fail "$stderr"
+}
+
+@test "a recording that could not be written is not begun" {
+	start_victim idle
+	for path in "$BATS_TEST_TMPDIR/absent/out.svg" "$BATS_TEST_TMPDIR"; do
+		for command in allocs faults syscalls; do
+			run --separate-stderr timeout 60 "$MEMPROBE" "$command" "$victim_pid" -o "$path" \
+				--format svg
+			status_is 1
+		done
+	done
+	probe allocs "$victim_pid" -d 0.1 -o "$BATS_TEST_TMPDIR/out.svg"
+	status_is 0
+	[ "$(echo "$BATS_TEST_TMPDIR"/out.svg*)" = "$BATS_TEST_TMPDIR/out.svg" ]
+	victim_check
+}
+
+@test "who may not attach is told so in one line and a hint" {
+	skip_unless_root
+	start_victim leaks 100
+	prepare_user
+	run --separate-stderr as_user "$user_memprobe" leaks "$victim_pid"
+	status_is 4
+	[[ $stderr = "memprobe: cannot attach to "*$'\n'"hint: "* && $stderr != *warning* ]] || fail "$stderr"
+	victim_check
 }
 
 @test "a stopped thread is shown as stopped, not as what memprobe does to it" {
