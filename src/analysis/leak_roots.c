@@ -129,6 +129,9 @@ static bool may_point(const struct finder *finder, const struct mapping *mapping
 
 	if (!(mapping->perms & PERM_READ) || begins(path, "[v"))
 		return false;
+	/* The tables of a recording hold the address of every block. */
+	if (begins(path, "/memfd:memprobe"))
+		return false;
 	/* Reading a device's memory may have effects. */
 	if (target_backing(finder->heap->target, mapping, NULL) == BACKING_DEVICE)
 		return false;

@@ -46,6 +46,8 @@ static void catch_signals(void)
 	/* A closed pipe is a write error, not a death with a target in our hands. */
 	action.sa_handler = SIG_IGN;
 	sigaction(SIGPIPE, &action, NULL);
+	/* So is a file that is to become larger than ulimit -f allows, those in memory included. */
+	sigaction(SIGXFSZ, &action, NULL);
 }
 
 static void show_message(enum log_level level, const char *message)

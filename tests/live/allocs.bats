@@ -146,6 +146,21 @@ is_about() { # ESTIMATE BYTES RATE
 	victim_check
 }
 
+# Its tables have the address of each block.
+@test "leaks of a process that is being recorded" {
+	start_victim allocshape
+	record_begin allocs "$victim_pid" --sample 1
+	victim_say go
+	victim_wait '^done 1$' >/dev/null
+	probe leaks "$victim_pid" --json
+	status_is 0
+	# Of 16000; see above.
+	json '.totals.leaked_count >= 13900'
+	record_end
+	status_is 0
+	victim_check
+}
+
 @test "allocs --min-size, --max-size and --older" {
 	record_shape allocshape --sample 1 --min-size 8K --max-size 24K
 	status_is 0
@@ -239,6 +254,19 @@ is_about() { # ESTIMATE BYTES RATE
 	record_wait
 	status_is 0
 	[[ $stderr == *'replaced its program'* ]] || fail "$stderr"
+}
+
+# The kernel's signal for that would end memprobe with its agent in the target.
+@test "allocs: files that may not be large" {
+	start_victim allocshape
+	ulimit -S -f 64
+	probe allocs "$victim_pid" -d 10ms
+	ulimit -S -f unlimited
+	status_is 1
+	[[ $stderr == *'File too large'* ]] || fail "$stderr"
+	probe check "$victim_pid" --json
+	json '.checks[] | select(.name == "agent") | .detail | contains("none")'
+	victim_check
 }
 
 @test "allocs: what cannot be recorded, and what makes no sense" {
