@@ -229,7 +229,8 @@ struct trace_leftover {
 	uint64_t address, size; /* of the agent and all its mappings together */
 	unsigned hooks;		/* functions that still lead into it */
 	bool recording;		/* a memprobe is at work with it */
-	bool active;		/* its hooks record: they stop when the lease is over */
+	bool active;		/* its hooks record: they stop when the lease is over, */
+	bool lapsed;		/* as it is: each thread does some calls more at most */
 	bool inherited; /* a copy, never active, from the parent that forked while recorded */
 	/* False: it is of another version of memprobe, which alone can remove it. */
 	bool known;

@@ -12,7 +12,8 @@ struct error *check_agent(struct target *target, enum check_agent_state *state_r
 	enum check_agent_state state = CHECK_AGENT_NONE;
 	unsigned hooks = 0;
 	uint64_t address = 0;
-	bool active = false, inherited = true;
+	const char *when = "idle";
+	bool inherited = true;
 
 	vec_for_each (leftover, &found) {
 		enum check_agent_state its = leftover->recording ? CHECK_AGENT_RECORDING
@@ -20,7 +21,10 @@ struct error *check_agent(struct target *target, enum check_agent_state *state_r
 								 : CHECK_AGENT_FOREIGN;
 
 		hooks += leftover->hooks;
-		active |= leftover->active;
+		/* What has not been looked at since the lease ended is of threads that sleep. */
+		if (leftover->active)
+			when = leftover->lapsed ? "idle but for a few last calls"
+						: "idle within 2 s";
 		inherited &= leftover->inherited;
 		address = address ? address : leftover->address;
 		state = its > state ? its : state;
@@ -42,7 +46,7 @@ struct error *check_agent(struct target *target, enum check_agent_state *state_r
 		snprintf(text, CHECK_AGENT_TEXT,
 			 "left by a memprobe that was killed: %s, at 0x%llx, %u functions pass "
 			 "through it",
-			 active ? "idle within 2 s" : "idle", (unsigned long long)address, hooks);
+			 when, (unsigned long long)address, hooks);
 		*hint_ret = "the next recording of this process removes it";
 	} else {
 		snprintf(text, CHECK_AGENT_TEXT,

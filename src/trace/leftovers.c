@@ -81,17 +81,24 @@ static bool is_active(int memory, uint64_t image)
 	       active != AGENT_INACTIVE;
 }
 
+static bool has_lapsed(int memory, uint64_t image)
+{
+	uint64_t deadline = 0;
+
+	return pread(memory, &deadline, sizeof(deadline),
+		     (off_t)(image + AGENT_IMAGE_SPACE + offsetof(struct agent_ctl, deadline))) !=
+		       sizeof(deadline) ||
+	       __rdtsc() >= deadline;
+}
+
 /* A tracer of another PID namespace cannot be looked at: its lease speaks for it. */
 static bool is_recording(int memory, uint64_t image, const struct agent_config *config)
 {
-	uint64_t ctl = image + AGENT_IMAGE_SPACE, deadline = 0, namespace = own_namespace();
+	uint64_t namespace = own_namespace();
 
 	if (namespace && config->tracer_namespace == namespace)
 		return tracer_lives(config);
-	return is_active(memory, image) &&
-	       pread(memory, &deadline, sizeof(deadline),
-		     (off_t)(ctl + offsetof(struct agent_ctl, deadline))) == sizeof(deadline) &&
-	       __rdtsc() < deadline;
+	return is_active(memory, image) && !has_lapsed(memory, image);
 }
 
 /* ---- finding ---- */
@@ -131,6 +138,7 @@ static struct error *look_at(struct target *target, uint64_t address,
 		found.inherited = is_inherited(target, config);
 		found.recording = !found.inherited && is_recording(memory, address, config);
 		found.active = is_active(memory, address);
+		found.lapsed = has_lapsed(memory, address);
 	}
 	return trace_leftover_vec_append(ret, &found);
 }

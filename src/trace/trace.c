@@ -271,6 +271,13 @@ static struct error *build_unwind(struct trace_session *session)
 	return NULL;
 }
 
+static struct error *still_in_use(const struct trace_session *session)
+{
+	return error_create(ERROR_BUSY,
+			    "the agent of a memprobe that was killed is still in use in %d",
+			    (int)session->target->pid);
+}
+
 /* With the per-target lock held. */
 static struct error *attach_locked(struct trace_session *session, struct call_session *call)
 {
@@ -283,9 +290,7 @@ static struct error *attach_locked(struct trace_session *session, struct call_se
 	error = leftovers_remove(call, session->options.timeout_us, &remaining,
 				 &session->report.leftovers_removed);
 	if (!error && remaining)
-		error = error_create(
-			ERROR_BUSY, "the agent of a memprobe that was killed is still in use in %d",
-			(int)session->target->pid);
+		error = still_in_use(session);
 	if (!error)
 		error = plan(session, call, mappings);
 	if (!error)
@@ -408,12 +413,32 @@ static struct error *attach_agent(struct target *target, const struct trace_opti
 	return error;
 }
 
+/* Probes are not set on functions that still lead into a predecessor's agent. */
+static struct error *clear_leftovers(struct trace_session *session)
+{
+	struct trace_leftover_vec found = { 0 };
+	uint64_t remaining = 0;
+	struct error *error = trace_find_leftovers(session->target, &found);
+	size_t count = found.size;
+
+	trace_leftover_vec_deinit(&found);
+	if (error || !count)
+		return error;
+	error = trace_remove_leftovers(session->target, session->options.timeout_us, &remaining);
+	if (!error && remaining)
+		error = still_in_use(session);
+	session->report.leftovers_removed = !error;
+	return error;
+}
+
 static struct error *attach_uprobes(struct target *target, const struct trace_options *options,
 				    struct trace_session **ret)
 {
 	struct trace_session *session = NULL;
 	struct error *error = create(target, options, &session);
 
+	if (!error)
+		error = clear_leftovers(session);
 	if (!error)
 		error = history_create(target, &session->history);
 	if (!error)

@@ -173,6 +173,27 @@ is_idle() {
 	json '.checks[] | select(.name == "agent") | .state == "ok"'
 }
 
+check_says() {
+	probe check "$victim_pid" --json
+	jq -e --arg text "$1" '.checks[] | select(.name == "agent") | .detail | contains($text)' \
+		<<<"$output" >/dev/null
+}
+
+# Its threads sleep: nobody looks at the lease.
+@test "leftovers in a target that does nothing; uprobes remove them, too" {
+	start_victim alloc_truth 2
+	trace_begin attach wait
+	kill -KILL "$trace_pid"
+	wait "$trace_pid" || true
+	wait_until 10 check_says 'idle but for a few last calls'
+	probe allocs "$victim_pid" --engine=uprobe -d 10ms --json
+	status_is 0
+	json '.engine == "uprobe" and .leftovers_removed'
+	check_says 'none in the target' || fail "$output"
+	nothing_is_left
+	victim_check
+}
+
 @test "killed anywhere on its way" {
 	start_victim alloc_truth_cxx 2
 	tell go '^going'
