@@ -124,8 +124,10 @@ bool perf_target_execed(const struct perf_session *session);
 /* When that was: ns, CLOCK_MONOTONIC; 0: it has not. */
 uint64_t perf_exec_time(const struct perf_session *session);
 
-/* With no_inherit: watches the threads born since; *new_ret tells how many there were. */
-struct error *perf_follow(struct perf_session *session, unsigned *new_ret);
+/* With no_inherit: watches the threads born since, @most of them; *new_ret tells how many it has
+ * taken, *left_ret whether there are others. */
+struct error *perf_follow(struct perf_session *session, unsigned most, unsigned *new_ret,
+			  bool *left_ret);
 
 /* Whether all rings stood empty and no watched thread is left. */
 bool perf_target_exited(const struct perf_session *session);

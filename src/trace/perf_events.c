@@ -206,6 +206,10 @@ static struct error *add_threads(struct perf_session *session)
 		for (size_t i = 0; !error && i < tids.size; i++) {
 			if (is_known(&session->own, tids.data[i]))
 				continue;
+			if (session->own.size >= session->own_max) {
+				session->own_left = true;
+				break;
+			}
 			found = true;
 			error = add_thread(session, tids.data[i]);
 		}
@@ -217,6 +221,23 @@ static struct error *add_threads(struct perf_session *session)
 		return error_create(ERROR_NO_TARGET, "no thread of %d is left",
 				    session->target->pid);
 	return NULL;
+}
+
+/* The first thread; where that has ended, another. */
+static struct error *add_one(struct perf_session *session)
+{
+	struct pid_vec tids = { 0 };
+	struct error *error = add_thread(session, session->target->pid);
+
+	if (!error && !session->own.size)
+		error = process_list_threads(session->target->process, &tids);
+	for (size_t i = 0; !error && !session->own.size && i < tids.size; i++)
+		error = add_thread(session, tids.data[i]);
+	pid_vec_deinit(&tids);
+	if (!error && !session->own.size)
+		error = error_create(ERROR_NO_TARGET, "no thread of %d is left",
+				     (int)session->target->pid);
+	return error;
 }
 
 static int compare_ids(const void *a, const void *b)
@@ -337,6 +358,7 @@ struct error *perf_open(struct target *target, const struct perf_options *option
 		session->stack_bytes = PERF_STACK_MAX;
 	session->threads_only = options->threads_only;
 	session->lean = options->lean;
+	session->own_max = SIZE_MAX;
 	session->one_thread = options->one_thread;
 	session->no_inherit = options->no_inherit || options->one_thread;
 	session->user_only_allowed = options->user_only_allowed;
@@ -350,7 +372,7 @@ struct error *perf_open(struct target *target, const struct perf_options *option
 	if (options->stack_flexible && session->ring_bytes < STACKS_WHOLE)
 		session->stack_bytes /= session->ring_bytes < STACKS_HALF ? 4 : 2;
 	session->stack_bytes &= ~7u;
-	error = session->one_thread ? add_thread(session, target->pid) : add_threads(session);
+	error = session->one_thread ? add_one(session) : add_threads(session);
 	if (error)
 		return error;
 	sort_events(session);
@@ -383,18 +405,23 @@ void perf_disable(struct perf_session *session)
 	switch_all(session, PERF_EVENT_IOC_DISABLE);
 }
 
-struct error *perf_follow(struct perf_session *session, unsigned *new_ret)
+struct error *perf_follow(struct perf_session *session, unsigned most, unsigned *new_ret,
+			  bool *left_ret)
 {
 	size_t events = session->events.size;
 	uint64_t last_id = events ? session->events.data[events - 1].id : 0;
 	size_t before = session->own.size;
-	struct error *error = add_threads(session);
+	struct error *error;
 
+	session->own_left = false;
+	session->own_max = before + most;
+	error = add_threads(session);
 	sort_events(session);
 	vec_for_each (event, &session->events)
 		if (event->id > last_id && ioctl(event->fd, PERF_EVENT_IOC_ENABLE, 0))
 			log_debug("event of thread %d: %s", event->tid, strerror(errno));
 	*new_ret = (unsigned)(session->own.size - before);
+	*left_ret = session->own_left;
 	return error;
 }
 

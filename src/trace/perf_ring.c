@@ -280,12 +280,13 @@ static void give_back(struct perf_ring *ring)
 {
 	struct perf_event_mmap_page *page = ring->map;
 
-	__atomic_store_n(&page->data_tail, ring->tail, __ATOMIC_RELEASE);
+	if (page)
+		__atomic_store_n(&page->data_tail, ring->tail, __ATOMIC_RELEASE);
 }
 
 static void look(struct perf_session *session, struct perf_ring *ring)
 {
-	const struct perf_event_header *header = ring_record(session, ring);
+	const struct perf_event_header *header = ring->map ? ring_record(session, ring) : NULL;
 
 	ring->next_time = header ? record_time(session, header) : UINT64_MAX;
 }
@@ -309,8 +310,11 @@ static struct error *drain(struct perf_session *session, uint64_t until, perf_vi
 		struct perf_ring *ring = &session->rings[i];
 		const struct perf_event_mmap_page *page = ring->map;
 
-		ring->tail = page->data_tail;
-		ring->head = __atomic_load_n(&page->data_head, __ATOMIC_ACQUIRE);
+		/* A CPU whose events all came too late, for threads that had ended. */
+		if (page) {
+			ring->tail = page->data_tail;
+			ring->head = __atomic_load_n(&page->data_head, __ATOMIC_ACQUIRE);
+		}
 		look(session, ring);
 	}
 	for (unsigned count = 0; !error; count++) {

@@ -292,7 +292,10 @@ struct uprobe_engine {
 	/* Where samples come from; both NULL: detached. */
 	struct uprobe_probes *probes;
 	struct perf_session *perf; /* without programs: of each thread, new ones a little late */
+	int file;		   /* that is probed, or -1 */
+	char path[32];		   /* by this descriptor, for specs; new threads need it, too */
 	unsigned followed;	   /* threads that perf_follow() has found */
+	bool left_told;		   /* ... and that there were too many of them */
 	struct sample_stacks *stacks;
 	struct uprobe_stack stack;
 	struct uprobe_table table;

@@ -13,6 +13,10 @@
 /* The reader holds the lock at most so long while nothing happens. */
 #define WAIT_MS 5
 
+/* Without programs: each new thread makes the end take a second longer, since the kernel waits for
+ * all CPUs for each of its probes. */
+#define FOLLOWED_MAX 8u
+
 static uint64_t now_ns(void)
 {
 	struct timespec now;
@@ -39,7 +43,10 @@ static void unlock(struct uprobe_engine *engine)
 static struct error *follow_threads(struct uprobe_engine *engine)
 {
 	unsigned found = 0;
-	struct error *error = perf_follow(engine->perf, &found);
+	bool left = false;
+	struct error *error =
+		perf_follow(engine->perf, FOLLOWED_MAX - min_u64(engine->followed, FOLLOWED_MAX),
+			    &found, &left);
 
 	/* One that is ending may be refused in many ways. */
 	if (error && error->code != ERROR_NO_MEMORY) {
@@ -51,6 +58,11 @@ static struct error *follow_threads(struct uprobe_engine *engine)
 		log_warn("new threads are recorded only from some milliseconds after their birth "
 			 "on: the kernel allows no programs at probes");
 	engine->followed += found;
+	if (left && !engine->left_told)
+		log_warn("no more than %u new threads are recorded: what the others allocate or "
+			 "free is missing",
+			 FOLLOWED_MAX);
+	engine->left_told |= left;
 	return error;
 }
 
@@ -130,6 +142,7 @@ static struct error *create(struct target *target, const struct trace_options *o
 		return &error_no_memory;
 	pthread_mutex_init(&engine->lock, NULL);
 	engine->target = target;
+	engine->file = -1;
 	engine->options = *options;
 	if (!engine->options.depth_max)
 		engine->options.depth_max = TRACE_DEPTH_MAX;
@@ -285,6 +298,8 @@ void uprobe_destroy(struct uprobe_engine *engine)
 	stop_reader(engine);
 	uprobe_probes_close(engine->probes);
 	perf_close(engine->perf);
+	if (engine->file >= 0)
+		close(engine->file);
 	error_destroy(engine->error);
 	sample_stacks_destroy(engine->stacks);
 	uprobe_calls_destroy(engine->calls);

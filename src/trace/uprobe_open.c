@@ -337,18 +337,16 @@ static struct error *open_events(struct uprobe_engine *engine, struct module *mo
 		.no_inherit = true,
 	};
 	struct target *target = engine->target;
-	cleanup(close) int fd = -1;
-	char path[32];
 	struct error *error;
 
 	if (!target->ops->open_module)
 		return error_create(ERROR_UNSUPPORTED, "there is no file to probe");
-	error = target->ops->open_module(target, module, &fd);
+	error = target->ops->open_module(target, module, &engine->file);
 	if (error)
 		return error;
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	snprintf(engine->path, sizeof(engine->path), "/proc/self/fd/%d", engine->file);
 	for (unsigned i = 0; i < engine->spec_count; i++)
-		engine->specs[i].config1 = (uintptr_t)path;
+		engine->specs[i].config1 = (uintptr_t)engine->path;
 	uprobe_stack_init(&engine->stack, engine->options.stack_bytes & ~7u);
 	error = uprobe_probes_open(target, engine->specs, engine->spec_count,
 				   engine->options.stack_bytes, &engine->probes);

@@ -250,12 +250,26 @@ static struct error *create(struct target *target, const struct perf_spec *specs
 	return error;
 }
 
+/* The kernel takes the memory that is to be probed from the first thread, which has none then. */
+static struct error *check_first_thread(const struct target *target)
+{
+	struct process_status status = { 0 };
+	struct error *error = process_read_status(target->process, 0, &status);
+
+	if (!error && (status.state == 'Z' || status.state == 'X'))
+		error = error_create(ERROR_UNSUPPORTED, "the main thread of %d has exited",
+				     (int)target->pid);
+	return error;
+}
+
 struct error *uprobe_probes_open(struct target *target, const struct perf_spec *specs,
 				 unsigned count, uint32_t stack_bytes, struct uprobe_probes **ret)
 {
 	struct uprobe_probes *probes = NULL;
-	struct error *error = create(target, specs, count, stack_bytes, &probes);
+	struct error *error = check_first_thread(target);
 
+	if (!error)
+		error = create(target, specs, count, stack_bytes, &probes);
 	if (error)
 		return error;
 	error = open_all(probes);

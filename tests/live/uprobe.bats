@@ -207,6 +207,32 @@ is_harmless_to_births() {
 	is_harmless_to_births
 }
 
+has_begun_threads() {
+	[ "$(grep -c '^thread ' "$victim_out")" -ge "$1" ]
+}
+
+# The kernel's programs cannot be had for it: perf's samples, for which new threads take the file by
+# its path once more.
+@test "recordings of a process whose first thread has ended" {
+	start_victim exec_fork_exit
+	victim_say leader-exit
+	wait_until 20 grep -q '^State:.Z' "/proc/$victim_pid/task/$victim_pid/status"
+	record_begin syscalls "$victim_pid" --json
+	record_end
+	status_is 0
+	record_begin allocs "$victim_pid" --json --all
+	# Once more another thread takes the commands.
+	victim_say leader-exit
+	wait_until 60 grep -q 'new threads are recorded' "$record_out.err"
+	victim_say thread
+	wait_until 20 has_begun_threads 3
+	record_end
+	status_is 0
+	json '.engine == "uprobe" and (.agent_refused | contains("main thread"))'
+	json '[.sites[] | select(any(.frames[]; contains("pthread_create"))) | .all_count] | add >= 2'
+	kill -0 "$victim_pid"
+}
+
 @test "allocs --engine=uprobe: what each function has not freed, exactly" {
 	start_victim allocshape
 	record_begin allocs "$victim_pid" --json --engine=uprobe --all
