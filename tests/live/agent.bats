@@ -199,7 +199,7 @@ check_says() {
 	tell go '^going'
 	for how in "at $(count 40 1000)" "random $(count 15 500)"; do
 		# shellcheck disable=SC2086
-		run timeout -k 5 "$(count 200 3600)" "$KILLER" $how "$victim_pid" \
+		run timeout -k 5 "$(count 400 3600)" "$KILLER" $how "$victim_pid" \
 			"$TRACE" "$victim_pid" attach run=20 detach
 		status_is 0
 		[[ $output == *" failed=0 bad=0"* ]] || fail "$output"

@@ -69,7 +69,9 @@ is_exact() {
 @test "code that was moved to anonymous memory" {
 	start_victim alloc_odd remapped
 	! grep -E 'r-xp .*(libc\.so|alloc_odd)' "/proc/$victim_pid/maps"
-	probe allocs "$victim_pid" --sample 1 --engine=agent -d 100ms --json
+	record_begin allocs "$victim_pid" --sample 1 --engine=agent --json
+	victim_works
+	record_end
 	status_is 0
 	json '.counters.recorded > 0 and .counters.freed > 0'
 	victim_works
@@ -82,7 +84,9 @@ is_exact() {
 	[ -e "$library" ] || skip "heaptrack is not installed"
 	start_command env "LD_PRELOAD=$library" "DUMP_HEAPTRACK_OUTPUT=$BATS_TEST_TMPDIR/raw" \
 		"$VICTIMS/malloc_load" 2 4096 1000
-	probe allocs "$victim_pid" --sample 1 --engine=agent -d 200ms --json
+	record_begin allocs "$victim_pid" --sample 1 --engine=agent --json
+	victim_works
+	record_end
 	status_is 0
 	json '.counters.recorded > 0 and .counters.freed > 0 and .lost == 0'
 	json '[.sites[].frames[]] | any(. == "renew")'

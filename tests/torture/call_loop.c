@@ -137,7 +137,7 @@ static void print_times(const char *name, uint64_t *times, size_t count)
 
 int main(int argc, char **argv)
 {
-	struct loop loop = { .timeout_us = 5000000 };
+	struct loop loop = { .timeout_us = 30000000 };
 	size_t count, ok = 0, busy = 0, failed = 0;
 	uint64_t *stopped, *round;
 

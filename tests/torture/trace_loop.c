@@ -5,6 +5,7 @@
  *	rate=N all min=N max=N uprobe	options of the attaching that follows
  *	attach				begins
  *	run=MS				records for so long
+ *	some				until something was recorded
  *	wait				until a line comes on stdin, or its end
  *	hooks				prints the functions, their addresses and why not
  *	pause				records no more
@@ -58,6 +59,13 @@ static struct error *tick(struct loop *loop, uint64_t us, bool until_input)
 			 read(STDIN_FILENO, line, sizeof(line)) >= 0)
 			break;
 	}
+	return error;
+}
+
+static struct error *run(struct loop *loop, uint64_t us, bool until_input)
+{
+	struct error *error = tick(loop, us, until_input);
+
 	printf("alive %d\n", loop->alive);
 	return error;
 }
@@ -118,6 +126,25 @@ static struct error *say_data(struct loop *loop)
 	       (unsigned long long)counters->filtered, (unsigned long long)counters->lapses,
 	       (unsigned long long)counters->table_memory);
 	return NULL;
+}
+
+/* However seldom the target gets a CPU, if at all. */
+static struct error *await_some(struct loop *loop)
+{
+	uint64_t end = clock_us() + 60000000;
+	bool found = false;
+
+	while (!found && clock_us() < end) {
+		cleanup(trace_data) struct trace_data *data = NULL;
+		struct error *error = tick(loop, TRACE_TICK_US, false);
+
+		if (!error)
+			error = trace_read(loop->session, NULL, &data);
+		if (error)
+			return error;
+		found = data->counters.recorded > 0;
+	}
+	return found ? NULL : error_create(ERROR_FAILED, "nothing was recorded");
 }
 
 static struct error *attach(struct loop *loop)
@@ -194,7 +221,7 @@ static struct error *say_leftovers(struct loop *loop)
 
 static struct error *await_idle(struct loop *loop)
 {
-	uint64_t last = 0, end = clock_us() + 20000000;
+	uint64_t last = 0, end = clock_us() + 60000000;
 
 	for (bool active = true; active;) {
 		struct trace_leftover_vec found = { 0 };
@@ -243,9 +270,11 @@ static struct error *perform(struct loop *loop, const char *command)
 	else if (IS("hooks"))
 		say_hooks(loop);
 	else if (IS("run"))
-		return tick(loop, number * 1000, false);
+		return run(loop, number * 1000, false);
+	else if (IS("some"))
+		return await_some(loop);
 	else if (IS("wait"))
-		return tick(loop, 0, true);
+		return run(loop, 0, true);
 	else if (IS("read"))
 		return say_data(loop);
 	else if (IS("pause"))
@@ -260,7 +289,7 @@ static struct error *perform(struct loop *loop, const char *command)
 		return await_idle(loop);
 	else if (IS("remove")) {
 		uint64_t remaining = 0;
-		struct error *error = trace_remove_leftovers(loop->target, 5000000, &remaining);
+		struct error *error = trace_remove_leftovers(loop->target, 30000000, &remaining);
 
 		if (!error)
 			printf("removed remaining=%llu\n", (unsigned long long)remaining);

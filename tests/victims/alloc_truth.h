@@ -17,7 +17,7 @@ struct head {
 	size_t size;
 };
 
-static unsigned long thread_count, slot_count, size_max;
+static unsigned long thread_count, slot_count, size_max, pause_us;
 static struct head **slots; /* changed by exchange */
 static atomic_ulong running, resting;
 
@@ -195,10 +195,14 @@ static void *work(void *data)
 			while (!running)
 				usleep(500);
 			resting--;
+			/* It may have been stopped again before this was no longer counted. */
+			continue;
 		}
 		for (unsigned i = 0; i < 64; i++)
 			round_of(&random);
 		victim_progress++;
+		if (pause_us)
+			usleep(pause_us);
 	}
 	return NULL;
 }
@@ -241,6 +245,7 @@ int main(int argc, char **argv)
 	thread_count = victim_number(argc, argv, 1, 2);
 	slot_count = victim_number(argc, argv, 2, 20000);
 	size_max = victim_number(argc, argv, 3, 1000);
+	pause_us = victim_number(argc, argv, 4, 0);
 	victim_init();
 	slots = (struct head **)calloc(slot_count, sizeof(*slots));
 	if (!slots)

@@ -4,6 +4,8 @@
  * BYTES ALL ALL_BYTES` for each function, then `done TIMES`. What keep_ functions leave is pointed
  * to, what lose_ functions leave is not. `free` frees what keep_malloc has kept: `freed`.
  *
+ * `allocshape [ROUNDS]`: some 50 calls in each round of each thread.
+ *
  * Built without frame pointers: stacks have to come from call frame information.
  * cflags: -fomit-frame-pointer -Wno-unused-result
  * variants: 32 static musl
@@ -18,8 +20,8 @@
  * wherever its text ends. */
 __asm__(".pushsection .memprobe_room, \"ax\", @progbits\n.balign 4096\nnop\n.popsection");
 
-#define THREADS 4
-#define ROUNDS	2000
+#define THREADS	   4
+#define ROUNDS_MAX 2000
 
 enum function {
 	KEEP_MALLOC,
@@ -44,7 +46,8 @@ static struct {
 	atomic_ulong live, bytes, all, all_bytes;
 } truth[FUNCTIONS];
 
-static void *kept[THREADS][FUNCTIONS][ROUNDS];
+static void *kept[THREADS][FUNCTIONS][ROUNDS_MAX];
+static unsigned rounds;
 static sem_t start[THREADS], finished;
 static pthread_barrier_t barrier;
 
@@ -126,7 +129,7 @@ CASE(lose_list)
 
 	memset(entry, 0x33, 40);
 	*entry = list;
-	list = i + 1 < ROUNDS ? entry : NULL;
+	list = i + 1 < rounds ? entry : NULL;
 	count(LOSE_LIST, 40, true);
 }
 
@@ -159,7 +162,7 @@ CASE(toss_elsewhere)
 
 static void free_elsewhere(unsigned thread)
 {
-	for (unsigned i = 0; i < ROUNDS; i++) {
+	for (unsigned i = 0; i < rounds; i++) {
 		free(kept[thread][TOSS_ELSEWHERE][i]);
 		kept[thread][TOSS_ELSEWHERE][i] = NULL;
 	}
@@ -172,7 +175,7 @@ static void work(unsigned thread)
 		lose_malloc, lose_list,	  toss_malloc,	toss_realloc,  toss_elsewhere,
 	};
 
-	for (unsigned i = 0; i < ROUNDS; i++)
+	for (unsigned i = 0; i < rounds; i++)
 		for (unsigned k = 0; k < FUNCTIONS; k++)
 			functions[(i + k) % FUNCTIONS](thread, i);
 	pthread_barrier_wait(&barrier);
@@ -225,7 +228,7 @@ static void go(void)
 static void free_kept(void)
 {
 	for (unsigned thread = 0; thread < THREADS; thread++)
-		for (unsigned i = 0; i < ROUNDS; i++) {
+		for (unsigned i = 0; i < rounds; i++) {
 			free(kept[thread][KEEP_MALLOC][i]);
 			kept[thread][KEEP_MALLOC][i] = NULL;
 		}
@@ -243,11 +246,14 @@ static bool command(const char *line)
 	return true;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	pthread_t thread;
 
 	victim_init();
+	rounds = (unsigned)victim_number(argc, argv, 1, ROUNDS_MAX);
+	if (rounds > ROUNDS_MAX)
+		return 2;
 	pthread_barrier_init(&barrier, NULL, THREADS);
 	sem_init(&finished, 0, 0);
 	for (uintptr_t i = 0; i < THREADS; i++) {

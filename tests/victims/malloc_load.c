@@ -87,7 +87,7 @@ static void *load(void *data)
 		victim_progress++;
 		if (pause_us)
 			usleep(pause_us);
-		if (paused)
+		while (paused)
 			rest();
 	}
 	return NULL;
