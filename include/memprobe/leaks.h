@@ -62,6 +62,11 @@ struct leak_options {
 	 * unknown; stacks are then scanned from the pointers that the kernel shows, else whole. */
 	const struct thread_state_vec *states;
 	struct leak_prescan *prescan; /* NULL: none; used up */
+	/* Takes out of @bytes, which a root has at @address (both
+	 * aligned to words), what is no reference of the program's; from several threads at once.
+	 * NULL: there is nothing to take out. */
+	void (*erase)(void *data, uint64_t address, uint8_t *bytes, size_t size);
+	void *erase_data;
 	unsigned workers; /* threads of memprobe that read; 0: as many as CPUs, at most 4 */
 };
 

@@ -127,7 +127,7 @@ struct trace_counters {
 struct trace_block {
 	uint64_t address, size; /* as asked for */
 	uint64_t context;	/* of a pool, that it belongs to; 0: none, or of malloc */
-	uint64_t number;	/* of a pool: which of its events it was; see trace_number() */
+	uint64_t number;	/* grows from block to block; see trace_number() */
 	uint32_t site;		/* index into trace_data.sites */
 	uint32_t age_ms;
 	/* How many blocks of its size it stands for: 1 with rate 1, else 1/(1-exp(-size/rate)),
@@ -194,8 +194,11 @@ CLEANUP_DEFINE(trace_data, struct trace_data *, trace_data_destroy)
 /* The counters alone: cheap, for every refresh of a screen. */
 struct error *trace_count(struct trace_session *session, struct trace_counters *ret);
 
-/* The number of a pool's last event so far: blocks with a higher one are younger. */
-uint64_t trace_number(const struct trace_session *session);
+/*
+ * A mark in the recording: what is allocated from now on gets a higher number, and of a block with
+ * one that is not higher the allocator has returned by now.
+ */
+uint64_t trace_number(struct trace_session *session);
 
 /* Where the agent's own memory is in the target, as long as it is there. */
 void trace_area(const struct trace_session *session, uint64_t *start_ret, uint64_t *end_ret);

@@ -262,7 +262,8 @@ static void scan_part_blocks(struct worker *worker, size_t part)
 	heap_index end = min_u64(first + PART_SPAN, heap->bits);
 	const struct heap_region *region = heap_region_of(heap, first);
 	bool whole;
-	struct raw_window *windows = leak_prescan_take(worker->scan->prescan, heap, part, &whole);
+	struct raw_window *windows =
+		leak_prescan_take(worker->scan->options.prescan, heap, part, &whole);
 
 	worker->size = 0;
 	worker->too_many = false;
@@ -282,7 +283,7 @@ static void scan_part_blocks(struct worker *worker, size_t part)
 			continue;
 		}
 		scan_blocks(worker, region, from, to);
-		if (worker->scan->prescan)
+		if (worker->scan->options.prescan)
 			distrust_before(worker, region, from);
 	}
 	while (windows) {
@@ -300,6 +301,9 @@ static void scan_root_bytes(struct worker *worker, const struct root *root, uint
 {
 	worker->error = target_read_shared(worker->scan->heap->target, root->file, start,
 					   worker->buffer, end - start);
+	if (!worker->error && worker->scan->options.erase)
+		worker->scan->options.erase(worker->scan->options.erase_data, start, worker->buffer,
+					    end - start);
 	if (!worker->error)
 		sieve_words(&worker->sieve, worker->buffer, end - start, 0);
 }
@@ -444,7 +448,8 @@ struct error *leak_scan_run(struct leak_scan *scan, const struct heap *heap,
 
 	*scan = (struct leak_scan){ .heap = heap, .word = heap->target->arch->word_size };
 	heap_ranges_set(heap, &scan->ranges);
-	scan->prescan = options ? options->prescan : NULL;
+	if (options)
+		scan->options = *options;
 	/* 0: blocks are read again when they are reached. */
 	scan->budget = leak_budget(heap);
 	scan->part_count = (heap->bits + PART_SPAN - 1) >> PART_BITS;

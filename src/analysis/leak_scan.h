@@ -99,7 +99,7 @@ struct leak_scan {
 	struct roots roots;
 	unsigned word;
 	struct heap_ranges ranges;
-	struct leak_prescan *prescan; /* NULL: none */
+	struct leak_options options;
 	size_t part_count;
 	/* Of each stretch, in @store; NULL: no pointers, or (see @unstored) too many to be kept. */
 	const uint8_t **parts;

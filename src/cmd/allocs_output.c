@@ -147,6 +147,9 @@ static void hint_of_reach(const struct allocs_run *run)
 					    : "these are leaked");
 	else
 		command_hint(run->context, "something points to each of its blocks");
+	if (run->by_record && trace_report(run->session)->rate > 1)
+		command_hint(run->context,
+			     "what only blocks outside of the sample point to counts as reachable");
 	if (run->reach.freed)
 		command_hint(run->context,
 			     "%" PRIu64 " of the recorded blocks were freed between the end of "

@@ -17,7 +17,8 @@ struct allocs_run {
 	struct profile_output output;
 	struct recording clock;
 	bool all, reachable;
-	bool gone; /* the target has ended or replaced its program meanwhile */
+	bool by_record; /* what is reachable is found out by the record */
+	bool gone;	/* the target has ended or replaced its program meanwhile */
 	uint32_t older_ms;
 	struct trace_session *session;
 	struct trace_data *data;

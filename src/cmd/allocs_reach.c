@@ -5,19 +5,13 @@
 #include "frozen_leaks.h"
 #include "memprobe/allocator.h"
 
-struct error *allocs_reach_check(struct target *target)
+struct error *allocs_reach_walks(struct target *target, bool *ret)
 {
 	struct allocator allocator;
 	struct error *error = allocator_detect(target, &allocator);
 
-	if (error || allocator.kind == ALLOCATOR_PTMALLOC)
-		return error;
-	return error_hint(
-		error_create(ERROR_UNSUPPORTED,
-			     "cannot tell what is reachable in %d: the heap of %s cannot be walked",
-			     (int)target->pid, allocator.name ? allocator.name : "its allocator"),
-		"without --reachable it is recorded what has not been freed; --older TIME leaves "
-		"out what is merely young");
+	*ret = !error && allocator.kind == ALLOCATOR_PTMALLOC;
+	return error;
 }
 
 static int compare_leaks(const void *key, const void *element)

@@ -20,8 +20,8 @@ struct allocs_reach {
 	uint64_t unreachable, freed; /* how many of them */
 };
 
-/* ERROR_UNSUPPORTED: the heap of this target cannot be searched. Reads ELF files only. */
-struct error *allocs_reach_check(struct target *target);
+/* Whether the heap of this target can be walked. Reads ELF files only. */
+struct error *allocs_reach_walks(struct target *target, bool *ret);
 
 /*
  * Takes a snapshot of the target, in which the agent must not be any more, and looks for the

@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include "allocs_output.h"
-#include "allocs_pool_reach.h"
+#include "allocs_record_reach.h"
 #include "allocs_profile.h"
 #include "allocs_reach.h"
 #include "allocs_screen.h"
@@ -190,7 +190,7 @@ static void tell(struct allocs_run *run, const char *what, struct error *error)
 
 static const char not_found_out[] = "what is reachable could not be found out: ";
 
-/* Of malloc, the agent leaves before the heap is searched: its own memory is none of the program's.
+/* Where the heap can be walked, the agent leaves before: its own memory is none of the program's.
  */
 static struct error *take(struct allocs_run *run)
 {
@@ -199,16 +199,16 @@ static struct error *take(struct allocs_run *run)
 
 	if (run->reachable && run->gone)
 		tell(run, not_found_out, error_create(ERROR_NO_TARGET, "the process has ended"));
-	else if (run->reachable && run->pool.file)
+	else if (run->reachable && run->by_record)
 		tell(run, not_found_out,
-		     allocs_pool_reach_find(run->context, run->session, &wanted, &run->data,
-					    &run->reach));
+		     allocs_record_reach_find(run->context, run->session, &wanted, &run->data,
+					      &run->reach));
 	trace_pause(run->session);
 	tell(run, "", trace_detach(run->session));
 	error = run->data ? NULL : trace_read(run->session, &wanted, &run->data);
 	if (!error && run->pool.file && !run->gone)
 		error = allocs_pool_learn(&run->pool, run->context->target);
-	if (!error && run->reachable && !run->gone && !run->pool.file)
+	if (!error && run->reachable && !run->gone && !run->by_record)
 		tell(run, not_found_out, allocs_reach_find(run->context, run->data, &run->reach));
 	return error;
 }
@@ -237,14 +237,25 @@ static struct error *make_profile(struct allocs_run *run)
 	return NULL;
 }
 
+static struct error *choose_search(struct allocs_run *run)
+{
+	bool walks = false;
+	struct error *error = NULL;
+
+	if (!run->pool.file)
+		error = allocs_reach_walks(run->context->target, &walks);
+	run->by_record = !walks;
+	return error;
+}
+
 static struct error *run_allocs(struct command_context *context)
 {
 	struct allocs_run run = { .context = context };
 	struct trace_options trace_options = { 0 };
 	struct error *error = read_options(&run, &trace_options);
 
-	if (!error && run.reachable && !run.pool.file)
-		error = allocs_reach_check(context->target);
+	if (!error && run.reachable)
+		error = choose_search(&run);
 	if (!error)
 		error = record(&run, &trace_options);
 	if (!error)

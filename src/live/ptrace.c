@@ -139,12 +139,17 @@ struct error *ptrace_set_pc(pid_t tid, uint64_t pc)
 			   "write the registers of thread");
 }
 
-uint64_t clock_us(void)
+uint64_t clock_ns(void)
 {
 	struct timespec now;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+uint64_t clock_us(void)
+{
+	return clock_ns() / 1000;
 }
 
 static void sigchld_set(sigset_t *set)

@@ -71,9 +71,17 @@ void trace_end(struct trace_session *session)
 		session->end_us = clock_us();
 }
 
-uint64_t trace_number(const struct trace_session *session)
+uint64_t trace_number(struct trace_session *session)
 {
-	return session->uprobe ? 0 : tables_shm(&session->tables)->sequence;
+	uint32_t now = trace_now(session);
+
+	if (session->uprobe)
+		return clock_ns();
+	if (session->tables.contexts_count)
+		return tables_shm(&session->tables)->sequence;
+	/* Blocks are told apart by their time: let the next millisecond begin. */
+	control_put_32(session, CTL(now), now + 1);
+	return now;
 }
 
 void trace_area(const struct trace_session *session, uint64_t *start_ret, uint64_t *end_ret)

@@ -4,12 +4,12 @@
 #include <linux/perf_event.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <time.h>
 
 #include "fault_pages.h"
 #include "memprobe/log.h"
 #include "memprobe/pages.h"
 #include "memprobe/perf_events.h"
+#include "memprobe/ptrace.h"
 #include "memprobe/sample_stacks.h"
 
 #define STACK_BYTES 8192u
@@ -264,14 +264,6 @@ static void note_gone(void *data, uint64_t start, uint64_t end, unsigned flags)
 	}
 }
 
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 /* The pages as they are at the end. A target that is gone has none: that is no error. */
 static struct error *read_after(struct faults_recording *recording, struct pages *after,
 				struct faults_result *result)
@@ -282,7 +274,7 @@ static struct error *read_after(struct faults_recording *recording, struct pages
 		error = read_pages(recording->target, after);
 		result->after_known = !error && after->resident;
 	}
-	recording->until = now_ns();
+	recording->until = clock_ns();
 	if (error && error->code != ERROR_NO_MEMORY) {
 		log_debug("%s", error->message);
 		error_destroy(error);

@@ -12,11 +12,11 @@
 #include <stddef.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "memprobe/log.h"
 #include "memprobe/num.h"
+#include "memprobe/ptrace.h"
 
 /* A sample that is younger may still be overtaken by one of another CPU. */
 #define SETTLED_NS 1000000u
@@ -336,14 +336,6 @@ static struct error *drain(struct perf_session *session, uint64_t until, perf_vi
 	return error;
 }
 
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 /* An event of a ring that still says when there is something to read. */
 static struct perf_event *listener(struct perf_session *session, unsigned cpu)
 {
@@ -395,5 +387,5 @@ struct error *perf_poll(struct perf_session *session, int timeout_ms, perf_visit
 	if (!timeout_ms)
 		return drain(session, UINT64_MAX - 1, visit, data);
 	error = wait_for_rings(session, timeout_ms);
-	return error ? error : drain(session, now_ns() - SETTLED_NS, visit, data);
+	return error ? error : drain(session, clock_ns() - SETTLED_NS, visit, data);
 }

@@ -188,7 +188,7 @@ static struct error *take_block(struct reading *reading, uint64_t address,
 		.size = block->size,
 		.age_ms = (int32_t)age < 0 ? 0 : age,
 		.context = owner ? owner->context : 0,
-		.number = owner ? owner->sequence : 0,
+		.number = owner ? owner->sequence : block->time,
 	};
 
 	if (address <= AGENT_KEY_RESERVED)

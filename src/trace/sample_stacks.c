@@ -6,11 +6,11 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "agent/unwind_abi.h"
 #include "agent/unwind_walk.h"
 #include "memprobe/log.h"
+#include "memprobe/ptrace.h"
 #include "memprobe/unwind.h"
 #include "memprobe/unwind_table.h"
 
@@ -40,14 +40,6 @@ struct sample_stacks {
 	struct known_stack *known; /* KNOWN_MAX, by hash of the registers */
 };
 
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 struct error *sample_stacks_create(struct target *target, struct sample_stacks **ret)
 {
 	cleanup(sample_stacks) struct sample_stacks *stacks = calloc(1, sizeof(*stacks));
@@ -56,7 +48,7 @@ struct error *sample_stacks_create(struct target *target, struct sample_stacks *
 	if (!stacks)
 		return &error_no_memory;
 	stacks->target = target;
-	stacks->looked_ns = now_ns();
+	stacks->looked_ns = clock_ns();
 	error = stack_set_create(&stacks->set);
 	if (!error)
 		error = unwind_table_create(target, &stacks->table);
@@ -260,10 +252,10 @@ struct error *sample_stacks_tick(struct sample_stacks *stacks)
 {
 	struct error *error;
 
-	if (!stacks->table || now_ns() - stacks->looked_ns < MODULES_NS)
+	if (!stacks->table || clock_ns() - stacks->looked_ns < MODULES_NS)
 		return NULL;
 	error = learn_modules(stacks);
-	stacks->looked_ns = now_ns();
+	stacks->looked_ns = clock_ns();
 	if (error && error->code != ERROR_NO_MEMORY) {
 		/* It ends, or starts another program: what is known serves. */
 		log_debug("modules: %s", error->message);

@@ -2,7 +2,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/random.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "memprobe/log.h"
@@ -16,14 +15,6 @@
 /* Without programs: each new thread makes the end take a second longer, since the kernel waits for
  * all CPUs for each of its probes. */
 #define FOLLOWED_MAX 8u
-
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
 
 static void lock(struct uprobe_engine *engine)
 {
@@ -148,7 +139,7 @@ static struct error *create(struct target *target, const struct trace_options *o
 		engine->options.depth_max = TRACE_DEPTH_MAX;
 	engine->rate = max_u64(options->rate, 1);
 	if (getrandom(&engine->random, sizeof(engine->random), GRND_NONBLOCK) < 0)
-		engine->random = now_ns();
+		engine->random = clock_ns();
 	engine->random |= 1;
 	error = uprobe_calls_create(&engine->calls);
 	if (error)
@@ -177,7 +168,7 @@ struct error *uprobe_attach(struct target *target, const struct trace_options *o
 		engine->since = UINT64_MAX;
 		if (engine->perf)
 			perf_enable(engine->perf);
-		engine->since = now_ns();
+		engine->since = clock_ns();
 		engine->begin_us = engine->rate_us = clock_us();
 		log_debug("%u probes%s, after %llu ms", engine->spec_count,
 			  engine->perf ? " of each thread and CPU" : "",
@@ -262,7 +253,7 @@ void uprobe_pause(struct uprobe_engine *engine)
 	if (engine->until || !uprobe_is_open(engine))
 		return;
 	lock(engine);
-	engine->until = now_ns();
+	engine->until = clock_ns();
 	engine->end_us = clock_us();
 	unlock(engine);
 	stop_reader(engine);

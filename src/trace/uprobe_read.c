@@ -2,7 +2,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "memprobe/num.h"
 #include "memprobe/ptrace.h"
@@ -42,6 +41,7 @@ static struct error *add_block(struct collecting *collecting, const struct trace
 	struct trace_block found = {
 		.address = block->address,
 		.size = block->size,
+		.number = block->time,
 		.age_ms = block->time < now ? (uint32_t)((now - block->time) / 1000000) : 0,
 		.weight = uprobe_weight(collecting->engine->rate, block->size),
 	};
@@ -117,14 +117,10 @@ struct error *uprobe_collect(struct uprobe_engine *engine, const struct trace_wa
 	cleanup(free) uint32_t *sites = calloc(stack_set_size(set) + 1, sizeof(*sites));
 	struct collecting collecting = { engine, set, ret, sites };
 	struct error *error = NULL;
-	struct timespec clock;
-	uint64_t now = engine->until;
+	uint64_t now = engine->until ? engine->until : clock_ns();
 
 	if (!sites)
 		return &error_no_memory;
-	clock_gettime(CLOCK_MONOTONIC, &clock);
-	if (!now)
-		now = (uint64_t)clock.tv_sec * 1000000000u + (uint64_t)clock.tv_nsec;
 	for (size_t i = 0; !error && i < engine->table.capacity; i++)
 		if (engine->table.blocks[i].address)
 			error = add_block(&collecting, wanted, &engine->table.blocks[i], now);

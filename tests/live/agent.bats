@@ -24,13 +24,6 @@ nothing_is_left() {
 	! grep -E "$AGENT" "/proc/$victim_pid/maps" >&2
 }
 
-start_preloaded() { # LIBRARY VICTIM ARG...
-	local library=$1
-	shift
-	ldconfig -p | grep -q "$library" || skip "$library is not installed"
-	start_command env "LD_PRELOAD=$library" "$VICTIMS/$1" "${@:2}"
-}
-
 exact() { # of the victim that was started last
 	trace_begin attach wait detach read
 	tell go '^going'

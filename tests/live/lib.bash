@@ -179,6 +179,13 @@ start_victim() {
 	start_command "$VICTIMS/$name" "$@"
 }
 
+start_preloaded() { # LIBRARY VICTIM ARG...
+	local library=$1
+	shift
+	ldconfig -p | grep -q "$library" || skip "$library is not installed"
+	start_command env "LD_PRELOAD=$library" "$VICTIMS/$1" "${@:2}"
+}
+
 adopt() {
 	victim_count=$((victim_count + 1))
 	victim_pid=$1

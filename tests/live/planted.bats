@@ -70,7 +70,7 @@ planted_is_found() { # PLANT [OPTION...]
 	plant() {
 		[ "$(redis planted "$@")" = "$2" ]
 	}
-	planted_is_found plant
+	planted_is_found plant --reachable
 	still_under_load
 	plant leaked 1 100
 	[ "$(redis get canary)" = 4711 ]

@@ -1,19 +1,23 @@
-#include "allocs_pool_reach.h"
+#include "allocs_record_reach.h"
 
 #include <stdlib.h>
 
 #include "frozen_leaks.h"
-#include "memprobe/heap_blocks.h"
+#include "memprobe/allocator.h"
+#include "memprobe/jemalloc_notes.h"
 #include "memprobe/snapshot.h"
 
 struct search {
 	struct command_context *context;
 	const struct trace_data *data;
+	bool is_pool;
 	uint64_t number; /* blocks with a higher one may not be in the snapshot */
 	struct snapshot *snapshot;
 	struct mapping_vec all, maps; /* of the latter, what @all has without the agent's */
 	struct thread_vec threads;
+	struct heap_block_vec blocks;
 	struct heap *heap;
+	struct jemalloc_notes *notes; /* NULL: it is not jemalloc's */
 };
 
 static bool is_old(const struct search *search, const struct trace_block *block)
@@ -46,20 +50,33 @@ static struct error *find_threads(struct search *search)
 
 static struct error *make_heap(struct search *search)
 {
-	struct heap_block_vec blocks = { 0 };
 	struct error *error = NULL;
 
 	vec_for_each (block, &search->data->blocks) {
 		struct heap_block one = { block->address, block->size };
 
 		if (!error && is_old(search, block))
-			error = heap_block_vec_append(&blocks, &one);
+			error = heap_block_vec_append(&search->blocks, &one);
 	}
 	if (!error)
-		error = heap_of_blocks(search->snapshot->target, &search->maps, &blocks,
+		error = heap_of_blocks(search->snapshot->target, &search->maps, &search->blocks,
 				       &search->heap);
-	heap_block_vec_deinit(&blocks);
 	return error;
+}
+
+static struct error *find_notes(struct search *search)
+{
+	struct target *target = search->snapshot->target;
+	struct allocator allocator;
+	struct error *error;
+
+	if (search->is_pool)
+		return NULL;
+	error = allocator_detect(target, &allocator);
+	if (error || allocator.kind != ALLOCATOR_JEMALLOC)
+		return error;
+	return jemalloc_notes_find(target, &search->threads, &search->snapshot->threads,
+				   &search->blocks, &search->notes);
 }
 
 static int compare_leaks(const void *key, const void *element)
@@ -100,7 +117,11 @@ static struct error *judge(const struct search *search, const struct leak_result
 
 static struct error *find_leaks(struct search *search, struct allocs_reach *ret)
 {
-	struct leak_options options = { .threads = &search->threads };
+	struct leak_options options = {
+		.threads = &search->threads,
+		.erase = search->notes ? jemalloc_notes_erase : NULL,
+		.erase_data = search->notes,
+	};
 	struct leak_result leaks = { 0 };
 	struct error *error;
 
@@ -117,7 +138,9 @@ static struct error *find_leaks(struct search *search, struct allocs_reach *ret)
 
 static void search_deinit(struct search *search)
 {
+	jemalloc_notes_destroy(search->notes);
 	heap_destroy(search->heap);
+	heap_block_vec_deinit(&search->blocks);
 	thread_vec_deinit(&search->threads);
 	/* Its mappings are those of the other. */
 	mapping_vec_deinit(&search->maps);
@@ -127,11 +150,14 @@ static void search_deinit(struct search *search)
 	snapshot_destroy(search->snapshot);
 }
 
-struct error *allocs_pool_reach_find(struct command_context *context, struct trace_session *session,
-				     const struct trace_wanted *wanted,
-				     struct trace_data **data_ret, struct allocs_reach *ret)
+struct error *allocs_record_reach_find(struct command_context *context,
+				       struct trace_session *session,
+				       const struct trace_wanted *wanted,
+				       struct trace_data **data_ret, struct allocs_reach *ret)
 {
-	struct search search = { .context = context, .number = trace_number(session) };
+	struct search search = { .context = context,
+				 .number = trace_number(session),
+				 .is_pool = command_option(context, "pool") != NULL };
 	struct snapshot_options options = {
 		.no_fork = command_option(context, "no-fork") != NULL,
 		.timeout_us = context->timeout_us,
@@ -149,6 +175,8 @@ struct error *allocs_pool_reach_find(struct command_context *context, struct tra
 		error = find_threads(&search);
 	if (!error)
 		error = make_heap(&search);
+	if (!error)
+		error = find_notes(&search);
 	if (!error)
 		error = find_leaks(&search, ret);
 	search_deinit(&search);
