@@ -97,6 +97,10 @@ static bool walk(struct agent_call *call, struct unwind_frames *frames)
 		result = unwind_walk(table, agent_ctl.unwind_cache, &start, &memory, frames);
 	else
 		result = walk_frame_pointers(&start, &memory, frames);
+	if (memory.guessed) {
+		memory.low = memory.sure_low;
+		memory.high = memory.sure_high;
+	}
 	if (memory.high != thread->stack_high || memory.low != thread->stack_low) {
 		/* In this order: a handler sees an empty range or a right one. */
 		*(volatile uint64_t *)&thread->stack_high = 0;

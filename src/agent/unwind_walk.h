@@ -23,6 +23,13 @@ struct unwind_memory {
 	 */
 	bool (*read)(struct unwind_memory *memory, uint64_t address, uint64_t *ret);
 	void *data; /* the caller's */
+	/*
+	 * A frame was sought by a frame pointer, which may be anything: what the range has been
+	 * widened by since then, from sure_low and sure_high on, may be no part of a stack, and
+	 * gone at any time.
+	 */
+	bool guessed;
+	uint64_t sure_low, sure_high;
 };
 
 /* Where to begin: the registers of one frame. */
@@ -187,6 +194,11 @@ static inline enum unwind_result unwind_step_bp(struct unwind_frame *frame,
 
 	if (!frame->bp && !frame->is_exact)
 		return UNWIND_COMPLETE;
+	if (!memory->guessed) {
+		memory->guessed = true;
+		memory->sure_low = memory->low;
+		memory->sure_high = memory->high;
+	}
 	if (cfa <= frame->sp || frame->bp % 8)
 		return UNWIND_NONSENSE;
 	if (!unwind_read(memory, cfa - 16, &bp) || !unwind_read(memory, cfa - 8, &pc))

@@ -48,7 +48,7 @@ static uint64_t now_ns(void)
 NOINLINE static unsigned walk_table(void)
 {
 	struct unwind_start start = UNWIND_START_CALLER;
-	struct unwind_memory memory = { start.sp, stack_top, 0, NULL, NULL };
+	struct unwind_memory memory = { .low = start.sp, .high = stack_top };
 	struct unwind_frames frames = { .pcs = pcs, .max = DEPTH_MAX };
 
 	unwind_walk(image, used_cache, &start, &memory, &frames);

@@ -582,6 +582,57 @@ static void see_block(const struct world_block *block, void *data)
 	*(struct world_block *)data = *block;
 }
 
+/* ---- frame pointers that are none ---- */
+
+#define SMALL_STACK (256u << 10)
+
+/* A compiler that runs in the program may use rbp for what it likes. */
+__asm__(".text\n"
+	"call_with_rbp:\n"
+	"	push %rbp\n"
+	"	mov %rdi, %rbp\n"
+	"	mov $100, %edi\n"
+	"	call *%rsi\n"
+	"	pop %rbp\n"
+	"	ret\n");
+void *call_with_rbp(uint64_t rbp, malloc_fn function);
+
+/* Right above the stack there is other memory, which comes and goes. */
+static void *point_above_stack(void *data)
+{
+	uint64_t *above = (uint64_t *)((char *)data + SMALL_STACK);
+
+	for (int i = 0; i < 100; i++) {
+		assert_ptr_equal(mmap(above, 4096, PROT_READ | PROT_WRITE,
+				      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0),
+				 above);
+		hook_free(call_with_rbp((uint64_t)(above + 2), hook_malloc));
+		munmap(above, 4096);
+		hook_free(call_with_rbp((uint64_t)(above + 2), hook_malloc));
+	}
+	return NULL;
+}
+
+static void test_memory_above_stack(void **state)
+{
+	char *area = mmap(NULL, SMALL_STACK + 4096, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	pthread_attr_t attributes;
+	pthread_t thread;
+
+	assert_true(area != MAP_FAILED);
+	start(AGENT_EXACT, 0, 256);
+	pthread_attr_init(&attributes);
+	assert_int_equal(pthread_attr_setstack(&attributes, area, SMALL_STACK), 0);
+	assert_int_equal(pthread_create(&thread, &attributes, point_above_stack, area), 0);
+	pthread_join(thread, NULL);
+	pthread_attr_destroy(&attributes);
+	assert_int_equal(world_count(world, AGENT_COUNT_ALLOCS), 200);
+	assert_int_equal(world_count(world, AGENT_COUNT_LOST), 0);
+	munmap(area, SMALL_STACK);
+	world_destroy(world);
+}
+
 static void test_unwind_table(void **state)
 {
 	cleanup(target) struct target *target = NULL;
@@ -633,6 +684,7 @@ int main(void)
 		cmocka_unit_test(test_sampling_is_unbiased),
 		cmocka_unit_test(test_epoch),
 		cmocka_unit_test(test_sizes_too_large),
+		cmocka_unit_test(test_memory_above_stack),
 		cmocka_unit_test(test_unwind_table),
 	};
 

@@ -342,7 +342,12 @@ static void test_read(void **state)
 	static const uint32_t rules[] = { UNWIND_RULE(UNWIND_SP, 1, 0, 0), UNWIND_RULE_END };
 	struct image *image = new_image(rules, 2);
 	unsigned asked = 0;
-	struct unwind_memory memory = { 8, 8, 0, read_elsewhere, &asked };
+	struct unwind_memory memory = {
+		.low = 8,
+		.high = 8,
+		.read = read_elsewhere,
+		.data = &asked,
+	};
 	struct unwind_start start = START(0);
 
 	image->frames = (struct unwind_frames){ .pcs = image->pcs, .max = 32 };
@@ -381,7 +386,7 @@ static volatile unsigned compared;
 static __attribute__((noinline)) void compare_walks(void)
 {
 	struct unwind_start start = UNWIND_START_CALLER;
-	struct unwind_memory memory = { start.sp, start.sp + (64 << 10), 0, NULL, NULL };
+	struct unwind_memory memory = { .low = start.sp, .high = start.sp + (64 << 10) };
 	struct backtrace expected = { .count = 0 };
 	uint64_t pcs[64];
 	static struct unwind_guesses guesses;
