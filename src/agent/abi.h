@@ -14,11 +14,13 @@
  *	       table. The agent touches only what the tracer has allocated (fallocate) and then
  *	       published by the limits in CTL; what finds no room is counted as lost.
  *
- * The hook of a function, wherever it stands: puts the address of the function's slot (in the
+ * The hook of a function, wherever it stands: undoes the function's first instruction if the jump
+ * that leads to it stands behind that, puts the address of the function's slot (in the
  * config of IMAGE) into r11, changes nothing else, and jumps to the entry for its arguments
  * (agent_header.entry). `original` of the slot is what behaves as the function did: the relocated
- * prologue. When sampling, a hook may be made from a template instead (struct agent_template),
- * which lets the calls that are of no interest fall through into the original behind it.
+ * prologue, from the first instruction on. When sampling, a hook may be made from a template
+ *instead (struct agent_template), which lets the calls that are of no interest fall through into
+ *the original behind it.
  *
  * Nothing in IMAGE or SHM takes a lock: a thread stopped or killed anywhere holds up nobody.
  * The words that both sides write while the target runs are 4 or 8 bytes, aligned.
@@ -34,6 +36,9 @@
 #define AGENT_TEXT_OFFSET   0x5000 /* code starts here */
 #define AGENT_SLOTS	    96
 #define AGENT_SLOT_SIZE	    128
+
+/* A hook may begin with so many bytes that undo the function's first instruction. */
+#define AGENT_UNDO_MAX 8
 
 /* Offsets that the assembly needs; abi.h asserts them below. */
 #define AGENT_SLOT_ORIGINAL 0
@@ -108,7 +113,8 @@ enum agent_entry {
 /*
  * The hook of functions with the arguments of an entry, for AGENT_SAMPLING: position independent
  * but for some 64-bit operands. The relocated prologue is to follow immediately; calls come in at
- * `begin`. Offsets of the operands are from `start`, 0: there is none.
+ * `begin`, or with something to undo in the AGENT_UNDO_MAX free bytes before it. Offsets of the
+ * operands are from `start`, 0: there is none.
  */
 struct agent_template {
 	uint32_t start; /* from agent_header.template; 0: there is no template */
@@ -200,7 +206,8 @@ struct agent_slot {
 	uint64_t spare_word;
 
 	/* For who takes the hooks away, perhaps a later tracer. The agent reads none of it. */
-	uint64_t function; /* address of the patched entry */
+	uint64_t function; /* address of the patched bytes: the entry, or behind its first
+			    * instruction */
 	uint64_t hook;	   /* where the patch jumps to */
 	uint8_t saved[16]; /* what stood there, saved_size bytes */
 	uint8_t patch[16]; /* what stands there now, as many */

@@ -49,8 +49,9 @@ static bool is_nested(const struct agent_call *call)
 	struct agent_thread *thread = call->thread;
 	uint64_t inside;
 
-	/* By a tail jump of an original that we called. */
-	if (is_ours(from))
+	/* By a tail jump of an original that we called; a return probe at its end hides that it
+	 * would return to us. */
+	if (is_ours(from) || (thread && thread->inside_sp == (uint64_t)(call + 1)))
 		return true;
 	/* See is_in_alloc(). */
 	if (pools_are_there())

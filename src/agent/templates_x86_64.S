@@ -33,8 +33,10 @@ template_\name:
 	.set	template_\name\()_counted, . - 8 - template_\name
 .endm
 
+/* Behind room for what undoes the function's first instruction. */
 .macro BEGIN name
 	.balign	64
+	.skip	AGENT_UNDO_MAX, 0xcc
 	.set	template_\name\()_begin, . - template_\name
 .endm
 

@@ -9,84 +9,89 @@
 #include "memprobe/num.h"
 #include "x86_decode.h"
 
+#define INT3 0xcc
+
 static const uint8_t endbr64[] = { 0xf3, 0x0f, 0x1e, 0xfa };
 
 #define NONE AGENT_NO_ARG
-#define ALLOC_FIRST(name, family)                                                            \
-	{                                                                                    \
-		name, AGENT_KIND_ALLOC, AGENT_ENTRY_SIZE_FIRST, NONE, 0, NONE, false, family \
+#define ALLOC_FIRST(name, family, arguments)                                                  \
+	{                                                                                     \
+		name, AGENT_KIND_ALLOC, AGENT_ENTRY_SIZE_FIRST, NONE, 0, NONE, false, family, \
+			arguments                                                             \
 	}
 /* It may end in a jump to another hooked function, which must find the frame of this one. */
-#define ALLOC_SECOND(name, family)                                                    \
-	{                                                                             \
-		name, AGENT_KIND_ALLOC, AGENT_ENTRY_ANY, NONE, 1, NONE, false, family \
+#define ALLOC_SECOND(name, family, arguments)                                                    \
+	{                                                                                        \
+		name, AGENT_KIND_ALLOC, AGENT_ENTRY_ANY, NONE, 1, NONE, false, family, arguments \
 	}
-#define PRODUCT(name, family)                                                          \
-	{                                                                              \
-		name, AGENT_KIND_ALLOC, AGENT_ENTRY_PRODUCT, NONE, 1, 0, false, family \
+#define PRODUCT(name, family)                                                             \
+	{                                                                                 \
+		name, AGENT_KIND_ALLOC, AGENT_ENTRY_PRODUCT, NONE, 1, 0, false, family, 2 \
 	}
-#define REALLOC(name, family)                                                            \
-	{                                                                                \
-		name, AGENT_KIND_REALLOC, AGENT_ENTRY_REALLOC, 0, 1, NONE, false, family \
+#define REALLOC(name, family, arguments)                                                  \
+	{                                                                                 \
+		name, AGENT_KIND_REALLOC, AGENT_ENTRY_REALLOC, 0, 1, NONE, false, family, \
+			arguments                                                         \
 	}
-#define FREE(name, family)                                                            \
-	{                                                                             \
-		name, AGENT_KIND_FREE, AGENT_ENTRY_FREE, 0, NONE, NONE, false, family \
+#define FREE(name, family, arguments)                                                            \
+	{                                                                                        \
+		name, AGENT_KIND_FREE, AGENT_ENTRY_FREE, 0, NONE, NONE, false, family, arguments \
 	}
-#define NEW(name, swap)                                                                       \
-	{                                                                                     \
-		name, AGENT_KIND_NEW, AGENT_ENTRY_SIZE_FIRST, NONE, 0, NONE, swap, FAMILY_CXX \
+#define NEW(name, swap, arguments)                                                             \
+	{                                                                                      \
+		name, AGENT_KIND_NEW, AGENT_ENTRY_SIZE_FIRST, NONE, 0, NONE, swap, FAMILY_CXX, \
+			arguments                                                              \
 	}
 
 /* Of two names for one address the first counts. */
 static const struct function_spec specs[] = {
-	ALLOC_FIRST("malloc", FAMILY_C),
+	ALLOC_FIRST("malloc", FAMILY_C, 1),
 	PRODUCT("calloc", FAMILY_C),
-	REALLOC("realloc", FAMILY_C),
-	{ "reallocarray", AGENT_KIND_REALLOC, AGENT_ENTRY_ANY, 0, 2, 1, false, FAMILY_C },
-	FREE("free", FAMILY_C),
-	FREE("cfree", FAMILY_C),
-	FREE("free_sized", FAMILY_C),
-	FREE("free_aligned_sized", FAMILY_C),
-	ALLOC_SECOND("memalign", FAMILY_C),
-	ALLOC_SECOND("aligned_alloc", FAMILY_C),
-	{ "posix_memalign", AGENT_KIND_ALLOC_AT, AGENT_ENTRY_ANY, 0, 2, NONE, false, FAMILY_C },
-	ALLOC_FIRST("valloc", FAMILY_C),
-	ALLOC_FIRST("pvalloc", FAMILY_C),
+	REALLOC("realloc", FAMILY_C, 2),
+	{ "reallocarray", AGENT_KIND_REALLOC, AGENT_ENTRY_ANY, 0, 2, 1, false, FAMILY_C, 3 },
+	FREE("free", FAMILY_C, 1),
+	FREE("cfree", FAMILY_C, 1),
+	FREE("free_sized", FAMILY_C, 2),
+	FREE("free_aligned_sized", FAMILY_C, 3),
+	ALLOC_SECOND("memalign", FAMILY_C, 2),
+	ALLOC_SECOND("aligned_alloc", FAMILY_C, 2),
+	{ "posix_memalign", AGENT_KIND_ALLOC_AT, AGENT_ENTRY_ANY, 0, 2, NONE, false, FAMILY_C, 3 },
+	ALLOC_FIRST("valloc", FAMILY_C, 1),
+	ALLOC_FIRST("pvalloc", FAMILY_C, 1),
 	/* jemalloc */
-	ALLOC_FIRST("mallocx", FAMILY_C),
-	REALLOC("rallocx", FAMILY_C),
-	{ "xallocx", AGENT_KIND_RESIZE, AGENT_ENTRY_ANY, 0, 1, NONE, false, FAMILY_C },
-	FREE("dallocx", FAMILY_C),
-	FREE("sdallocx", FAMILY_C),
+	ALLOC_FIRST("mallocx", FAMILY_C, 2),
+	REALLOC("rallocx", FAMILY_C, 3),
+	{ "xallocx", AGENT_KIND_RESIZE, AGENT_ENTRY_ANY, 0, 1, NONE, false, FAMILY_C, 4 },
+	FREE("dallocx", FAMILY_C, 2),
+	FREE("sdallocx", FAMILY_C, 3),
 	/* mimalloc's own, where they are not the same as the C names */
-	ALLOC_FIRST("mi_malloc", FAMILY_OWN),
-	ALLOC_FIRST("mi_zalloc", FAMILY_OWN),
+	ALLOC_FIRST("mi_malloc", FAMILY_OWN, 1),
+	ALLOC_FIRST("mi_zalloc", FAMILY_OWN, 1),
 	PRODUCT("mi_calloc", FAMILY_OWN),
 	PRODUCT("mi_mallocn", FAMILY_OWN),
-	REALLOC("mi_realloc", FAMILY_OWN),
-	FREE("mi_free", FAMILY_OWN),
+	REALLOC("mi_realloc", FAMILY_OWN, 2),
+	FREE("mi_free", FAMILY_OWN, 1),
 	/* C++ (Itanium ABI): new, new[], with std::nothrow_t, with std::align_val_t */
-	NEW("_Znwm", false),
-	NEW("_Znam", false),
-	NEW("_ZnwmSt11align_val_t", true),
-	NEW("_ZnamSt11align_val_t", true),
-	ALLOC_FIRST("_ZnwmRKSt9nothrow_t", FAMILY_CXX),
-	ALLOC_FIRST("_ZnamRKSt9nothrow_t", FAMILY_CXX),
-	ALLOC_FIRST("_ZnwmSt11align_val_tRKSt9nothrow_t", FAMILY_CXX),
-	ALLOC_FIRST("_ZnamSt11align_val_tRKSt9nothrow_t", FAMILY_CXX),
-	FREE("_ZdlPv", FAMILY_CXX),
-	FREE("_ZdaPv", FAMILY_CXX),
-	FREE("_ZdlPvm", FAMILY_CXX),
-	FREE("_ZdaPvm", FAMILY_CXX),
-	FREE("_ZdlPvRKSt9nothrow_t", FAMILY_CXX),
-	FREE("_ZdaPvRKSt9nothrow_t", FAMILY_CXX),
-	FREE("_ZdlPvSt11align_val_t", FAMILY_CXX),
-	FREE("_ZdaPvSt11align_val_t", FAMILY_CXX),
-	FREE("_ZdlPvSt11align_val_tRKSt9nothrow_t", FAMILY_CXX),
-	FREE("_ZdaPvSt11align_val_tRKSt9nothrow_t", FAMILY_CXX),
-	FREE("_ZdlPvmSt11align_val_t", FAMILY_CXX),
-	FREE("_ZdaPvmSt11align_val_t", FAMILY_CXX),
+	NEW("_Znwm", false, 1),
+	NEW("_Znam", false, 1),
+	NEW("_ZnwmSt11align_val_t", true, 2),
+	NEW("_ZnamSt11align_val_t", true, 2),
+	ALLOC_FIRST("_ZnwmRKSt9nothrow_t", FAMILY_CXX, 2),
+	ALLOC_FIRST("_ZnamRKSt9nothrow_t", FAMILY_CXX, 2),
+	ALLOC_FIRST("_ZnwmSt11align_val_tRKSt9nothrow_t", FAMILY_CXX, 3),
+	ALLOC_FIRST("_ZnamSt11align_val_tRKSt9nothrow_t", FAMILY_CXX, 3),
+	FREE("_ZdlPv", FAMILY_CXX, 1),
+	FREE("_ZdaPv", FAMILY_CXX, 1),
+	FREE("_ZdlPvm", FAMILY_CXX, 2),
+	FREE("_ZdaPvm", FAMILY_CXX, 2),
+	FREE("_ZdlPvRKSt9nothrow_t", FAMILY_CXX, 2),
+	FREE("_ZdaPvRKSt9nothrow_t", FAMILY_CXX, 2),
+	FREE("_ZdlPvSt11align_val_t", FAMILY_CXX, 2),
+	FREE("_ZdaPvSt11align_val_t", FAMILY_CXX, 2),
+	FREE("_ZdlPvSt11align_val_tRKSt9nothrow_t", FAMILY_CXX, 3),
+	FREE("_ZdaPvSt11align_val_tRKSt9nothrow_t", FAMILY_CXX, 3),
+	FREE("_ZdlPvmSt11align_val_t", FAMILY_CXX, 3),
+	FREE("_ZdaPvmSt11align_val_t", FAMILY_CXX, 3),
 };
 
 void functions_deinit(struct function_vec *functions)
@@ -131,16 +136,21 @@ static bool read_original(struct target *target, struct module *module, uint64_t
 	return false;
 }
 
-/* Somebody else's breakpoint or hook: what stands there is not ours to move. */
-static const char *check_untouched(struct target *target, const struct function *function)
+/* Somebody else's hook: what stands there is not ours to move. Of a breakpoint what counts is the
+ * instruction that it stands on: a uprobe executes that as it is in the file. */
+static const char *check_untouched(struct target *target, struct function *function)
 {
 	uint8_t original[16];
 	size_t size = min_u64(sizeof(original), function->code_size);
+	bool known = read_original(target, function->module, function->address, original, size);
 
-	if (function->code_size && function->code[0] == 0xcc)
-		return "a breakpoint stands at its beginning";
-	if (read_original(target, function->module, function->address, original, size) &&
-	    memcmp(original, function->code, size))
+	if (size && function->code[0] == INT3) {
+		if (!known || original[0] == INT3)
+			return "a breakpoint stands at its beginning";
+		function->code[0] = original[0];
+		function->has_breakpoint = true;
+	}
+	if (known && memcmp(original, function->code, size))
 		return "another tool has changed its first bytes";
 	return NULL;
 }

@@ -20,6 +20,7 @@ struct function_spec {
 	uint8_t pointer, size, count; /* arguments, or AGENT_NO_ARG */
 	bool swap;		      /* AGENT_KIND_NEW: with an alignment */
 	unsigned family;	      /* enum function_family */
+	uint8_t arguments;	      /* that it has at most; 0: not known */
 };
 
 enum function_family {
@@ -37,7 +38,12 @@ struct function {
 	/* As they stand in the target, at most FUNCTION_BYTES_MAX; owned. */
 	uint8_t *code;
 	size_t code_size;
+	/* In the target a breakpoint stands at its beginning; the first byte of @code is the
+	 * file's.
+	 */
+	bool has_breakpoint;
 	bool is_jump;	     /* leads to another of them: private to functions_find() */
+	unsigned slot;	     /* its number plus 1; 0: it has none. Private to hooks.c */
 	const char *refused; /* static; NULL: nothing speaks against it yet */
 	/* Of pools: the record is right without it. */
 	bool is_optional;
@@ -65,7 +71,8 @@ struct error *functions_find(struct target *target, struct call_session *session
 			     const struct allocator *allocator, struct function_vec *ret,
 			     uint64_t *text_start_ret, uint64_t *text_end_ret);
 
-/* Reads the code of a function that has been found and checks that nobody else has changed it. */
+/* Reads the code of a function that has been found and checks that nobody else has changed it, but
+ * for a breakpoint at its beginning. */
 struct error *function_read(struct target *target, struct function *function);
 
 /* Appends what is to be told of a function. @refused: why it is not recorded; NULL: it is. */

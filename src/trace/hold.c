@@ -57,37 +57,82 @@ static bool any_word(const struct hold *hold, const uint8_t *bytes, size_t size)
 	return false;
 }
 
-/*
- * A thread that left its stack while an original ran (a handler on a stack of its own): the agent
- * has noted where the original will return to.
- */
-static bool inside_original(struct hold *hold, const struct thread_state *state)
+/* Where the kernel has functions return to that have a return probe, which alone knows where they
+ * would have returned to. */
+static bool is_return_probe(struct hold *hold, uint64_t address)
 {
-	uint64_t key = state->regs.fs_base, word;
-	uint32_t index = agent_thread_index(key);
-	struct agent_thread slots[AGENT_THREAD_PROBES];
+	struct mapping_vec maps = { 0 };
 	struct error *error;
+	bool found = false;
+
+	if (!address)
+		return false;
+	error = target_read_maps(hold->target, MAPS_PLAIN, &maps);
+	vec_for_each (mapping, &maps)
+		found = found || (address >= mapping->start && address < mapping->end &&
+				  !strcmp(mapping->path, "[uprobes]"));
+	/* What cannot be told is taken to be so. */
+	found = found || error;
+	error_destroy(error);
+	mappings_deinit(&maps);
+	return found;
+}
+
+/* What the agent has noted of a thread, in the first of @slots whose count is returned. */
+static unsigned read_slots(struct hold *hold, uint64_t key, struct agent_thread *slots)
+{
+	uint32_t index = agent_thread_index(key);
+	struct error *error;
+	unsigned count = 0;
 
 	if (!hold->ctl || !key || index + AGENT_THREAD_PROBES > AGENT_THREADS)
-		return false;
+		return 0;
 	error = target_read(hold->target,
 			    hold->ctl + offsetof(struct agent_ctl, threads) +
 				    index * sizeof(struct agent_thread),
-			    slots, sizeof(slots));
-	for (unsigned i = 0; !error && i < AGENT_THREAD_PROBES && slots[i].key; i++) {
-		uint64_t sp = slots[i].inside_sp;
+			    slots, AGENT_THREAD_PROBES * sizeof(*slots));
+	while (!error && count < AGENT_THREAD_PROBES && slots[count].key)
+		count++;
+	error_destroy(error);
+	return count;
+}
 
-		if (slots[i].key != key || !sp ||
-		    (sp >= state->stack_start && sp < state->stack_start + state->stack_size))
+enum inside {
+	INSIDE_NOT,
+	INSIDE_FOUND,
+	INSIDE_HIDDEN, /* no walk of the stack shows it */
+};
+
+/*
+ * A thread whose stack does not tell that it is to return from an original, by what the agent has
+ * noted of where that will be: it left the stack meanwhile (a handler on a stack of its own), or
+ * the original ended in a jump to a function with a return probe.
+ */
+static enum inside inside_original(struct hold *hold, const struct thread_state *state)
+{
+	struct agent_thread slots[AGENT_THREAD_PROBES];
+	unsigned count = read_slots(hold, state->regs.fs_base, slots);
+	struct error *error = NULL;
+	uint64_t word;
+
+	for (unsigned i = 0; !error && i < count; i++) {
+		uint64_t sp = slots[i].inside_sp;
+		bool elsewhere =
+			sp < state->stack_start || sp >= state->stack_start + state->stack_size;
+
+		if (slots[i].key != state->regs.fs_base || !sp)
 			continue;
 		for (unsigned n = 0; !error && n < 2; n++) {
 			error = target_read_word(hold->target, sp - 8 * n, &word);
-			if (!error && word == hold->return_point)
-				return true;
+			if (!error && word == hold->return_point && elsewhere)
+				return INSIDE_FOUND;
+			if (!error && n && word != hold->return_point &&
+			    is_return_probe(hold, word))
+				return INSIDE_HIDDEN;
 		}
 	}
 	error_destroy(error);
-	return false;
+	return INSIDE_NOT;
 }
 
 /* Words on stacks may be stale: whether unwinding sees them, too. */
@@ -110,15 +155,19 @@ static bool unwinding_clears(struct hold *hold, const struct thread_state *state
 
 static bool is_clear(struct hold *hold, const struct thread_state *state)
 {
+	enum inside inside = INSIDE_NOT;
 	const char *what = NULL;
 
 	if (holds(hold, state->regs.rip))
 		what = "is in a hooked function";
-	else if (!state->stack || state->stack_size >= STACK_MAX)
+	else
+		inside = inside_original(hold, state);
+	if (!what && (!state->stack || state->stack_size >= STACK_MAX))
 		what = "has a stack that cannot be read to its end";
-	else if (any_word(hold, state->stack, state->stack_size) || inside_original(hold, state))
+	if (!what && (inside != INSIDE_NOT || any_word(hold, state->stack, state->stack_size)))
 		what = "is to return to a hooked function";
-	if (!what || (!holds(hold, state->regs.rip) && unwinding_clears(hold, state)))
+	if (!what || (inside != INSIDE_HIDDEN && !holds(hold, state->regs.rip) &&
+		      unwinding_clears(hold, state)))
 		return true;
 	snprintf(hold->reason, sizeof(hold->reason), "thread %d (%s) %s", (int)state->tid,
 		 state->name, what);

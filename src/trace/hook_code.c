@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#define INT3 0xcc
+
 static const struct agent_header *header(void)
 {
 	return (const struct agent_header *)agent_image;
@@ -24,12 +26,15 @@ static void make_plain(struct hook_code *hook, uint64_t slot, uint64_t entry)
 {
 	static const uint8_t load[] = { 0x49, 0xbb }, jump[] = { 0xff, 0x25, 0, 0, 0, 0 };
 
-	hook->begin = 0;
-	hook->size = 24;
-	memcpy(hook->bytes, load, 2);
-	memcpy(hook->bytes + 2, &slot, 8);
-	memcpy(hook->bytes + 10, jump, 6);
-	memcpy(hook->bytes + 16, &entry, 8);
+	uint8_t *start = hook->bytes + AGENT_UNDO_MAX;
+
+	hook->begin = AGENT_UNDO_MAX;
+	hook->size = AGENT_UNDO_MAX + 24;
+	memset(hook->bytes, INT3, AGENT_UNDO_MAX);
+	memcpy(start, load, 2);
+	memcpy(start + 2, &slot, 8);
+	memcpy(start + 10, jump, 6);
+	memcpy(start + 16, &entry, 8);
 }
 
 void hook_code_make(struct hook_code *hook, uint64_t image, unsigned slot, enum agent_entry entry,
@@ -54,4 +59,10 @@ void hook_code_make(struct hook_code *hook, uint64_t image, unsigned slot, enum 
 	}
 	add(hook, template->entry, entry_address);
 	add(hook, template->counted, image + header()->counted);
+}
+
+void hook_code_undo(struct hook_code *hook, const struct undo *undo)
+{
+	hook->begin -= undo->size;
+	memcpy(hook->bytes + hook->begin, undo->bytes, undo->size);
 }

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "agent/abi.h"
+#include "undo.h"
 
 /* At most as many bytes as this; the function as it was follows immediately. */
 #define HOOK_CODE_MAX 192
@@ -23,5 +24,8 @@ struct hook_code {
  */
 void hook_code_make(struct hook_code *hook, uint64_t image, unsigned slot, enum agent_entry entry,
 		    uint32_t mode);
+
+/* Has it begin with @undo; its size stays. To be called once at most. */
+void hook_code_undo(struct hook_code *hook, const struct undo *undo);
 
 #endif

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "hook_code.h"
+#include "memprobe/log.h"
 #include "memprobe/num.h"
 #include "relocate.h"
 
@@ -25,11 +26,17 @@ static struct error *plan_one(struct hooks *hooks, struct function *function, ui
 	uint64_t patched;
 
 	hook_code_make(&hook, image, hooks->count, spec->entry, mode);
-	function->refused = relocate_function(function->code, function->code_size,
-					      function->address, near + hook.size, &moved);
+	function->refused =
+		relocate_function(function->code, function->code_size, function->address,
+				  near + hook.size, spec->arguments, &moved);
+	if (!function->refused && function->has_breakpoint && !moved.patch_offset)
+		function->refused = "a breakpoint stands at its beginning";
 	if (function->refused)
 		return NULL;
+	if (!moved.patch_offset)
+		log_debug("%s is hooked at its first byte", function->name);
 	patched = function->address + moved.patch_offset;
+	hook_code_undo(&hook, &moved.undo);
 	*slot = (struct agent_slot){
 		.original = near + hook.size,
 		.kind = spec->kind,
@@ -53,7 +60,7 @@ static struct error *plan_one(struct hooks *hooks, struct function *function, ui
 	memcpy(slot->saved, function->code + moved.patch_offset, RELOCATE_JUMP);
 	memcpy(bytes, hook.bytes, hook.size);
 	memcpy(bytes + hook.size, moved.code, moved.size);
-	hooks->count++;
+	function->slot = ++hooks->count;
 	return NULL;
 }
 
@@ -68,10 +75,8 @@ static uint64_t direct_of(const struct hooks *hooks, const struct agent_config *
 		vec_for_each (function, &hooks->functions) {
 			if (strcmp(function->spec->name, *name))
 				continue;
-			for (unsigned i = 0; i < hooks->count; i++)
-				if (config->slots[i].function - function->address < 8)
-					return config->slots[i].original;
-			return function->address;
+			return function->slot ? config->slots[function->slot - 1].original
+					      : function->address;
 		}
 	}
 	return 0;

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "memprobe/arch.h"
 #include "x86_decode.h"
 
 static bool fits_32(int64_t value)
@@ -85,8 +86,9 @@ static bool ends_flow(enum x86_branch branch)
 	return branch == X86_JUMP || branch == X86_JUMP_INDIRECT || branch == X86_RETURN;
 }
 
-/* Whether anything branches to where the jump will stand, but not to its first byte. */
-static const char *check_branches(const uint8_t *code, size_t size, size_t patch)
+/* Whether anything branches to where the jump will stand, or to its first byte unless that is where
+ * the function may be begun anew. */
+static const char *check_branches(const uint8_t *code, size_t size, size_t patch, bool may_begin)
 {
 	for (size_t at = 0; at < size;) {
 		struct x86_instruction insn;
@@ -95,7 +97,7 @@ static const char *check_branches(const uint8_t *code, size_t size, size_t patch
 		if (!x86_decode(code + at, size - at, &insn))
 			return "not all of its instructions are understood";
 		target = (int64_t)at + insn.target;
-		if (x86_is_relative(insn.branch) && target > (int64_t)patch &&
+		if (x86_is_relative(insn.branch) && target >= (int64_t)(patch + may_begin) &&
 		    target < (int64_t)(patch + RELOCATE_JUMP))
 			return "it jumps back into its first bytes";
 		at += insn.length;
@@ -103,20 +105,15 @@ static const char *check_branches(const uint8_t *code, size_t size, size_t patch
 	return NULL;
 }
 
-const char *relocate_function(const uint8_t *code, size_t size, uint64_t from, uint64_t to,
-			      struct relocated *ret)
+/* With patch_offset, moved_start and undo of @ret given. */
+static const char *relocate_at(const uint8_t *code, size_t size, uint64_t from, uint64_t to,
+			       struct relocated *ret)
 {
-	static const uint8_t endbr64[] = { 0xf3, 0x0f, 0x1e, 0xfa };
-	struct relocated result = { 0 };
-	const char *reason = NULL;
-	size_t at, end;
+	size_t at = ret->moved_start, end = ret->patch_offset + RELOCATE_JUMP;
+	const char *reason;
 	bool flows = true;
 
-	if (size >= sizeof(endbr64) && !memcmp(code, endbr64, sizeof(endbr64)))
-		result.patch_offset = sizeof(endbr64);
-	at = result.patch_offset;
-	end = at + RELOCATE_JUMP;
-	if (from % 4096 + at <= 4096 && (from + at) % 4096 + RELOCATE_JUMP > 4096)
+	if ((from + ret->patch_offset) % PAGE_SIZE + RELOCATE_JUMP > PAGE_SIZE)
 		return "its first bytes lie across two pages";
 	while (at < end && flows) {
 		struct x86_instruction insn;
@@ -126,7 +123,7 @@ const char *relocate_function(const uint8_t *code, size_t size, uint64_t from, u
 		if (!x86_decode(code + at, size - at, &insn))
 			return code[at] == 0xcc ? "a breakpoint or trap stands at its beginning"
 						: "its first instructions are not understood";
-		reason = move(code + at, &insn, from + at, to, &result);
+		reason = move(code + at, &insn, from + at, to, ret);
 		if (reason)
 			return reason;
 		at += insn.length;
@@ -134,17 +131,47 @@ const char *relocate_function(const uint8_t *code, size_t size, uint64_t from, u
 	}
 	if (at < end)
 		return "it is too short";
-	reason = check_branches(code, size, result.patch_offset);
+	reason = check_branches(code, size, ret->patch_offset,
+				ret->patch_offset == ret->moved_start);
 	if (reason)
 		return reason;
 	if (flows) {
-		if (result.size + RELOCATE_JUMP > sizeof(result.code))
+		if (ret->size + RELOCATE_JUMP > sizeof(ret->code))
 			return "its first instructions are too many";
-		if (!relocate_jump(to + result.size, from + at, result.code + result.size))
+		if (!relocate_jump(to + ret->size, from + at, ret->code + ret->size))
 			return too_far;
-		result.size += RELOCATE_JUMP;
+		ret->size += RELOCATE_JUMP;
 	}
-	result.consumed = at - result.patch_offset;
-	*ret = result;
+	ret->moved_end = at;
 	return NULL;
+}
+
+/* An endbr64 and nothing else: all of the function is behind it. */
+static bool is_mark(const struct x86_instruction *insn)
+{
+	return insn->is_0f && insn->opcode == 0x1e;
+}
+
+const char *relocate_function(const uint8_t *code, size_t size, uint64_t from, uint64_t to,
+			      unsigned arguments, struct relocated *ret)
+{
+	struct relocated result = { 0 };
+	struct x86_instruction first;
+	const char *reason;
+
+	if (x86_decode(code, size, &first) && undo_find(code, &first, arguments, &result.undo)) {
+		result.patch_offset = first.length;
+		result.moved_start = is_mark(&first) ? first.length : 0;
+		reason = relocate_at(code, size, from, to, &result);
+		if (!reason)
+			*ret = result;
+		/* That an indirect call must find, where the processor is told to look for it. */
+		if (!reason || is_mark(&first))
+			return reason;
+	}
+	result = (struct relocated){ 0 };
+	reason = relocate_at(code, size, from, to, &result);
+	if (!reason)
+		*ret = result;
+	return reason;
 }

@@ -239,7 +239,8 @@ static struct error *hook(struct trace_session *session)
 	session->filters = filters_count(session->target, true);
 	hold.filtered = session->filters != 0;
 	hold.image = session->image;
-	/* Of the five bytes the first is where the function begins as before. */
+	/* Of the five bytes the first is where the function begins as before, or goes on behind an
+	 * instruction that the hook undoes. */
 	for (unsigned i = 0; i < session->hooks.count; i++)
 		ranges[i] = (struct text_range){ session->config.slots[i].function + 1,
 						 session->config.slots[i].function + 5 };

@@ -380,6 +380,10 @@ struct error *uprobe_open(struct uprobe_engine *engine, struct trace_report *rep
 			       &engine->text_start, &engine->text_end);
 	if (error)
 		return error;
+	/* The kernel would take a debugger's for its own, and take it away in the end. */
+	vec_for_each (function, &engine->functions)
+		if (function->has_breakpoint && !function->refused)
+			function->refused = "a breakpoint stands at its beginning";
 	error = uprobe_refuse_unwanted(engine->target, allocator.module, &engine->functions);
 	if (error)
 		return error;

@@ -28,32 +28,14 @@ static bool is_emulated(const uint8_t *code, const struct x86_instruction *instr
 		opcode == 0xe8 || opcode == 0x90);
 }
 
-/* An instruction with a ModRM byte. */
-struct operands {
-	unsigned reg, rm; /* their numbers; of memory rm is none */
-	bool is_memory;
-	unsigned extension;
-};
-
-static struct operands operands_of(const uint8_t *opcode, uint8_t rex, bool is_0f)
-{
-	uint8_t modrm = opcode[1 + is_0f];
-
-	return (struct operands){
-		.reg = (modrm >> 3 & 7) | (rex & 4) << 1,
-		.rm = (modrm & 7) | (rex & 1) << 3,
-		.is_memory = modrm < 0xc0,
-		.extension = modrm >> 3 & 7,
-	};
-}
-
-static bool writes_rm(const struct operands *operands, unsigned kept)
+static bool writes_rm(const struct x86_operands *operands, unsigned kept)
 {
 	return operands->is_memory || (kept >> operands->rm & 1);
 }
 
 /* The eight of 0x00 to 0x3f; the last one, cmp, only compares. Forms on bytes are left out. */
-static bool is_harmless_arithmetic(uint8_t opcode, const struct operands *operands, unsigned kept)
+static bool is_harmless_arithmetic(uint8_t opcode, const struct x86_operands *operands,
+				   unsigned kept)
 {
 	if (opcode >> 3 == 7)
 		return (opcode & 7) <= 5;
@@ -69,7 +51,7 @@ static bool is_harmless_arithmetic(uint8_t opcode, const struct operands *operan
 	}
 }
 
-static bool is_harmless_0f(uint8_t opcode, const struct operands *operands, unsigned kept)
+static bool is_harmless_0f(uint8_t opcode, const struct x86_operands *operands, unsigned kept)
 {
 	switch (opcode) {
 	case 0x1e: /* endbr64 */
@@ -89,7 +71,7 @@ static bool is_harmless_0f(uint8_t opcode, const struct operands *operands, unsi
 	}
 }
 
-static bool is_harmless_single(uint8_t opcode, const struct operands *operands, unsigned kept)
+static bool is_harmless_single(uint8_t opcode, const struct x86_operands *operands, unsigned kept)
 {
 	switch (opcode) {
 	case 0x84: /* test */
@@ -130,8 +112,7 @@ static bool is_harmless(const uint8_t *code, const struct x86_instruction *instr
 {
 	const uint8_t *opcode = code + instruction->opcode_start;
 	uint8_t rex = instruction->opcode_start && (opcode[-1] & 0xf0) == 0x40 ? opcode[-1] : 0;
-	bool has_more = instruction->opcode_start + 1u + instruction->is_0f < instruction->length;
-	struct operands operands = { 0 };
+	struct x86_operands operands;
 
 	if (instruction->branch != X86_NO_BRANCH || instruction->is_vector)
 		return false;
@@ -140,9 +121,8 @@ static bool is_harmless(const uint8_t *code, const struct x86_instruction *instr
 		return !(kept >> ((instruction->opcode & 7) | (rex & 1) << 3) & 1);
 	if (!instruction->is_0f && (instruction->opcode == 0x98 || instruction->opcode == 0x99))
 		return !(kept >> (instruction->opcode == 0x98 ? REG_AX : REG_DX) & 1);
-	if (!has_more)
+	if (!x86_read_operands(code, instruction, &operands))
 		return false;
-	operands = operands_of(opcode, rex, instruction->is_0f);
 	if (instruction->is_0f)
 		return is_harmless_0f(instruction->opcode, &operands, kept);
 	if (instruction->opcode < 0x40)
@@ -202,14 +182,13 @@ static void use_copies(struct holders *holders)
 static bool is_copy(const uint8_t *code, const struct x86_instruction *instruction, unsigned *from,
 		    unsigned *to)
 {
-	const uint8_t *opcode = code + instruction->opcode_start;
-	struct operands operands;
+	struct x86_operands operands;
 
 	if (instruction->is_0f || instruction->is_vector || instruction->opcode_start != 1 ||
 	    (code[0] & 0xf8) != 0x48 ||
-	    (instruction->opcode != 0x89 && instruction->opcode != 0x8b))
+	    (instruction->opcode != 0x89 && instruction->opcode != 0x8b) ||
+	    !x86_read_operands(code, instruction, &operands))
 		return false;
-	operands = operands_of(opcode, code[0], false);
 	*from = instruction->opcode == 0x89 ? operands.reg : operands.rm;
 	*to = instruction->opcode == 0x89 ? operands.rm : operands.reg;
 	return !operands.is_memory;

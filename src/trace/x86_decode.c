@@ -374,3 +374,40 @@ bool x86_decode(const uint8_t *code, size_t size, struct x86_instruction *ret)
 	*ret = insn;
 	return true;
 }
+
+static uint32_t address_registers(uint8_t modrm, uint8_t sib, uint8_t rex)
+{
+	unsigned mod = modrm >> 6, rm = modrm & 7, base = sib & 7;
+	unsigned index = (sib >> 3 & 7) | (rex & 2u) << 2;
+	uint32_t registers = 0;
+
+	if (rm != 4)
+		return mod == 0 && rm == 5 ? 0 : 1u << (rm | (rex & 1u) << 3);
+	if (index != 4)
+		registers |= 1u << index;
+	if (mod != 0 || base != 5)
+		registers |= 1u << (base | (rex & 1u) << 3);
+	return registers;
+}
+
+bool x86_read_operands(const uint8_t *code, const struct x86_instruction *instruction,
+		       struct x86_operands *ret)
+{
+	unsigned start = instruction->opcode_start, at = start + 1u + instruction->is_0f;
+	uint8_t last = start ? code[start - 1] : 0, rex = (last & 0xf0) == 0x40 ? last : 0;
+	uint8_t modrm;
+
+	if (at >= instruction->length)
+		return false;
+	modrm = code[at];
+	*ret = (struct x86_operands){
+		.reg = (modrm >> 3 & 7) | (rex & 4u) << 1,
+		.rm = (modrm & 7) | (rex & 1u) << 3,
+		.is_memory = modrm < 0xc0,
+		.extension = modrm >> 3 & 7,
+	};
+	if (ret->is_memory)
+		ret->address = address_registers(
+			modrm, at + 1u < instruction->length ? code[at + 1u] : 0, rex);
+	return true;
+}

@@ -48,4 +48,19 @@ static inline bool x86_is_relative(enum x86_branch branch)
 /* False: not understood, or longer than @size. */
 bool x86_decode(const uint8_t *code, size_t size, struct x86_instruction *ret);
 
+/* Of the ModRM byte. Registers by their numbers: ax cx dx bx sp bp si di r8 ... r15. */
+struct x86_operands {
+	unsigned reg, rm; /* of memory, rm is none */
+	bool is_memory;
+	unsigned extension; /* of the opcode */
+	uint32_t address;   /* bits of the registers that an address is made of */
+};
+
+/*
+ * What @instruction, which @code begins with, works on: of those of the first two maps that have
+ * a ModRM byte, any others must not be asked for. False: it is too short to have one.
+ */
+bool x86_read_operands(const uint8_t *code, const struct x86_instruction *instruction,
+		       struct x86_operands *ret);
+
 #endif

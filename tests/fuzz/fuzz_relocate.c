@@ -74,14 +74,28 @@ static void check_moved(const uint8_t *code, const struct x86_instruction *insn,
 		assert(operand_of(code, insn, at) == operand_of(moved, copy, here));
 }
 
+/* What stays is one instruction, which is no branch. */
+static void check_first(const uint8_t *code, size_t size, const struct relocated *result)
+{
+	struct x86_instruction insn;
+
+	if (!result->patch_offset)
+		return;
+	assert(x86_decode(code, size, &insn) && insn.length == result->patch_offset);
+	assert(insn.branch == X86_NO_BRANCH);
+}
+
 static void check_relocated(const uint8_t *code, size_t size, uint64_t from, uint64_t to,
 			    const struct relocated *result)
 {
-	size_t at = result->patch_offset, end = at + result->consumed, here = 0;
+	size_t at = result->moved_start, end = result->moved_end, here = 0;
 	bool flows = true;
 
-	assert(result->consumed >= RELOCATE_JUMP && end <= size);
-	assert(result->size <= sizeof(result->code));
+	assert(result->patch_offset >= at && end >= result->patch_offset + RELOCATE_JUMP);
+	assert(end <= size && result->size <= sizeof(result->code));
+	assert(result->undo.size <= sizeof(result->undo.bytes));
+	assert(result->patch_offset || !result->undo.size);
+	check_first(code, size, result);
 	while (at < end) {
 		struct x86_instruction insn, copy;
 
@@ -93,7 +107,8 @@ static void check_relocated(const uint8_t *code, size_t size, uint64_t from, uin
 		if (x86_is_relative(insn.branch)) {
 			uint64_t target = at + (uint64_t)insn.target - result->patch_offset;
 
-			assert(target == 0 || target >= RELOCATE_JUMP);
+			assert((target == 0 && result->patch_offset == result->moved_start) ||
+			       target >= RELOCATE_JUMP);
 		}
 		flows = insn.branch == X86_NO_BRANCH || insn.branch == X86_JUMP_IF;
 		at += insn.length;
@@ -130,8 +145,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 	for (size_t at = 0; at < size && at < 64; at++)
 		check_instruction(code + at, size - at);
 	to = places.from + (uint64_t)(int64_t)places.distance;
-	if (!relocate_function(code, size, places.from, to, &result))
-		check_relocated(code, size, places.from, to, &result);
+	for (unsigned arguments = 0; arguments <= 6; arguments += 3)
+		if (!relocate_function(code, size, places.from, to, arguments, &result))
+			check_relocated(code, size, places.from, to, &result);
 	for (unsigned arguments = 0; arguments < 1u << UPROBE_ARGUMENTS; arguments += 9) {
 		uint8_t registers[UPROBE_ARGUMENTS] = { 0 };
 

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "trace/hook_code.h"
+#include "trace/relocate.h"
 
 #define COUNTERS_OFFSET 4096
 #define FRAMES_OFFSET	(1u << 20)
@@ -141,6 +142,45 @@ void *world_hook(struct agent_world *world, const struct agent_slot *slot, enum 
 	emit(world, "\xff\x25\0\0\0\0", 6); /* jmp *(%rip): as the relocated function goes on */
 	emit(world, &slot->original, 8);
 	return start + hook.begin;
+}
+
+void *world_hook_code(struct agent_world *world, const struct agent_slot *slot,
+		      enum agent_entry entry, const uint8_t *code, size_t size, unsigned arguments,
+		      size_t *patch_ret)
+{
+	unsigned index = world->slot_count++;
+	uint8_t *function = emit_start(world), *start;
+	struct relocated moved;
+	struct hook_code hook;
+
+	emit(world, code, size);
+	hook_code_make(&hook, (uint64_t)world->image, index, entry, world->mode);
+	start = emit_start(world);
+	if (world->slot_count > AGENT_SLOTS ||
+	    relocate_function(function, size, (uint64_t)function, (uint64_t)start + hook.size,
+			      arguments, &moved))
+		abort();
+	hook_code_undo(&hook, &moved.undo);
+	world->config->slots[index] = *slot;
+	world->config->slots[index].original = (uint64_t)start + hook.size;
+	emit(world, hook.bytes, hook.size);
+	emit(world, moved.code, moved.size);
+	*patch_ret = moved.patch_offset;
+	if (!relocate_jump((uint64_t)function + moved.patch_offset, (uint64_t)start + hook.begin,
+			   function + moved.patch_offset))
+		abort();
+	return function;
+}
+
+void *world_probed(struct agent_world *world, const uint8_t *code, size_t size, void *function)
+{
+	uint64_t behind = (uint64_t)function + size;
+	void *start = emit_start(world);
+
+	emit(world, code, size);
+	emit(world, "\xff\x25\0\0\0\0", 6);
+	emit(world, &behind, 8);
+	return start;
 }
 
 void *world_hook_malloc(struct agent_world *world, void *original)

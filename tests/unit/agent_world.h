@@ -45,6 +45,18 @@ void *world_hook_malloc(struct agent_world *world, void *original);
 void *world_hook_free(struct agent_world *world, void *original);
 void *world_hook_realloc(struct agent_world *world, void *original);
 
+/*
+ * A function that begins as @code, of @size bytes, and is @slot's, hooked as it would be in a
+ * target. *patch_ret: where, from its start.
+ */
+void *world_hook_code(struct agent_world *world, const struct agent_slot *slot,
+		      enum agent_entry entry, const uint8_t *code, size_t size, unsigned arguments,
+		      size_t *patch_ret);
+
+/* Executes the first @size bytes of @function elsewhere, and goes on behind them: as after a hit of
+ * a uprobe. */
+void *world_probed(struct agent_world *world, const uint8_t *code, size_t size, void *function);
+
 /* A function with a frame pointer that does nothing but to call @function; calls return to *ret_pc.
  */
 void *world_path(struct agent_world *world, void *function, uint64_t *ret_pc);

@@ -70,8 +70,8 @@ static void relocates(void **state)
 	struct relocated result;
 	int32_t jump;
 
-	assert_null(relocate_function(code, sizeof(code), 0x10000, 0x11000, &result));
-	assert_int_equal(result.consumed, 7);
+	assert_null(relocate_function(code, sizeof(code), 0x10000, 0x11000, 0, &result));
+	assert_int_equal(result.moved_end, 7);
 	assert_int_equal(result.patch_offset, 0);
 	assert_int_equal(result.size, 7 + 5);
 	assert_memory_equal(result.code, moved, 7);
@@ -79,7 +79,7 @@ static void relocates(void **state)
 	memcpy(&jump, result.code + 8, 4);
 	assert_int_equal(0x11000 + 12 + jump, 0x10000 + 7);
 	/* What it refers to is beyond the reach of 32 bits. */
-	assert_non_null(relocate_function(code, sizeof(code), 0x10000, 0x180011000, &result));
+	assert_non_null(relocate_function(code, sizeof(code), 0x10000, 0x180011000, 0, &result));
 }
 
 static void makes_short_jumps_long(void **state)
@@ -90,8 +90,9 @@ static void makes_short_jumps_long(void **state)
 	struct relocated result;
 	int32_t offset;
 
-	assert_null(relocate_function(code, sizeof(code), 0x10000, 0x20000, &result));
-	assert_int_equal(result.consumed, 5);
+	assert_null(relocate_function(code, sizeof(code), 0x10000, 0x20000, 0, &result));
+	assert_int_equal(result.patch_offset, 3);
+	assert_int_equal(result.moved_end, 8);
 	assert_int_equal(result.code[3], 0x0f);
 	assert_int_equal(result.code[4], 0x84);
 	memcpy(&offset, result.code + 5, 4);
@@ -123,7 +124,7 @@ static void refuses(void **state)
 	for (size_t i = 0; i < COUNT(rows); i++) {
 		struct relocated result;
 		const char *reason = relocate_function(rows[i].code, rows[i].size, rows[i].from,
-						       0x20000, &result);
+						       0x20000, 0, &result);
 
 		if (!reason || !strstr(reason, rows[i].part))
 			fail_msg("row %zu: %s", i, reason ? reason : "moved");
@@ -136,9 +137,10 @@ static void keeps_endbr(void **state)
 	struct relocated result;
 	int32_t offset;
 
-	assert_null(relocate_function(code, sizeof(code), 0x10000, 0x20000, &result));
+	assert_null(relocate_function(code, sizeof(code), 0x10000, 0x20000, 0, &result));
 	assert_int_equal(result.patch_offset, 4);
-	assert_int_equal(result.consumed, 5);
+	assert_int_equal(result.moved_start, 4);
+	assert_int_equal(result.moved_end, 9);
 	assert_int_equal(result.size, 5); /* a tail jump: nothing to go back to */
 	memcpy(&offset, result.code + 1, 4);
 	assert_int_equal(0x20000 + 5 + offset, 0x10000 + 9 + 0x100);
@@ -235,7 +237,7 @@ static unsigned relocate_library(void *handle)
 			continue;
 		found++;
 		reason = relocate_function(function, symbol->st_size, address,
-					   (address & ~4095ull) - (64 << 20), &result);
+					   (address & ~4095ull) - (64 << 20), 1, &result);
 		/* Not in one of an allocator that is hooked. */
 		if (reason && strcmp(names[i], "malloc_usable_size") &&
 		    !(strstr(info.dli_fname, "libstdc++") && strstr(reason, "a call")))
@@ -302,9 +304,9 @@ static void garbage(void **state)
 		}
 		if (x86_decode(code, size, &insn))
 			assert_true(insn.length >= 1 && insn.length <= size && insn.length <= 15);
-		if (!relocate_function(code, size, 0x10000 + round % 4096, 0x20000, &result)) {
-			assert_true(result.consumed >= RELOCATE_JUMP);
-			assert_true(result.patch_offset + result.consumed <= size);
+		if (!relocate_function(code, size, 0x10000 + round % 4096, 0x20000, 0, &result)) {
+			assert_true(result.moved_end >= result.patch_offset + RELOCATE_JUMP);
+			assert_true(result.moved_end <= size);
 			assert_true(result.size <= sizeof(result.code));
 		}
 	}
