@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <string.h>
 
+#include "memprobe/log.h"
 #include "memprobe/num.h"
 #include "memprobe/big_array.h"
 #include "memprobe/sparse_read.h"
@@ -265,6 +266,7 @@ static void scan_part_blocks(struct worker *worker, size_t part)
 	struct raw_window *windows =
 		leak_prescan_take(worker->scan->options.prescan, heap, part, &whole);
 
+	log_progress(part, worker->scan->part_count);
 	worker->size = 0;
 	worker->too_many = false;
 	worker->part_first = first;

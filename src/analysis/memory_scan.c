@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "memory_plan.h"
+#include "memprobe/log.h"
 #include "memprobe/num.h"
 
 #define THREADS_MAX 4u
@@ -36,6 +37,7 @@ struct slot {
 struct scan {
 	const struct scan_request *request;
 	struct scan_result *result;
+	uint64_t size; /* of all ranges */
 	struct plan plan;
 	struct slot slots[SLOTS_MAX];
 	size_t slot_count;
@@ -203,6 +205,7 @@ static struct error *commit_one(struct scan *scan, struct slot *slot)
 		scan->result->bytes += block->end - block->start;
 		scan->result->reached = block->end;
 	}
+	log_progress(scan->result->bytes + scan->result->missing_bytes, scan->size);
 	vec_for_each (range, &slot->missing)
 		if (!error)
 			error = note_missing(scan, range->start, range->end);
@@ -349,6 +352,7 @@ struct error *memory_scan(const struct scan_request *request, struct scan_result
 		return &error_no_memory;
 	scan->request = request;
 	scan->result = ret;
+	scan->size = ranges_size(request->ranges);
 	error = scan_init(scan, threads);
 	if (!error) {
 		/* Fewer are no error: this thread works, too. */

@@ -4,10 +4,22 @@
 #include <stdio.h>
 
 static log_sink *current_sink;
+static log_progress_sink *progress_sink;
 
 void log_set_sink(log_sink *sink)
 {
 	current_sink = sink;
+}
+
+void log_set_progress(log_progress_sink *sink)
+{
+	progress_sink = sink;
+}
+
+void log_progress(uint64_t done, uint64_t total)
+{
+	if (progress_sink)
+		progress_sink(done, total);
 }
 
 static void log_send(enum log_level level, const char *format, va_list args)

@@ -25,6 +25,7 @@ struct dump {
 	struct output *output;
 	uint64_t bytes;	   /* written, holes included */
 	uint64_t readable; /* of them, what the target has */
+	uint64_t size;	   /* of all ranges */
 	bool hole_at_end;
 	struct hexdump *hex;
 };
@@ -107,6 +108,7 @@ static struct error *file_bytes(void *data, uint64_t address, const void *bytes,
 	dump->bytes += size;
 	dump->readable += size;
 	dump->hole_at_end = false;
+	log_progress(dump->bytes, dump->size);
 	return error ? error : interrupted();
 }
 
@@ -130,6 +132,7 @@ static struct error *walk_ranges(struct dump *dump, const struct memory_visitor 
 {
 	struct error *error = NULL;
 
+	dump->size = ranges_size(&dump->ranges);
 	vec_for_each (range, &dump->ranges) {
 		error = memory_walk(dump->context->target, &dump->maps, range->start, range->end,
 				    visitor);

@@ -14,6 +14,7 @@
 #include "memprobe/num.h"
 #include "memprobe/table.h"
 #include "memprobe/version.h"
+#include "progress.h"
 
 #define DEFAULT_TIMEOUT_US 5000000
 
@@ -57,6 +58,7 @@ static void show_message(enum log_level level, const char *message)
 	if (level == LOG_LEVEL_DEBUG ? log_verbose > 0 : !log_quiet) {
 		cleanup(free) char *text = text_printable(message);
 
+		progress_clear();
 		fprintf(stderr, "memprobe: %s%s\n", level == LOG_LEVEL_WARN ? "warning: " : "",
 			text ? text : "out of memory");
 	}
@@ -93,6 +95,7 @@ void command_hint(const struct command_context *context, const char *format, ...
 
 	if (context->quiet || context->json)
 		return;
+	progress_clear();
 	/* What the hint is about comes first, also where both go to one pipe. */
 	fflush(stdout);
 	va_start(args, format);
@@ -381,7 +384,9 @@ static struct error *run_command(struct command_context *context, int argc, char
 		if (error)
 			return error;
 	}
+	progress_begin(context);
 	error = command->run(context);
+	progress_end();
 	if (!context->target || !core_is_truncated(context->target))
 		return error;
 	if (!error && !context->status)
@@ -561,6 +566,8 @@ struct error *command_print(struct command_context *context,
 	bool failed;
 	FILE *out;
 
+	/* What is printed may go to the same terminal. */
+	progress_end();
 	if (!context->output_path || !strcmp(context->output_path, "-"))
 		return print(stdout, data);
 	error = output_open(context->output_path, &output);

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <string.h>
 
+#include "memprobe/log.h"
 #include "memprobe/num.h"
 #include "memprobe/big_array.h"
 #include "memprobe/ptmalloc.h"
@@ -262,6 +263,8 @@ static struct error *fill_buffer(struct reading *reading, const struct heap_regi
 	}
 	reading->start = address;
 	reading->end = error || missing ? address : end;
+	log_progress(region->first + (address - region->base) / reading->heap->alignment,
+		     reading->heap->bits);
 	*ret = !error && address + size <= reading->end;
 	return error;
 }

@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <string.h>
 
+#include "memprobe/log.h"
 #include "memprobe/num.h"
 #include "memprobe/sparse_read.h"
 
@@ -162,11 +163,15 @@ static void await(struct heap_stream *stream, size_t index)
 struct error *heap_stream_get(struct heap_stream *stream, uint64_t address, size_t size,
 			      const uint8_t **ret)
 {
+	size_t window;
+
 	*ret = heap_stream_peek(stream, address, size);
 	if (*ret)
 		return NULL;
+	window = window_at(stream, address);
+	log_progress(window, stream->windows.size);
 	pthread_mutex_lock(&stream->lock);
-	await(stream, window_at(stream, address));
+	await(stream, window);
 	pthread_mutex_unlock(&stream->lock);
 	*ret = heap_stream_peek(stream, address, size);
 	return *ret ? NULL : heap_stream_finish(stream);

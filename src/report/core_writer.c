@@ -5,6 +5,7 @@
 
 #include "core_notes_writer.h"
 #include "core_sink.h"
+#include "memprobe/log.h"
 #include "memprobe/num.h"
 
 /* A piece's place in the file. */
@@ -243,6 +244,7 @@ static struct error *take_bytes(void *data, uint64_t address, const void *bytes,
 		if (error)
 			return error;
 		bytes = (const char *)bytes + part;
+		log_progress(place->offset + (address - place->start), writer->size);
 		address += part;
 		size -= part;
 	}

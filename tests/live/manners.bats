@@ -144,3 +144,26 @@ refused() { # HINT ARG...: a usage error with one line of error and this hint
 	status_is 0
 	[ "$before" = "$(aligned_pages)" ] || fail "before: $before" "after: $(aligned_pages)"
 }
+
+# Of what is written to `pipe`: the writer cannot go on before a second is over.
+slow_reader() {
+	{ head -c 1 && sleep 1.2 && cat; } <pipe >dumped 3>&- &
+}
+
+@test "what lasts over a second shows a bar on a terminal, and none in a pipe" {
+	command -v script >/dev/null || skip "no script(1)"
+	start_victim leaks
+	cd "$BATS_TEST_TMPDIR"
+	mkfifo pipe
+	dump="timeout 60 '$MEMPROBE' dump $victim_pid heap -o pipe"
+	slow_reader
+	script -qec "$dump" /dev/null >said 2>&1 </dev/null
+	wait $!
+	grep -q 'memprobe dump \[=*>* *\] *[0-9]* %' said || fail "$(<said)"
+	[[ $(<said) = *$'\r\e[K' ]] || fail "the bar stays"
+	slow_reader
+	bash -c "$dump" >said 2>&1
+	wait $!
+	[ ! -s said ] || fail "$(<said)"
+	victim_check
+}
