@@ -130,9 +130,9 @@ check_gdb() { # VICTIM
 	settle
 	make_core
 	settle
-	live=$(timeout 60 gdb -nx --batch -p "$victim_pid" -ex 'info registers' -ex 'x/64xg $sp' 2>/dev/null |
+	live=$(timeout 120 gdb -nx --batch -p "$victim_pid" -ex 'info registers' -ex 'x/64xg $sp' 2>/dev/null |
 		grep -E '^(r[a-z0-9]+ |0x[0-9a-f]*:)')
-	from_core=$(timeout 60 gdb -nx --batch -ex 'info registers' -ex 'x/64xg $sp' \
+	from_core=$(timeout 120 gdb -nx --batch -ex 'info registers' -ex 'x/64xg $sp' \
 		"$VICTIMS/idle" core 2>/dev/null | grep -E '^(r[a-z0-9]+ |0x[0-9a-f]*:)')
 	[ "$(wc -l <<<"$live")" -gt 40 ]
 	# gdb's own stop makes an interrupted system call of the wait.

@@ -314,7 +314,7 @@ browser() {
 	local name
 	for name in chromium chromium-browser google-chrome; do
 		if command -v $name >/dev/null; then
-			timeout -k 5 60 $name --headless --no-sandbox --disable-gpu --disable-dev-shm-usage \
+			timeout -k 5 150 $name --headless --no-sandbox --disable-gpu --disable-dev-shm-usage \
 				--user-data-dir="$BATS_TEST_TMPDIR/browser" --window-size=1000,700 "$@" 2>browser.err
 			return
 		fi

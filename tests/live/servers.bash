@@ -57,7 +57,7 @@ start_redis() {
 }
 
 redis() {
-	timeout 30 redis-cli -s "$dir/redis" "$@"
+	timeout 60 redis-cli -s "$dir/redis" "$@"
 }
 
 load_redis() {
@@ -78,7 +78,7 @@ start_mariadbd() {
 }
 
 mariadb_sql() {
-	timeout 30 mariadb --no-defaults -u root -S "$dir/socket" -N -B -e "$1"
+	timeout 60 mariadb --no-defaults -u root -S "$dir/socket" -N -B -e "$1"
 }
 
 load_mariadbd() {
@@ -115,7 +115,7 @@ start_nginx() {
 }
 
 get() { # PATH
-	curl -sf --max-time 20 --unix-socket "$dir/socket" "http://test/$1"
+	curl -sf --max-time 60 --unix-socket "$dir/socket" "http://test/$1"
 }
 
 load_nginx() {
@@ -149,7 +149,7 @@ start_apache() {
 		EOF
 		background apache unprivileged apache2 -X -f "$dir/apache.conf"
 		get() { # PATH
-			curl -sf --max-time 20 "http://127.0.0.1:$port/$1"
+			curl -sf --max-time 60 "http://127.0.0.1:$port/$1"
 		}
 		wait_for 60 apache_is_decided
 		get canary >/dev/null && break

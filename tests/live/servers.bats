@@ -65,7 +65,7 @@ setup() {
 	server=$pid
 	ends_with "$server" INT # "fast": without waiting for the sessions
 	sql() {
-		timeout 30 "$bin/psql" -h "$dir" -U tester -d postgres -At -c "$1"
+		timeout 60 "$bin/psql" -h "$dir" -U tester -d postgres -At -c "$1"
 	}
 	wait_for 60 sql 'select 1'
 	sql 'create table canary (n int); insert into canary values (4711)'
@@ -117,7 +117,7 @@ setup() {
 		python3 - "$dir/socket" "$1" <<-'EOF'
 			import socket, sys
 			connection = socket.socket(socket.AF_UNIX)
-			connection.settimeout(20)
+			connection.settimeout(60)
 			connection.connect(sys.argv[1])
 			stream = connection.makefile("rwb")
 			for i in range(int(sys.argv[2])):
@@ -154,7 +154,7 @@ setup() {
 		python3 -c '
 import socket, sys
 connection = socket.socket(socket.AF_UNIX)
-connection.settimeout(20)
+connection.settimeout(60)
 connection.connect(sys.argv[1])
 print(connection.recv(64).decode())' "$dir/socket"
 	}

@@ -133,7 +133,7 @@ compare() { # PID...
 		--socket="$dir/socket" --skip-networking --pid-file="$dir/pid" \
 		--innodb-buffer-pool-size=32M
 	server=$pid
-	wait_for 60 timeout 30 mariadb --no-defaults -u root -S "$dir/socket" -e 'select 1'
+	wait_for 60 timeout 60 mariadb --no-defaults -u root -S "$dir/socket" -e 'select 1'
 	background_load mariadb-slap --no-defaults -u root -S "$dir/socket" --concurrency=3 \
 		--auto-generate-sql --auto-generate-sql-load-type=mixed --number-of-queries=3000
 	adopt "$server"
@@ -153,7 +153,7 @@ compare() { # PID...
 	server=$pid
 	ends_with "$server" INT # "fast": without waiting for the sessions
 	sql() {
-		timeout 30 "$bin/psql" -h "$dir" -U tester -d postgres -At -c "$1"
+		timeout 60 "$bin/psql" -h "$dir" -U tester -d postgres -At -c "$1"
 	}
 	wait_for 60 sql 'select 1'
 	"$bin/pgbench" -h "$dir" -U tester -i -q postgres >"$dir/init.log" 2>&1
