@@ -43,6 +43,7 @@ VEC_DEFINE(fault_site_vec, struct fault_site)
 
 struct faults_result {
 	const struct stack_set *stacks; /* the recording owns it */
+	struct target *modules;		/* to symbolize them by; the recording's, too */
 	struct fault_site_vec sites;	/* one for each stack */
 	uint64_t events;		/* faults of this process, in user and kernel mode */
 	uint64_t child_events; /* of processes that it forked meanwhile: not in the sites */

@@ -61,6 +61,7 @@ VEC_DEFINE(memory_call_site_vec, struct memory_call_site)
 
 struct memory_calls_result {
 	const struct stack_set *stacks; /* the recording owns it */
+	struct target *modules;		/* to symbolize them by; the recording's, too */
 	struct memory_call_site_vec sites;
 	uint64_t events; /* calls of this process; the small ones that were left out included */
 	enum memory_calls_engine engine;	/* that has recorded */
@@ -70,6 +71,7 @@ struct memory_calls_result {
 	uint64_t stopped_us; /* the longest that ptrace held a thread at once; tracepoints: 0 */
 	uint64_t mapped, unmapped; /* bytes that came into and went out of the address space */
 	bool execed;
+	bool ended; /* the process has: what is called mapped was so at its end */
 };
 
 void memory_calls_result_deinit(struct memory_calls_result *result);

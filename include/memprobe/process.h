@@ -33,6 +33,10 @@ CLEANUP_DEFINE(process, struct process *, process_close)
 /* False once it has exited (a zombie is still there) or its PID has been given to another. */
 bool process_is_alive(const struct process *process);
 
+/* Whether nothing of it runs any more: it is gone, or a zombie that its parent has not waited for.
+ */
+bool process_has_ended(const struct process *process);
+
 /* Those whose comm, or the last component of argv[0] or exe, is exactly @name; never memprobe
  * itself. */
 struct error *process_find_by_name(const char *name, struct pid_vec *ret);

@@ -18,6 +18,15 @@ struct error *sample_stacks_create(struct target *target, struct sample_stacks *
 void sample_stacks_destroy(struct sample_stacks *stacks);
 CLEANUP_DEFINE(sample_stacks, struct sample_stacks *, sample_stacks_destroy)
 
+/*
+ * From now on keeps the modules that are there at some time, their files open: they can be named
+ * after the target has ended, or has unloaded them. To be called at most once.
+ */
+struct error *sample_stacks_keep_modules(struct sample_stacks *stacks);
+
+/* What has the modules so kept, to symbolize by; it lives as long as @stacks. */
+struct target *sample_stacks_modules(const struct sample_stacks *stacks);
+
 /* The stack of a sample; it is never empty where the sample has registers. */
 struct error *sample_stacks_add(struct sample_stacks *stacks, const struct perf_sample *sample,
 				uint32_t *id_ret);

@@ -44,10 +44,10 @@ void allocs_warn(struct allocs_run *run)
 	if (report->leftovers_removed)
 		log_warn("removed what a memprobe that was killed had left in the process");
 	if (run->gone)
-		log_warn(process_is_alive(run->context->target->process)
-				 ? "the process has replaced its program: what was recorded is of "
-				   "the former"
-				 : "the process has ended: what was recorded is as of its end");
+		log_warn(process_has_ended(run->context->target->process)
+				 ? "the process has ended: what was recorded is as of its end"
+				 : "the process has replaced its program: what was recorded is of "
+				   "the former");
 	if (report->refused)
 		log_warn("%s: uprobes have recorded instead of the agent, for 1 to 2 us a call",
 			 report->refused);

@@ -115,7 +115,7 @@ static struct error *make_profile(struct faults_run *run)
 		error = profile_set_column(profile, PROFILE_BYTES,
 					   run->all ? "faulted" : "resident_growth", "bytes");
 	if (!error)
-		error = profile_stacks_create(run->context->target, profile, &run->stacks);
+		error = profile_stacks_create(run->result.modules, profile, &run->stacks);
 	if (!error)
 		error = add_sites(run);
 	if (!error)
@@ -145,7 +145,8 @@ static void warn(const struct faults_run *run, const struct recording_outcome *o
 		log_warn("this kernel does not tell the zero page from memory: pages that were "
 			 "only read count as resident");
 	if (!result->execed && !result->after_known && !run->all)
-		log_warn("the process has ended: nothing of it is in memory any more");
+		log_warn("the process has ended: nothing of it is in memory any more; --all counts "
+			 "its faults nevertheless");
 }
 
 static json_t *document(struct faults_run *run)

@@ -139,7 +139,7 @@ static struct error *make_profile(struct syscalls_run *run)
 	if (!error)
 		error = profile_set_column(profile, PROFILE_NET_BYTES, "mapped_space", "bytes");
 	if (!error)
-		error = profile_stacks_create(run->context->target, profile, &run->stacks);
+		error = profile_stacks_create(run->result.modules, profile, &run->stacks);
 	vec_for_each (site, &run->result.sites)
 		if (!error)
 			error = add_site(run, site);
@@ -169,10 +169,11 @@ static json_t *document(struct syscalls_run *run)
 	json_t *document = command_json(run->context), *calls = json_object();
 	json_t *children = result->children_known ? json_integer((json_int_t)result->child_events)
 						  : json_null();
-	json_t *figures = json_pack(
-		"{s:s, s:I, s:I, s:o, s:I}", "engine", engine_names[result->engine], "mapped",
-		(json_int_t)result->mapped, "unmapped", (json_int_t)result->unmapped,
-		"child_events", children, "truncated", (json_int_t)result->truncated);
+	json_t *figures =
+		json_pack("{s:s, s:I, s:I, s:o, s:I, s:b}", "engine", engine_names[result->engine],
+			  "mapped", (json_int_t)result->mapped, "unmapped",
+			  (json_int_t)result->unmapped, "child_events", children, "truncated",
+			  (json_int_t)result->truncated, "ended", result->ended);
 	bool good = document && calls && figures;
 
 	for (unsigned call = 0; good && call < MEMORY_CALLS; call++) {
@@ -230,6 +231,8 @@ static struct error *write_out(struct syscalls_run *run)
 	struct error *error;
 
 	warn_of_failed(result);
+	if (result->ended)
+		log_warn("the process has ended: NET is as of its end");
 	recording_warn(&outcome);
 	run->output.leaf = "CALL";
 	run->output.options.subtitle = "memory that system calls asked for";

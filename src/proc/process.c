@@ -64,6 +64,26 @@ bool process_is_alive(const struct process *process)
 	       start_time == process->start_time;
 }
 
+/*
+ * A process whose first thread has ended looks like a zombie, too; but it has others then, which
+ * /proc/PID/stat counts (fs/proc/array.c, do_task_stat()) together with the first.
+ */
+bool process_has_ended(const struct process *process)
+{
+	cleanup(free) char *text = NULL;
+	uint64_t threads;
+	const char *state;
+	struct error *error;
+
+	if (!process_is_alive(process))
+		return true;
+	error = read_file_at(process->dirfd, "stat", &text, NULL);
+	error_destroy(error);
+	state = error ? NULL : stat_field(text, 3);
+	return !state || ((*state == 'Z' || *state == 'X') &&
+			  read_stat_field(process->dirfd, "stat", 20, &threads) && threads <= 1);
+}
+
 /* ---- opening ---- */
 
 static struct error *open_failed(pid_t pid, int errnum)

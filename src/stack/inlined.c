@@ -40,21 +40,30 @@ static Dwarf_Die declaration_of(Dwarf_Die *die)
 	return declaration;
 }
 
-static bool is_scope(Dwarf_Die *die)
+/* As libiberty writes what has no name; NULL: no part of a name. */
+static const char *scope_name(Dwarf_Die *die, bool is_call_operator)
 {
+	const char *name = dwarf_diename(die);
+
 	switch (dwarf_tag(die)) {
 	case DW_TAG_namespace:
+		return name ? name : "(anonymous namespace)";
 	case DW_TAG_class_type:
 	case DW_TAG_structure_type:
 	case DW_TAG_union_type:
-		return true;
+		if (!name)
+			return is_call_operator ? "{lambda}" : "{unnamed type}";
+		return name;
+	case DW_TAG_subprogram:
+		return name;
 	default:
-		return false;
+		return NULL;
 	}
 }
 
-/* What has no linkage name, since some type of its is of an anonymous namespace: @name with the
- * scopes before it. The caller frees it; NULL: out of memory. */
+/* What has no linkage name, since some type of its has none outside of the file: @name with the
+ * scopes before it, functions that it is local to included. The caller frees it; NULL: out of
+ * memory. */
 static char *scoped_name(Dwarf_Die *die, const char *name)
 {
 	Dwarf_Die declaration = declaration_of(die);
@@ -67,10 +76,10 @@ static char *scoped_name(Dwarf_Die *die, const char *name)
 	if (!out)
 		return NULL;
 	for (int i = count; i-- > 1;) {
-		const char *scope = dwarf_diename(&scopes[i]);
+		const char *scope = scope_name(&scopes[i], i == 1 && !strcmp(name, "operator()"));
 
-		if (is_scope(&scopes[i]))
-			fprintf(out, "%s::", scope ? scope : "(anonymous namespace)");
+		if (scope)
+			fprintf(out, "%s::", scope);
 	}
 	fputs(name, out);
 	if (!fclose(out))

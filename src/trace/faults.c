@@ -185,6 +185,8 @@ struct error *faults_begin(struct target *target, const struct faults_options *o
 	recording->all = options->all;
 	error = sample_stacks_create(target, &recording->stacks);
 	if (!error)
+		error = sample_stacks_keep_modules(recording->stacks);
+	if (!error)
 		error = open_events(recording, options);
 	if (error)
 		return error;
@@ -270,7 +272,7 @@ static struct error *read_after(struct faults_recording *recording, struct pages
 {
 	struct error *error = NULL;
 
-	if (!result->execed && process_is_alive(recording->target->process)) {
+	if (!result->execed && !process_has_ended(recording->target->process)) {
 		error = read_pages(recording->target, after);
 		result->after_known = !error && after->resident;
 	}
@@ -309,6 +311,7 @@ struct error *faults_end(struct faults_recording *recording, struct faults_resul
 	if (!error)
 		error = perf_poll(recording->perf, 0, visit, recording);
 	ret->stacks = sample_stacks_set(recording->stacks);
+	ret->modules = sample_stacks_modules(recording->stacks);
 	ret->events = recording->events;
 	ret->child_events = recording->child_events;
 	ret->lost = perf_lost(recording->perf);

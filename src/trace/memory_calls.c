@@ -288,6 +288,8 @@ struct error *memory_calls_begin(struct target *target, const struct memory_call
 	error = sample_stacks_create(target, &recording->stacks);
 	recording->ledger.stacks = recording->stacks;
 	if (!error)
+		error = sample_stacks_keep_modules(recording->stacks);
+	if (!error)
 		error = start_engine(recording, options);
 	if (!error)
 		error = find_brk(recording);
@@ -355,7 +357,7 @@ struct error *memory_calls_poll(struct memory_calls_recording *recording, int ti
 		error = sample_stacks_tick(recording->stacks);
 	if (!error)
 		*alive_ret = !is_ended(recording) && !is_execed(recording) &&
-			     process_is_alive(recording->target->process);
+			     !process_has_ended(recording->target->process);
 	return error;
 }
 
@@ -380,6 +382,7 @@ struct error *memory_calls_end(struct memory_calls_recording *recording,
 		error = drain(recording, 0);
 	ret->engine = memory_calls_engine(recording);
 	ret->stacks = sample_stacks_set(recording->stacks);
+	ret->modules = sample_stacks_modules(recording->stacks);
 	ret->sites = ledger->sites;
 	ledger->sites = (struct memory_call_site_vec){ 0 };
 	ret->events = ledger->events;
@@ -388,6 +391,7 @@ struct error *memory_calls_end(struct memory_calls_recording *recording,
 	ret->mapped = ledger->mapped_bytes;
 	ret->unmapped = ledger->unmapped_bytes;
 	ret->execed = is_execed(recording);
+	ret->ended = !ret->execed && process_has_ended(recording->target->process);
 	ret->lost = lost(recording);
 	ret->children_known = recording->perf != NULL;
 	if (recording->perf)

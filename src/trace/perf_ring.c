@@ -230,7 +230,7 @@ static void note_exit(struct perf_session *session, const struct perf_event_head
 	for (size_t i = 0; i < session->own.size; i++)
 		if (session->own.data[i] == tid)
 			session->own.data[i--] = session->own.data[--session->own.size];
-	if (pid == session->target->pid && !process_is_alive(session->target->process))
+	if (pid == session->target->pid && process_has_ended(session->target->process))
 		session->exited = true;
 }
 

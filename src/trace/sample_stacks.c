@@ -13,6 +13,7 @@
 #include "memprobe/ptrace.h"
 #include "memprobe/unwind.h"
 #include "memprobe/unwind_table.h"
+#include "session.h"
 
 #define DEPTH_MAX 256u
 /* Stacks of libdwfl's that are known again. */
@@ -33,6 +34,7 @@ struct sample_stacks {
 	struct target *target;
 	struct stack_set *set;
 	uint64_t truncated, looked_ns, reach;
+	struct history *history;    /* NULL: no modules are kept */
 	struct unwind_table *table; /* NULL: libdwfl */
 	uint64_t *cache;
 	struct symbolizer *symbolizer;
@@ -78,9 +80,20 @@ void sample_stacks_destroy(struct sample_stacks *stacks)
 	symbolizer_destroy(stacks->symbolizer);
 	unwind_table_destroy(stacks->table);
 	stack_set_destroy(stacks->set);
+	history_destroy(stacks->history);
 	free(stacks->cache);
 	free(stacks->known);
 	free(stacks);
+}
+
+struct error *sample_stacks_keep_modules(struct sample_stacks *stacks)
+{
+	return history_create(stacks->target, &stacks->history);
+}
+
+struct target *sample_stacks_modules(const struct sample_stacks *stacks)
+{
+	return history_target(stacks->history);
 }
 
 /* By the tables; returns whether the stack's end was reached. */
@@ -240,7 +253,9 @@ static struct error *learn_modules(struct sample_stacks *stacks)
 	bool changed = false, removed = false;
 	struct error *error = target_open_live(stacks->target->pid, &fresh);
 
-	if (!error)
+	if (!error && stacks->history)
+		error = history_add(stacks->history, fresh);
+	if (!error && stacks->table)
 		error = unwind_table_update(stacks->table, fresh, &changed, &removed);
 	if (removed)
 		for (size_t i = 0; i < UNWIND_CACHE_SIZE; i++)
@@ -252,7 +267,8 @@ struct error *sample_stacks_tick(struct sample_stacks *stacks)
 {
 	struct error *error;
 
-	if (!stacks->table || clock_ns() - stacks->looked_ns < MODULES_NS)
+	if ((!stacks->table && !stacks->history) || clock_ns() - stacks->looked_ns < MODULES_NS ||
+	    process_has_ended(stacks->target->process))
 		return NULL;
 	error = learn_modules(stacks);
 	stacks->looked_ns = clock_ns();
@@ -274,7 +290,7 @@ struct error *sample_stacks_poll(struct sample_stacks *stacks, struct perf_sessi
 		error = sample_stacks_tick(stacks);
 	if (!error)
 		*alive_ret = !perf_target_exited(perf) && !perf_target_execed(perf) &&
-			     process_is_alive(stacks->target->process);
+			     !process_has_ended(stacks->target->process);
 	return error;
 }
 

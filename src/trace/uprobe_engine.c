@@ -210,7 +210,7 @@ struct error *uprobe_tick(struct uprobe_engine *engine, bool *alive_ret)
 
 	lock(engine);
 	*alive_ret = uprobe_is_open(engine) && !engine->exited && !engine->execed &&
-		     process_is_alive(engine->target->process);
+		     !process_has_ended(engine->target->process);
 	measure_rate(engine);
 	error = take_error(engine);
 	unlock(engine);

@@ -194,13 +194,47 @@ is_told() {
 	stop_victim
 	record_wait
 	status_is 0
-	json '.calls.mmap.count > 10'
+	json '.calls.mmap.count > 10 and .ended'
+	# Its files are named although it maps them no more.
+	json '[.sites[].frames] | any(index("main"))'
+	[[ $stderr == *'has ended'* ]] || fail "$stderr"
 	start_victim mapcalls
 	record_begin syscalls "$victim_pid" --json
 	victim_say go
 	record_kill
 	victim_wait '^done$'
 	victim_check
+}
+
+@test "recordings end with a target that nobody waits for" {
+	local command zombie
+	for command in 'syscalls' 'syscalls --engine=ptrace' faults 'faults --all' allocs; do
+		bash -c 'sleep 600 & echo $!; exec sleep 600' >"$BATS_TEST_TMPDIR/pid" 3>&- &
+		ends_with $!
+		wait_until 10 has_line "$BATS_TEST_TMPDIR/pid"
+		zombie=$(<"$BATS_TEST_TMPDIR/pid")
+		ends_with "$zombie"
+		wait_until 10 is_named "$zombie" sleep
+		wait_until 10 is_named "$(parent_of "$zombie")" sleep
+		# shellcheck disable=SC2086
+		record_begin ${command%% *} "$zombie" ${command#"${command%% *}"}
+		kill -KILL "$zombie"
+		record_wait
+		status_is 0
+		[[ $command == 'faults --all' || $stderr == *'process has ended'* ]] || fail "$stderr"
+	done
+}
+
+has_line() {
+	[ -s "$1" ]
+}
+
+is_named() {
+	[ "$(cat "/proc/$1/comm" 2>/dev/null)" = "$2" ]
+}
+
+parent_of() {
+	awk '$1 == "PPid:" { print $2 }' "/proc/$1/status"
 }
 
 @test "syscalls as an ordinary user: by ptrace, with what to grant" {

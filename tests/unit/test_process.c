@@ -113,8 +113,10 @@ static void test_zombie(void **state)
 	assert_int_equal(status.state, 'Z');
 	assert_false(status.kernel_thread);
 	assert_true(process_is_alive(process));
+	assert_true(process_has_ended(process));
 	waitpid(pid, NULL, 0);
 	assert_false(process_is_alive(process));
+	assert_true(process_has_ended(process));
 	process_close(process);
 }
 
