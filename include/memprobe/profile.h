@@ -158,6 +158,12 @@ struct error *profile_compare(struct profile *profile, const struct profile *old
  */
 struct error *profile_by_name(const struct profile *profile, struct profile **ret);
 
+/*
+ * The same, of each stack without what lies between the frame that matters (sites_table.h) and the
+ * leaf, and without the leaf, unless it is asked for (@leaf): what a table shows of it.
+ */
+struct error *profile_by_site(const struct profile *profile, bool leaf, struct profile **ret);
+
 /* By weight, then by its count, descending. */
 void profile_sort(struct profile *profile);
 

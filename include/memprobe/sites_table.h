@@ -18,9 +18,17 @@ struct sites_table_options {
 	bool color;
 };
 
-/* In the order of profile->sites; with a line of totals. */
+/* The sites that hold most first; those that differ only in what is not shown are one row. With a
+ * line of totals. */
 struct error *sites_table_print(const struct profile *profile,
 				const struct sites_table_options *options, FILE *out);
+
+/*
+ * `FUNCTION < CALLER < ..` of a stack, from the frame that matters, in @width columns; 0: all, in
+ * full. The caller frees *ret.
+ */
+struct error *site_text(const struct profile *profile, const uint32_t *frames, size_t depth,
+			size_t width, char **ret);
 
 /*
  * The position in @frames (root first, @depth > 0) of the frame that matters.

@@ -46,11 +46,24 @@ static json_t *json_rows(const struct diff_rows *rows)
 	return list;
 }
 
+static int64_t growth(const struct diff_rows *rows)
+{
+	int64_t delta;
+
+	if (__builtin_sub_overflow(rows->new_total, rows->old_total, &delta))
+		return rows->new_total > rows->old_total ? INT64_MAX : INT64_MIN;
+	return delta;
+}
+
 static struct error *write_json(struct diff_run *run)
 {
 	json_t *document = command_json(run->context), *rows = json_rows(&run->rows);
 
 	if (!document || !rows || json_object_set(document, "rows", rows) ||
+	    json_object_set_new(document, "totals",
+				json_pack("{s:I, s:I, s:I}", "old", (json_int_t)run->rows.old_total,
+					  "new", (json_int_t)run->rows.new_total, "delta",
+					  (json_int_t)growth(&run->rows))) ||
 	    json_object_set_new(document, "compares", json_string(run->rows.what)) ||
 	    json_object_set_new(document, "value", json_string(run->rows.value))) {
 		json_decref(document);
@@ -77,7 +90,8 @@ static struct error *print_rows(FILE *out, void *data)
 	const struct diff_run *run = data;
 	cleanup(table) struct table *table = table_create();
 	size_t shown = run->rows.rows.size;
-	int64_t old = 0, fresh = 0;
+	int64_t old = run->rows.old_total, fresh = run->rows.new_total;
+	struct error *error;
 
 	if (!table)
 		return &error_no_memory;
@@ -87,24 +101,23 @@ static struct error *print_rows(FILE *out, void *data)
 	table_column(table, "OLD", TABLE_RIGHT);
 	table_column(table, "NEW", TABLE_RIGHT);
 	table_column(table, "KEY", TABLE_LEFT);
-	for (size_t i = 0; i < run->rows.rows.size; i++) {
+	for (size_t i = 0; i < shown; i++) {
 		const struct diff_row *row = &run->rows.rows.data[i];
 
-		old += row->old;
-		fresh += row->fresh;
-		if (i >= shown)
-			continue;
 		put_bytes(run, table, row->delta, true);
 		put_bytes(run, table, row->old, false);
 		put_bytes(run, table, row->fresh, false);
-		table_cell_text(table, row->key);
+		table_cell_text(table, row->brief ? row->brief : row->key);
 	}
 	table_rule(table);
-	put_bytes(run, table, fresh - old, true);
+	put_bytes(run, table, growth(&run->rows), true);
 	put_bytes(run, table, old, false);
 	put_bytes(run, table, fresh, false);
 	table_cell_text(table, "total");
-	return table_print(table, out, run->context->color);
+	error = table_print(table, out, run->context->color);
+	if (!error && shown < run->rows.rows.size)
+		fprintf(out, "and %zu more\n", run->rows.rows.size - shown);
+	return error;
 }
 
 /* ---- comparing ---- */
@@ -140,7 +153,7 @@ static struct error *run_diff(struct command_context *context)
 	if (run.output.format)
 		return write_stacks(&run);
 	error = diff_rows_read(context, context->arguments[0], context->arguments[1],
-			       command_option(context, "value"), &run.rows);
+			       command_option(context, "value"), !context->json, &run.rows);
 	if (!error)
 		error = context->json ? write_json(&run) : command_print(context, print_rows, &run);
 	vec_for_each (row, &run.rows.rows)

@@ -5,9 +5,15 @@
 
 #include "memprobe/hash_index.h"
 #include "memprobe/log.h"
+#include "memprobe/sites_table.h"
 #include "profile_input.h"
+#include "profile_output.h"
 
 #define KEY_PARTS 3
+
+/* Of a terminal's width, for the figures; what is left is for the key, but at least so much. */
+#define FIGURES	  30u
+#define KEY_LEAST 40u
 
 /* Which list of a command's JSON has the rows, what names one, and what is compared. */
 static const struct comparison {
@@ -29,6 +35,7 @@ static const struct comparison {
 struct building {
 	struct diff_rows *rows;
 	struct hash_index index;
+	bool for_people;
 };
 
 struct search {
@@ -46,9 +53,9 @@ static bool is_row(const void *context, uint32_t id)
 	return length == row->key_length && !memcmp(row->key, search->key, length);
 }
 
-/* @look is shown behind the key; NULL: nothing. */
+/* @look is shown behind the key, @brief in place of it; NULL: nothing. */
 static struct error *add(struct building *building, const char *key, const char *look,
-			 int64_t value, bool is_new)
+			 const char *brief, int64_t value, bool is_new)
 {
 	const struct search search = { building->rows, key };
 	uint32_t hash = hash_fold(hash_bytes(HASH_SEED, key, strlen(key)));
@@ -62,9 +69,11 @@ static struct error *add(struct building *building, const char *key, const char 
 		id = (uint32_t)rows->size;
 		if (asprintf(&row.key, "%s%s%s", key, look ? " " : "", look ? look : "") < 0)
 			return &error_no_memory;
-		error = diff_row_vec_append(rows, &row);
+		row.brief = brief ? strdup(brief) : NULL;
+		error = !brief || row.brief ? diff_row_vec_append(rows, &row) : &error_no_memory;
 		if (error) {
 			free(row.key);
+			free(row.brief);
 			return error;
 		}
 		error = hash_index_add(&building->index, hash, id);
@@ -95,12 +104,18 @@ static void finish(struct diff_rows *rows)
 	for (size_t i = 0; i < rows->rows.size; i++) {
 		struct diff_row *row = &rows->rows.data[i];
 
+		if (__builtin_add_overflow(rows->old_total, row->old, &rows->old_total))
+			rows->old_total = INT64_MAX;
+		if (__builtin_add_overflow(rows->new_total, row->fresh, &rows->new_total))
+			rows->new_total = INT64_MAX;
 		if (__builtin_sub_overflow(row->fresh, row->old, &row->delta))
 			row->delta = row->fresh > row->old ? INT64_MAX : INT64_MIN;
-		if (row->delta)
+		if (row->delta) {
 			rows->rows.data[kept++] = *row;
-		else
+		} else {
 			free(row->key);
+			free(row->brief);
+		}
 	}
 	rows->rows.size = kept;
 	if (kept)
@@ -109,8 +124,10 @@ static void finish(struct diff_rows *rows)
 
 void diff_rows_deinit(struct diff_rows *rows)
 {
-	vec_for_each (row, &rows->rows)
+	vec_for_each (row, &rows->rows) {
 		free(row->key);
+		free(row->brief);
+	}
 	diff_row_vec_deinit(&rows->rows);
 }
 
@@ -226,7 +243,7 @@ static struct error *add_document(struct building *building, const struct compar
 		used++;
 		error = row_key(comparison, item, &key);
 		if (!error)
-			error = add(building, key, row_look(comparison, item),
+			error = add(building, key, row_look(comparison, item), NULL,
 				    json_integer_value(number), is_new);
 		if (error)
 			return error;
@@ -305,21 +322,35 @@ static struct error *stack_key(const struct profile *profile, const struct profi
 	return fclose(out) ? &error_no_memory : NULL;
 }
 
+static struct error *add_stack(struct building *building, const struct profile *profile,
+			       const struct profile_site *site, size_t width, bool is_new)
+{
+	cleanup(free) char *key = NULL, *brief = NULL;
+	size_t depth;
+	const uint32_t *frames = profile_stack_frames(profile, site->stack, &depth);
+	struct error *error;
+
+	if (!building->for_people)
+		error = stack_key(profile, site, &key);
+	else
+		error = site_text(profile, frames, depth, 0, &key);
+	if (!error && building->for_people && width)
+		error = site_text(profile, frames, depth, width, &brief);
+	return error ? error : add(building, key, NULL, brief, site->values[PROFILE_BYTES], is_new);
+}
+
 static struct error *add_stacks(struct building *building, struct command_context *context,
 				const struct input *input, bool is_new)
 {
 	cleanup(profile) struct profile *profile = NULL;
+	unsigned width = command_terminal_width(context);
 	struct error *error =
 		profile_input_parse(context, input->path, input->text, input->size, true, &profile);
 
-	for (size_t i = 0; !error && i < profile->sites.size; i++) {
-		const struct profile_site *site = &profile->sites.data[i];
-		cleanup(free) char *key = NULL;
-
-		error = stack_key(profile, site, &key);
-		if (!error)
-			error = add(building, key, NULL, site->values[PROFILE_BYTES], is_new);
-	}
+	if (width)
+		width = width > FIGURES + KEY_LEAST ? width - FIGURES : KEY_LEAST;
+	for (size_t i = 0; !error && i < profile->sites.size; i++)
+		error = add_stack(building, profile, &profile->sites.data[i], width, is_new);
 	if (!error && profile->sites.size) {
 		const char *unit = profile->columns[PROFILE_BYTES].unit;
 
@@ -341,9 +372,10 @@ static struct error *compare_stacks(struct building *building, struct command_co
 }
 
 struct error *diff_rows_read(struct command_context *context, const char *old_path,
-			     const char *new_path, const char *value, struct diff_rows *ret)
+			     const char *new_path, const char *value, bool for_people,
+			     struct diff_rows *ret)
 {
-	struct building building = { .rows = ret };
+	struct building building = { .rows = ret, .for_people = for_people };
 	struct input old = { 0 }, fresh = { 0 };
 	struct error *error = load(old_path, &old);
 

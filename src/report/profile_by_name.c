@@ -2,6 +2,11 @@
 
 #include <stdlib.h>
 
+#include "memprobe/sites_table.h"
+
+/* How much of a stack is copied. */
+enum part { PART_ALL, PART_SITE, PART_SITE_AND_LEAF };
+
 /* What is known of the whole. */
 static struct error *copy_head(const struct profile *from, struct profile *to)
 {
@@ -40,7 +45,23 @@ static struct error *copy_frames(const struct profile *from, struct profile *to,
 	return NULL;
 }
 
-static struct error *copy_sites(const struct profile *from, struct profile *to, const uint32_t *ids)
+/* The frames, root first, from @old: as far as the one that matters, and the leaf if asked for. */
+static struct error *copy_part(const struct profile *from, const uint32_t *old, size_t depth,
+			       enum part part, const uint32_t *ids, struct profile_id_vec *frames)
+{
+	size_t leaf = part == PART_SITE_AND_LEAF && depth ? depth - 1 : depth, end = depth;
+	struct error *error = NULL;
+
+	if (part != PART_ALL && leaf)
+		end = site_frame_of_interest(from, old, leaf) + 1;
+	for (size_t k = 0; k < depth && !error; k++)
+		if (k < end || k == leaf)
+			error = profile_id_vec_append(frames, &ids[old[k]]);
+	return error;
+}
+
+static struct error *copy_sites(const struct profile *from, struct profile *to, enum part part,
+				const uint32_t *ids)
 {
 	struct profile_id_vec frames = { 0 };
 	struct error *error = NULL;
@@ -52,8 +73,7 @@ static struct error *copy_sites(const struct profile *from, struct profile *to, 
 		const uint32_t *old = profile_stack_frames(from, site->stack, &depth);
 
 		frames.size = 0;
-		for (size_t k = 0; k < depth && !error; k++)
-			error = profile_id_vec_append(&frames, &ids[old[k]]);
+		error = copy_part(from, old, depth, part, ids, &frames);
 		if (!error)
 			error = profile_add_stack(to, frames.data, frames.size, &stack);
 		if (!error)
@@ -63,7 +83,8 @@ static struct error *copy_sites(const struct profile *from, struct profile *to, 
 	return error;
 }
 
-struct error *profile_by_name(const struct profile *profile, struct profile **ret)
+static struct error *copy_profile(const struct profile *profile, enum part part,
+				  struct profile **ret)
 {
 	cleanup(free) uint32_t *ids = reallocarray(NULL, profile->frames.size + 1, sizeof(*ids));
 	cleanup(profile) struct profile *copy = NULL;
@@ -74,10 +95,20 @@ struct error *profile_by_name(const struct profile *profile, struct profile **re
 	if (!error)
 		error = copy_frames(profile, copy, ids);
 	if (!error)
-		error = copy_sites(profile, copy, ids);
+		error = copy_sites(profile, copy, part, ids);
 	if (error)
 		return error;
 	profile_sort(copy);
 	*ret = take_pointer(copy);
 	return NULL;
+}
+
+struct error *profile_by_name(const struct profile *profile, struct profile **ret)
+{
+	return copy_profile(profile, PART_ALL, ret);
+}
+
+struct error *profile_by_site(const struct profile *profile, bool leaf, struct profile **ret)
+{
+	return copy_profile(profile, leaf ? PART_SITE_AND_LEAF : PART_SITE, ret);
 }

@@ -124,9 +124,25 @@ static struct error *put_function(const struct layout *layout, const struct prof
 #define BETWEEN	 " < "
 #define LEFT_OUT ".."
 
+/* Of the first, who matters most, there is at least a part. */
+#define FIRST_LEAST 12
+
+static void put_last_caller(const char *name, size_t used, size_t others, size_t width, FILE *out)
+{
+	size_t tail = others ? strlen(BETWEEN LEFT_OUT) : 0;
+	cleanup(free) char *fitting = NULL;
+
+	if (!used && width >= tail + FIRST_LEAST)
+		fitting = function_name_fit(name, width - tail);
+	if (fitting)
+		fprintf(out, "%s%s", fitting, others ? BETWEEN LEFT_OUT : "");
+	else
+		fputs(used ? BETWEEN LEFT_OUT : LEFT_OUT, out);
+}
+
 /* From the one who called to the root, as far as @width goes; 0: all. The caller frees it. */
-static struct error *name_callers(const struct layout *layout, const uint32_t *frames, size_t depth,
-				  size_t width, char **ret)
+static struct error *name_callers(const struct profile *profile, const uint32_t *frames,
+				  size_t depth, bool briefly, size_t width, char **ret)
 {
 	size_t size, used = 0, between = strlen(BETWEEN);
 	char *text = NULL;
@@ -135,16 +151,15 @@ static struct error *name_callers(const struct layout *layout, const uint32_t *f
 	if (!out)
 		return &error_no_memory;
 	for (size_t i = depth; i-- > 0;) {
-		const struct profile_frame *frame = &layout->profile->frames.data[frames[i]];
+		const struct profile_frame *frame = &profile->frames.data[frames[i]];
 		char buffer[PROFILE_NAME_MAX];
 		const char *name = profile_frame_name(frame, buffer);
-		cleanup(free) char *brief =
-			layout->options->width ? function_name_fit(name, 0) : strdup(name);
+		cleanup(free) char *brief = briefly ? function_name_fit(name, 0) : strdup(name);
 		size_t needed = used + (used ? between : 0) + (brief ? strlen(brief) : 0);
 
 		/* Of all but the last there has to be room to say that others follow. */
 		if (width && needed + (i ? between + strlen(LEFT_OUT) : 0) > width) {
-			fputs(used ? BETWEEN LEFT_OUT : LEFT_OUT, out);
+			put_last_caller(name, used, i, width, out);
 			break;
 		}
 		fprintf(out, "%s%s", used ? BETWEEN : "", brief ? brief : "");
@@ -161,7 +176,8 @@ static struct error *name_callers(const struct layout *layout, const uint32_t *f
 static struct error *put_callers(const struct layout *layout, const uint32_t *frames, size_t depth)
 {
 	cleanup(free) char *text = NULL;
-	struct error *error = name_callers(layout, frames, depth, layout->callers_width, &text);
+	struct error *error = name_callers(layout->profile, frames, depth, layout->options->width,
+					   layout->callers_width, &text);
 
 	if (!error)
 		table_cell_text(layout->table, text);
@@ -249,7 +265,8 @@ static struct error *measure_names(const struct layout *layout, size_t *leaf_ret
 		at = site_frame_of_interest(profile, frames, depth);
 		widen(function_ret,
 		      strlen(profile_frame_name(&profile->frames.data[frames[at]], buffer)));
-		error = name_callers(layout, frames, at, layout->options->width, &callers);
+		error = name_callers(profile, frames, at, layout->options->width,
+				     layout->options->width, &callers);
 		if (error)
 			return error;
 		widen(callers_ret, strlen(callers));
@@ -297,8 +314,16 @@ static struct error *fit_names(struct layout *layout)
 	return NULL;
 }
 
-struct error *sites_table_print(const struct profile *profile,
-				const struct sites_table_options *options, FILE *out)
+struct error *site_text(const struct profile *profile, const uint32_t *frames, size_t depth,
+			size_t width, char **ret)
+{
+	size_t most = depth ? site_frame_of_interest(profile, frames, depth) + 1 : 0;
+
+	return name_callers(profile, frames, most, width, width, ret);
+}
+
+static struct error *print_sites(const struct profile *profile,
+				 const struct sites_table_options *options, FILE *out)
 {
 	cleanup(table) struct table *table = table_create();
 	struct layout layout = {
@@ -328,4 +353,14 @@ struct error *sites_table_print(const struct profile *profile,
 		fprintf(out, "and %zu more site%s\n", profile->sites.size - layout.shown,
 			profile->sites.size - layout.shown == 1 ? "" : "s");
 	return error;
+}
+
+struct error *sites_table_print(const struct profile *profile,
+				const struct sites_table_options *options, FILE *out)
+{
+	cleanup(profile) struct profile *by_site = NULL;
+	/* Rows that would look the same are one. */
+	struct error *error = profile_by_site(profile, options->leaf != NULL, &by_site);
+
+	return error ? error : print_sites(by_site, options, out);
 }

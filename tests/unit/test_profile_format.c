@@ -457,6 +457,40 @@ static char *table_of(const struct profile *profile, unsigned width)
 	return text;
 }
 
+/* They hide nothing that the row shows: what is behind the frame that matters, and no more. */
+static void table_merges_what_looks_alike(void **state)
+{
+	cleanup(profile) struct profile *profile = profiles_new();
+	const struct sites_table_options pipe = { .top = 2 }, calls = { .leaf = "CALL" };
+	char *text = NULL;
+	size_t size;
+	FILE *out = open_memstream(&text, &size);
+
+	profiles_add(profile, "main;run;malloc;sysmalloc", 1, 10);
+	profiles_add(profile, "main;go", 1, 15);
+	profiles_add(profile, "main;run;malloc", 2, 20);
+	profiles_add(profile, "[truncated];malloc;sysmalloc", 1, 5);
+	assert_null(sites_table_print(profile, &pipe, out));
+	fputs("--\n", out);
+	assert_null(sites_table_print(profile, &calls, out));
+	fclose(out);
+	assert_string_equal(text, "BYTES       %  COUNT  FUNCTION  CALLED BY\n"
+				  "   30   60.0%      3  run       main\n"
+				  "   15   30.0%      1  go        main\n"
+				  "-----------------------------------------\n"
+				  "   50  100.0%      5  total\n"
+				  "and 1 more site\n"
+				  "--\n"
+				  "BYTES       %  COUNT  CALL       FUNCTION  CALLED BY\n"
+				  "   20   40.0%      2  malloc     run       main\n"
+				  "   15   30.0%      1  go         main\n"
+				  "   10   20.0%      1  sysmalloc  run       main\n"
+				  "    5   10.0%      1  sysmalloc  malloc    [truncated]\n"
+				  "------------------------------------------------------\n"
+				  "   50  100.0%      5  total\n");
+	free(text);
+}
+
 static void table_gives_names_what_is_left(void **state)
 {
 	cleanup(profile) struct profile *callers = profiles_new(), *function = profiles_new(),
@@ -560,6 +594,7 @@ int main(void)
 		cmocka_unit_test(svg_of_nothing_is_one),
 		cmocka_unit_test(svg_takes_deep_stacks),
 		cmocka_unit_test(table_names_what_matters),
+		cmocka_unit_test(table_merges_what_looks_alike),
 		cmocka_unit_test(table_gives_names_what_is_left),
 		cmocka_unit_test(what_matters_is_no_allocator),
 		cmocka_unit_test(long_names_are_shortened),

@@ -34,11 +34,13 @@ struct Loader {
 int main()
 {
 	storage::Loader loader;
+	auto load = [&loader](int count) __attribute__((always_inline)) { return loader(count); };
 
 	victim_init();
 	say("function storage::Cache<std::__cxx11::basic_string<char, std::char_traits<char>, "
 	    "std::allocator<char> >, long>::insert(");
 	say("function storage::Loader::operator()(int) const &");
+	say("function main::{lambda}::operator()");
 	victim_ready();
-	return loader(3);
+	return load(3) + 1;
 }
