@@ -50,6 +50,7 @@ struct faults_result {
 	uint64_t lost;	       /* for which the rings had no room */
 	size_t ring_limited;   /* perf_ring_limited() */
 	uint64_t truncated;    /* stacks that could not be followed to their end */
+	uint64_t cut;	       /* of these: as it seems, for want of copied bytes */
 	uint64_t rss_before, rss_after; /* bytes */
 	uint64_t new_bytes,
 		gone_bytes;    /* pages that came and are there; that were there and are not */

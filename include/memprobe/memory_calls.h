@@ -64,10 +64,10 @@ struct memory_calls_result {
 	struct target *modules;		/* to symbolize them by; the recording's, too */
 	struct memory_call_site_vec sites;
 	uint64_t events; /* calls of this process; the small ones that were left out included */
-	enum memory_calls_engine engine;	/* that has recorded */
-	uint64_t child_events, lost, truncated; /* as in faults.h */
-	size_t ring_limited;			/* by samples: perf_ring_limited() */
-	bool children_known;			/* else child_events says nothing */
+	enum memory_calls_engine engine;	     /* that has recorded */
+	uint64_t child_events, lost, truncated, cut; /* as in faults.h */
+	size_t ring_limited;			     /* by samples: perf_ring_limited() */
+	bool children_known;			     /* else child_events says nothing */
 	uint64_t stopped_us; /* the longest that ptrace held a thread at once; tracepoints: 0 */
 	uint64_t mapped, unmapped; /* bytes that came into and went out of the address space */
 	bool execed;

@@ -49,4 +49,7 @@ const struct stack_set *sample_stacks_set(const struct sample_stacks *stacks);
 /* How many samples had a stack that could not be followed to its end. */
 uint64_t sample_stacks_truncated(const struct sample_stacks *stacks);
 
+/* How many of these were not copied far enough, as it seems. */
+uint64_t sample_stacks_cut(const struct sample_stacks *stacks);
+
 #endif

@@ -42,7 +42,7 @@ struct allocs_screen {
 	struct site_values_vec shown, now; /* by stack */
 	uint64_t next_us;
 	unsigned lines; /* on the screen */
-	bool broken;
+	bool drawn, broken;
 };
 
 bool allocs_screen_wanted(const struct command_context *context,
@@ -275,7 +275,11 @@ void allocs_screen_show(struct allocs_screen *screen)
 		return;
 	error = draw(screen);
 	took = clock_us() - begin;
-	screen->next_us = begin + max_u64(EVERY_US, took * SHARE);
+	/* The first looked up most of the names that there will ever be. */
+	if (!screen->drawn)
+		took = 0;
+	screen->drawn = true;
+	screen->next_us = clock_us() + max_u64(EVERY_US, took * SHARE);
 	if (!error)
 		return;
 	log_debug("the table cannot be shown: %s", error->message);

@@ -226,6 +226,7 @@ static void check_tracefs(struct checks *checks)
 {
 	static const char *const paths[] = { "/sys/kernel/tracing/events",
 					     "/sys/kernel/debug/tracing/events" };
+	bool mounted = false;
 
 	for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
 		if (!access(paths[i], R_OK)) {
@@ -233,8 +234,10 @@ static void check_tracefs(struct checks *checks)
 			    (int)(strlen(paths[i]) - strlen("/events")), paths[i]);
 			return;
 		}
+		/* Below debugfs anything may be, which its root alone may look into. */
+		mounted |= errno == EACCES && !i;
 	}
-	if (errno == EACCES)
+	if (mounted)
 		add(checks, "tracefs", CHECK_DEGRADED, ROOT_HINT, "not readable for this user");
 	else
 		add(checks, "tracefs", CHECK_DEGRADED, "mount -t tracefs nodev /sys/kernel/tracing",

@@ -199,6 +199,7 @@ static struct error *write_out(struct faults_run *run)
 						   .events = result->events,
 						   .lost = result->lost,
 						   .truncated = result->truncated,
+						   .cut = result->cut,
 						   .by_rings = true,
 						   .ring_limited = result->ring_limited,
 						   .execed = result->execed };

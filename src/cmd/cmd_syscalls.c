@@ -224,6 +224,7 @@ static struct error *write_out(struct syscalls_run *run)
 						   .events = result->events,
 						   .lost = result->lost,
 						   .truncated = result->truncated,
+						   .cut = result->cut,
 						   .by_rings =
 							   result->engine != MEMORY_CALLS_PTRACE,
 						   .ring_limited = result->ring_limited,

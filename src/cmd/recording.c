@@ -177,9 +177,12 @@ void recording_warn(const struct recording_outcome *outcome)
 		log_warn("the process has replaced its program: what was recorded is of the "
 			 "former");
 	if (outcome->truncated)
-		log_warn("%" PRIu64 " of %" PRIu64
-			 " stacks could not be followed to their end: try --stack-size 64K",
-			 outcome->truncated, outcome->events);
+		log_warn("%" PRIu64 " of %" PRIu64 " stacks could not be followed to their end: %s",
+			 outcome->truncated, outcome->events,
+			 /* For whichever is true of most. */
+			 outcome->cut >= outcome->truncated - outcome->cut
+				 ? "try --stack-size 64K"
+				 : "they come to code without call frame information");
 }
 
 struct error *recording_write(const struct recording *recording, struct profile_output *output,

@@ -73,10 +73,10 @@ struct error *recording_run(struct command_context *context, const struct record
 /* What became of events. */
 struct recording_outcome {
 	const char *noun;
-	uint64_t events, lost, truncated;
-	bool by_rings;	     /* those of perf: what is lost found them full */
-	size_t ring_limited; /* perf_ring_limited() of them */
-	bool execed;	     /* the target has replaced its program */
+	uint64_t events, lost, truncated, cut; /* the latter two as in faults.h */
+	bool by_rings;			       /* those of perf: what is lost found them full */
+	size_t ring_limited;		       /* perf_ring_limited() of them */
+	bool execed;			       /* the target has replaced its program */
 };
 
 /* Says as warnings what is missing. */

@@ -100,9 +100,11 @@ function layout() {
 }
 
 function resize() {
-	if (fit !== "fluid" || !alone || innerWidth < 300 || innerWidth === width)
+	// A scroll bar takes some of the window's.
+	const room = document.documentElement.clientWidth || innerWidth;
+	if (fit !== "fluid" || !alone || room < 300 || room === width)
 		return;
-	width = innerWidth;
+	width = room;
 	const height = svg.height.baseVal.value;
 	svg.setAttribute("width", width);
 	svg.setAttribute("viewBox", `0 0 ${width} ${height}`);

@@ -317,6 +317,7 @@ struct error *faults_end(struct faults_recording *recording, struct faults_resul
 	ret->lost = perf_lost(recording->perf);
 	ret->ring_limited = perf_ring_limited(recording->perf);
 	ret->truncated = sample_stacks_truncated(recording->stacks);
+	ret->cut = sample_stacks_cut(recording->stacks);
 	ret->user_only = perf_user_only(recording->perf);
 	ret->zero_unknown = recording->before.zero_unknown;
 	ret->calls_unknown = recording->calls_unknown;

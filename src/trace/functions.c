@@ -252,10 +252,14 @@ static struct error *refuse(struct target *target, const struct allocator *alloc
 		return error;
 	vec_for_each (module, modules)
 		if (module->is_exe && module_symbol(target, module, "runtime.mallocgc", &symbol))
-			return error_create(ERROR_UNSUPPORTED,
-					    "%d is a Go program: its allocations do not go through "
-					    "functions that can be hooked",
-					    (int)target->pid);
+			return error_hint(
+				error_create(ERROR_UNSUPPORTED,
+					     "%d is a Go program: its allocations do not go "
+					     "through functions that can be hooked",
+					     (int)target->pid),
+				"`memprobe faults %d` records who brings its memory, `memprobe "
+				"syscalls %d` who maps it",
+				(int)target->pid, (int)target->pid);
 	return error_hint(error_create(ERROR_UNSUPPORTED,
 				       "the functions that allocate cannot be found in %d",
 				       (int)target->pid),

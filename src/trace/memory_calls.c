@@ -388,6 +388,7 @@ struct error *memory_calls_end(struct memory_calls_recording *recording,
 	ret->events = ledger->events;
 	ret->child_events = recording->child_events;
 	ret->truncated = sample_stacks_truncated(recording->stacks);
+	ret->cut = sample_stacks_cut(recording->stacks);
 	ret->mapped = ledger->mapped_bytes;
 	ret->unmapped = ledger->unmapped_bytes;
 	ret->execed = is_execed(recording);

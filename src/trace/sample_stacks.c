@@ -33,7 +33,7 @@ struct known_stack {
 struct sample_stacks {
 	struct target *target;
 	struct stack_set *set;
-	uint64_t truncated, looked_ns, reach;
+	uint64_t truncated, cut, looked_ns, reach;
 	struct history *history;    /* NULL: no modules are kept */
 	struct unwind_table *table; /* NULL: libdwfl */
 	uint64_t *cache;
@@ -96,6 +96,29 @@ struct target *sample_stacks_modules(const struct sample_stacks *stacks)
 	return history_target(stacks->history);
 }
 
+/*
+ * Whether it is for want of bytes that no caller was found. Behind code without call frame
+ * information it is more likely that rbp was no frame pointer.
+ */
+static bool is_cut(const struct sample_stacks *stacks, enum unwind_result result,
+		   const struct unwind_frames *frames)
+{
+	struct unwind_view view;
+	size_t size;
+
+	if (result != UNWIND_UNREADABLE)
+		return false;
+	view = unwind_view(unwind_table_image(stacks->table, &size));
+	for (unsigned i = 0; i < frames->count; i++) {
+		uint64_t pc = frames->pcs[i];
+
+		pc = (pc & ~UNWIND_PC_EXACT) - !(pc & UNWIND_PC_EXACT);
+		if (unwind_lookup(&view, pc) == UNWIND_RULE_NO_CFI)
+			return false;
+	}
+	return true;
+}
+
 /* By the tables; returns whether the stack's end was reached. */
 static bool walk(struct sample_stacks *stacks, const struct perf_sample *sample, uint64_t *pcs,
 		 size_t *depth_ret)
@@ -128,6 +151,7 @@ static bool walk(struct sample_stacks *stacks, const struct perf_sample *sample,
 	stacks->reach = frames.count ? sps[frames.count - 1] - regs->rsp : 0;
 	if (result == UNWIND_UNREADABLE)
 		stacks->reach = UINT64_MAX;
+	stacks->cut += is_cut(stacks, result, &frames);
 	return result == UNWIND_COMPLETE;
 }
 
@@ -222,6 +246,7 @@ static struct error *unwind(struct sample_stacks *stacks, const struct perf_samp
 		pcs[i] = frames.data[i].pc | (frames.data[i].is_activation ? STACK_PC_EXACT : 0);
 	*complete_ret = depth && depth == frames.size && !frames.data[depth - 1].is_cut;
 	*depth_ret = depth;
+	stacks->cut += !*complete_ret;
 	stacks->reach = *complete_ret ? reach_of(&frames, sample) : UINT64_MAX;
 	if (!error)
 		keep_known(stacks, sample, &frames, *complete_ret);
@@ -307,4 +332,9 @@ uint64_t sample_stacks_reach(const struct sample_stacks *stacks)
 uint64_t sample_stacks_truncated(const struct sample_stacks *stacks)
 {
 	return stacks->truncated;
+}
+
+uint64_t sample_stacks_cut(const struct sample_stacks *stacks)
+{
+	return stacks->cut;
 }

@@ -391,8 +391,7 @@ static struct error *attach_agent(struct target *target, const struct trace_opti
 	struct error *error = NULL;
 
 	if (target->arch != &arch_x86_64)
-		error = error_create(ERROR_UNSUPPORTED,
-				     "allocations of %s processes cannot be recorded",
+		error = error_create(ERROR_UNSUPPORTED, "there is no agent for %s processes",
 				     target->arch->name);
 	if (!error)
 		error = create(target, options, &session);

@@ -33,6 +33,13 @@ check() { # [COMMAND...] PID, as JSON
 		[ -n "$(state_of $name)" ]
 	done
 	row_says kernel ok "$(uname -r)"
+	# It is there, though it may not be looked into.
+	if [ "$(id -u)" -eq 0 ] && [ "$(stat -c %a /sys/kernel/tracing)" = 700 ] &&
+		grep -q ' /sys/kernel/tracing tracefs' /proc/mounts; then
+		prepare_user
+		run as_user "$user_memprobe" check
+		[[ $output == *tracefs*'not readable'* && $output != *'not mounted'* ]] || fail "$output"
+	fi
 	probe check
 	status_is 0
 	[[ $output == *"$(uname -r)"* ]]

@@ -79,6 +79,20 @@ record_shape() { # VARIANT [OPTION...]
 	done
 }
 
+@test "faults in code without call frame information: the function, and no advice that cannot help" {
+	start_victim allocshape-musl
+	record_begin faults "$victim_pid" --all
+	victim_say go
+	victim_wait '^done 1$'
+	record_end
+	victim_check
+	status_is 0
+	[[ $stderr == *'without call frame information'* && $stderr != *--stack-size* ]] || fail "$stderr"
+	# musl's own functions are what is known of these stacks.
+	grep -qE 'alloc[a-z_]* +\[truncated\]' <<<"$output" || fail "$output"
+	! grep -qE '% +[0-9]+ +[0-9]+ +\[truncated\]' <<<"$output" || fail "$output"
+}
+
 @test "faults writes folded stacks and a table" {
 	start_victim faultshape
 	record_begin faults "$victim_pid" -f $SMALL

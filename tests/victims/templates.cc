@@ -34,7 +34,10 @@ struct Loader {
 int main()
 {
 	storage::Loader loader;
-	auto load = [&loader](int count) __attribute__((always_inline)) { return loader(count); };
+	auto load = [&loader](int count) __attribute__((always_inline))
+	{
+		return loader(count);
+	};
 
 	victim_init();
 	say("function storage::Cache<std::__cxx11::basic_string<char, std::char_traits<char>, "
