@@ -62,7 +62,8 @@ void tables_init(struct tables *tables);
 /* Sizes for a target; @space: bytes of its address space that may be reserved. */
 void tables_plan(struct tables *tables, bool exact, bool pools, uint64_t space,
 		 uint64_t memory_max);
-/* Takes over the files, which are empty, and gives them their first memory. */
+/* Takes over the files, which are empty, and gives them their first memory. Nothing is done to a
+ * file that is another. */
 struct error *tables_open(struct tables *tables, int fds[TABLES_PARTS]);
 /* Where everything is, for a target that has them at @base. Adds to config->pools. */
 void tables_describe(const struct tables *tables, uint64_t base, struct agent_config *config);

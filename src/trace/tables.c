@@ -4,8 +4,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "memprobe/log.h"
@@ -173,8 +175,29 @@ static bool add_frames(struct tables *tables)
 	return true;
 }
 
+/*
+ * Whether the file is the one that was made for the tables. The target had its descriptor for an
+ * instant: a thread that closes what is not its own may have put any file in its place.
+ */
+static bool is_ours(int fd)
+{
+	static const char name[] = "/memfd:memprobe";
+	char link[32], path[sizeof(name)];
+	struct stat status;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	return readlink(link, path, sizeof(path)) == (ssize_t)sizeof(path) &&
+	       !memcmp(path, name, sizeof(name) - 1) && !fstat(fd, &status) && !status.st_nlink &&
+	       !status.st_size;
+}
+
 struct error *tables_open(struct tables *tables, int fds[TABLES_PARTS])
 {
+	for (unsigned i = 0; i < TABLES_PARTS; i++)
+		if (!is_ours(fds[i]))
+			return error_create(ERROR_UNSUPPORTED,
+					    "the target closes files that are not its own: those "
+					    "of the recording's tables would not be safe in it");
 	for (unsigned i = 0; i < TABLES_PARTS; i++)
 		tables->parts[i].fd = take_fd(&fds[i]);
 	if (!allocate(tables, 0, tables->head_size) || !add_frames(tables) ||

@@ -409,6 +409,24 @@ poke() { # ADDRESS BYTE: sets $saved to the first one that was there, $former to
 	victim_check
 }
 
+# In the instant in which the tables have a descriptor in the target it may become another file's.
+@test "a program that closes descriptors that are not its own" {
+	local file=$BATS_TEST_TMPDIR/precious
+	yes precious | head -c 10000 >"$file"
+	cp "$file" "$file.before"
+	start_victim alloc_perils closer "$file"
+	for _ in $(seq "$(count 10 200)"); do
+		run trace agent attach run=10 detach
+		[ "$status" -eq 0 ] || [[ $output == *'error '* ]] || fail "$output"
+		cmp "$file" "$file.before"
+	done
+	run trace remove leftovers
+	[[ $output == *"leftovers 0"* ]] || fail "$output"
+	nothing_is_left
+	victim_works
+	victim_check
+}
+
 @test "a program that gets its system calls itself, as Wine's do" {
 	start_victim alloc_perils dispatch
 	victim_wait '^dispatched'

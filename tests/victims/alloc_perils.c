@@ -6,12 +6,14 @@
  * sharer		a child process shares the memory, without being a thread, and allocates
  * tsc			the time stamp counter must not be read
  * dispatch		its system calls from elsewhere than libc are dispatched to itself
+ * closer FILE		another thread closes descriptors that are not its own, and opens FILE
  * locked		mlockall(): what is mapped is to be in memory
  * later		nothing of this until it is told: `filter`, `share` and `unshare`, `lock`,
  *			`fork` (a child that allocates on and on)
  */
 #include "filter.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
 #include <sys/mman.h>
@@ -86,6 +88,29 @@ static void *begin_dispatch(void *data)
 		say("no dispatch");
 	dispatch_selector = SYSCALL_DISPATCH_FILTER_BLOCK;
 	say("dispatched");
+	return work(NULL);
+}
+
+/* ---- closer ---- */
+
+static const char *closer_file;
+
+static void *close_others(void *data)
+{
+	for (;;) {
+		for (int fd = 3; fd < 8; fd++)
+			close(fd);
+		for (int i = 0; i < 5; i++)
+			open(closer_file, O_RDWR | O_CLOEXEC);
+	}
+	return NULL;
+}
+
+static void *begin_closer(void *data)
+{
+	pthread_t thread;
+
+	check_that(!pthread_create(&thread, NULL, close_others, NULL), "pthread_create");
 	return work(NULL);
 }
 
@@ -176,6 +201,10 @@ int main(int argc, char **argv)
 		killers[killer_count++] = (int)victim_number(argc, argv, i, 0);
 	if (!strcmp(kind, "sharer"))
 		begin = begin_share;
+	if (!strcmp(kind, "closer") && argc > 2) {
+		closer_file = argv[2];
+		begin = begin_closer;
+	}
 	if (!strcmp(kind, "dispatch"))
 		begin = begin_dispatch;
 	if (!strcmp(kind, "tsc"))
