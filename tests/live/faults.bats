@@ -80,7 +80,7 @@ record_shape() { # VARIANT [OPTION...]
 }
 
 @test "faults in code without call frame information: the function, and no advice that cannot help" {
-	start_victim allocshape-musl
+	start_victim allocshape-musl 200
 	record_begin faults "$victim_pid" --all
 	victim_say go
 	victim_wait '^done 1$'

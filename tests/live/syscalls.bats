@@ -211,11 +211,11 @@ is_told() {
 	for command in 'syscalls' 'syscalls --engine=ptrace' faults 'faults --all' allocs; do
 		bash -c 'sleep 600 & echo $!; exec sleep 600' >"$BATS_TEST_TMPDIR/pid" 3>&- &
 		ends_with $!
-		wait_until 10 has_line "$BATS_TEST_TMPDIR/pid"
+		wait_until 60 has_line "$BATS_TEST_TMPDIR/pid"
 		zombie=$(<"$BATS_TEST_TMPDIR/pid")
 		ends_with "$zombie"
-		wait_until 10 is_named "$zombie" sleep
-		wait_until 10 is_named "$(parent_of "$zombie")" sleep
+		wait_until 60 is_named "$zombie" sleep
+		wait_until 60 is_named "$(parent_of "$zombie")" sleep
 		# shellcheck disable=SC2086
 		record_begin ${command%% *} "$zombie" ${command#"${command%% *}"}
 		kill -KILL "$zombie"
