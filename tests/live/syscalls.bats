@@ -209,6 +209,8 @@ is_told() {
 @test "recordings end with a target that nobody waits for" {
 	local command zombie
 	for command in 'syscalls' 'syscalls --engine=ptrace' faults 'faults --all' allocs; do
+		# Of the one before.
+		rm -f "$BATS_TEST_TMPDIR/pid"
 		bash -c 'sleep 600 & echo $!; exec sleep 600' >"$BATS_TEST_TMPDIR/pid" 3>&- &
 		ends_with $!
 		wait_until 60 has_line "$BATS_TEST_TMPDIR/pid"
