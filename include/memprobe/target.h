@@ -163,6 +163,12 @@ struct error *target_read_threads(struct target *target, struct thread_vec *ret)
 struct error *target_page_present(struct target *target, uint64_t address, size_t pages,
 				  bool *present);
 /*
+ * A file of /proc/PID that tells about the memory, by its name, for reading; -1: errno. The first
+ * thread may have ended before others, and then has no memory any more: it is one of theirs. ENOENT
+ * also if @target is no living process.
+ */
+int target_open_proc(struct target *target, const char *name);
+/*
  * Of BACKING_FILE, *fd_ret is open for reading, at the mapping's place in it if shifted by
  * mapping->offset, and the caller closes it; else it is -1. @fd_ret may be NULL. The first call for
  * a mapping must be no other thread's, too.

@@ -30,9 +30,10 @@ static struct error *read_rss(struct target *target, uint64_t *ret)
 	cleanup(free) char *text = NULL;
 	const char *line;
 	size_t size;
-	struct error *error = read_file_at(target->process->dirfd, "smaps_rollup", &text, &size);
+	cleanup(close) int fd = target_open_proc(target, "smaps_rollup");
+	struct error *error = fd < 0 ? NULL : read_fd(fd, "smaps_rollup", &text, &size);
 
-	line = error ? NULL : strstr(text, "\nRss:");
+	line = error || !text ? NULL : strstr(text, "\nRss:");
 	error_destroy(error);
 	if (line) {
 		*ret = strtoull(line + sizeof("\nRss:") - 1, NULL, 10) * 1024;

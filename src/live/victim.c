@@ -307,8 +307,7 @@ static bool find_guard_page(struct call_session *session, uint64_t sp, uint64_t 
 	uint64_t first =
 		max_u64(round_down(lowest, PAGE_SIZE) / PAGE_SIZE, sp / PAGE_SIZE + 1 - 64);
 	size_t count = sp / PAGE_SIZE + 1 - first;
-	cleanup(close) int fd =
-		openat(session->target->process->dirfd, "pagemap", O_RDONLY | O_CLOEXEC);
+	cleanup(close) int fd = target_open_proc(session->target, "pagemap");
 
 	if (fd < 0 || pread(fd, entries, count * 8, (off_t)(first * 8)) != (ssize_t)(count * 8))
 		return false;

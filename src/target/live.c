@@ -302,6 +302,15 @@ static const struct target_ops live_ops = {
 	.destroy = live_destroy,
 };
 
+int target_open_proc(struct target *target, const char *name)
+{
+	if (target->ops != &live_ops) {
+		errno = ENOENT;
+		return -1;
+	}
+	return live_open(target, name, O_RDONLY);
+}
+
 /* The leader of a process may have ended before its threads: then they have the memory. */
 static struct error *choose_thread(struct target *target)
 {

@@ -149,7 +149,7 @@ struct error *pages_read(struct target *target, const struct mapping_vec *maps, 
 		return &error_no_memory;
 	if (!target->process)
 		return error_create(ERROR_UNSUPPORTED, "a core file has no page map");
-	fd = openat(target->process->dirfd, "pagemap", O_RDONLY | O_CLOEXEC);
+	fd = target_open_proc(target, "pagemap");
 	if (fd < 0)
 		return error_errno(errno == ENOENT ? ERROR_NO_TARGET : ERROR_PERMISSION, errno,
 				   "cannot read the page map of %d", target->pid);

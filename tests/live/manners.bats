@@ -130,6 +130,13 @@ refused() { # HINT ARG...: a usage error with one line of error and this hint
 	start_victim refuse leader
 	probe call "$(victim_truth child)" 'getpid()'
 	status_is 0
+	probe trim "$(victim_truth child)" --json
+	status_is 0
+	json '.rss_before > 0 and .rss_after > 0'
+	record_begin faults "$(victim_truth child)" --json
+	record_end
+	status_is 0
+	json '.rss_before > 0 and .rss_after > 0'
 }
 
 @test "looking for glibc's arenas touches no page of another allocator's memory" {
