@@ -111,7 +111,7 @@ setup() {
 
 @test "memcached" {
 	need memcached
-	background memcached unprivileged memcached -s "$dir/socket" -t 4 -m 64
+	background memcached unprivileged memcached -s "$dir/socket" -t 4 -m 64 -c 64
 	server=$pid
 	client() { # COUNT: sets and gets, each checked
 		python3 - "$dir/socket" "$1" <<-'EOF'
