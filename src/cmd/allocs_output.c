@@ -145,7 +145,7 @@ static void hint_of_reach(const struct allocs_run *run)
 			     profile_total(run->profile, PROFILE_UNREACHABLE_COUNT),
 			     run->pool.file ? "leaked, where their contexts stay"
 					    : "these are leaked");
-	else
+	else if (run->data->blocks.size > run->reach.freed)
 		command_hint(run->context, "something points to each of its blocks");
 	if (run->by_record && trace_report(run->session)->rate > 1)
 		command_hint(run->context,
@@ -155,6 +155,18 @@ static void hint_of_reach(const struct allocs_run *run)
 			     "%" PRIu64 " of the recorded blocks were freed between the end of "
 			     "the recording and the search: they are taken off",
 			     run->reach.freed);
+}
+
+/* Why there is nothing, although something was recorded. */
+static void hint_of_nothing(const struct allocs_run *run)
+{
+	const struct trace_counters *counters = &run->data->counters;
+
+	if (counters->recorded > counters->freed && run->older_ms)
+		command_hint(run->context, "no block that is not freed was %.1f s old at the end",
+			     (double)run->older_ms / 1e3);
+	else if (counters->recorded && !run->all)
+		command_hint(run->context, "all of it was freed again: --all shows who allocates");
 }
 
 void allocs_hint(const struct allocs_run *run)
@@ -176,6 +188,8 @@ void allocs_hint(const struct allocs_run *run)
 			     "a sample was taken every %s: the figures are estimates, from %" PRIu64
 			     " live blocks; --sample 1 records every one",
 			     format_size(report->rate, rate), live);
+	if (!live)
+		hint_of_nothing(run);
 	hint_of_reach(run);
 	if (run->pool.file)
 		allocs_pool_hint(run->context, &run->pool, run->data);

@@ -204,6 +204,10 @@ what_is_lost_is_told() { # LOST_MALLOC LOST_LIST; at the least
 	victim_go
 	record_end
 	json '.totals.count == 0 and .allocs > 90000 and .older == 3600'
+	record_begin allocs "$victim_pid" --sample 1 --older 1h
+	victim_go
+	record_end
+	[[ $stderr == *'no block that is not freed was 3600.0 s old'* ]] || fail "$stderr"
 	probe allocs "$victim_pid" --min-size 2K --max-size 1K
 	status_is 2
 	victim_check
