@@ -196,7 +196,7 @@ struct error *trace_count(struct trace_session *session, struct trace_counters *
 
 /*
  * A mark in the recording: what is allocated from now on gets a higher number, and of a block with
- * one that is not higher the allocator has returned by now.
+ * one that is not higher the allocator has returned by now. Renews the lease.
  */
 uint64_t trace_number(struct trace_session *session);
 

@@ -5,6 +5,7 @@
 #include "frozen_leaks.h"
 #include "memprobe/allocator.h"
 #include "memprobe/jemalloc_notes.h"
+#include "memprobe/log.h"
 #include "memprobe/snapshot.h"
 
 struct search {
@@ -136,6 +137,15 @@ static struct error *find_leaks(struct search *search, struct allocs_reach *ret)
 	return error;
 }
 
+/* Their blocks look as if they were there, and lost; and so does what has their place now. */
+static void warn_of_frees(const struct trace_data *data)
+{
+	if (data->counters.lapses || data->counters.lost_frees)
+		log_warn(
+			"frees are missing in the record: what they freed, and what only blocks in "
+			"its place point to, may count as leaked");
+}
+
 static void search_deinit(struct search *search)
 {
 	jemalloc_notes_destroy(search->notes);
@@ -169,8 +179,11 @@ struct error *allocs_record_reach_find(struct command_context *context,
 	if (!error)
 		error = trace_read(session, wanted, data_ret);
 	search.data = *data_ret;
-	if (!error)
+	if (!error) {
+		frozen_leaks_warn_missed(search.snapshot);
+		warn_of_frees(search.data);
 		error = find_maps(&search, session);
+	}
 	if (!error)
 		error = find_threads(&search);
 	if (!error)

@@ -26,9 +26,7 @@ struct error *frozen_leaks_open(struct command_context *context, struct frozen_l
 	ret->options.prescan = ret->prescan;
 	if (snapshot->threads.size)
 		ret->options.states = &snapshot->threads;
-	vec_for_each (tid, &snapshot->missed)
-		log_warn("thread %d did not stop: what only its registers hold counts as leaked",
-			 (int)*tid);
+	frozen_leaks_warn_missed(snapshot);
 	return NULL;
 }
 
@@ -37,6 +35,13 @@ void frozen_leaks_close(struct command_context *context, struct frozen_leaks *le
 	leak_prescan_destroy(leaks->prescan);
 	frozen_heap_close(context, &leaks->frozen);
 	thread_vec_deinit(&leaks->threads);
+}
+
+void frozen_leaks_warn_missed(const struct snapshot *snapshot)
+{
+	vec_for_each (tid, &snapshot->missed)
+		log_warn("thread %d did not stop: what only its registers hold counts as leaked",
+			 (int)*tid);
 }
 
 void frozen_leaks_warn(struct command_context *context, const struct leak_result *result)

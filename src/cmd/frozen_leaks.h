@@ -23,6 +23,9 @@ struct frozen_leaks {
 struct error *frozen_leaks_open(struct command_context *context, struct frozen_leaks *ret);
 void frozen_leaks_close(struct command_context *context, struct frozen_leaks *leaks);
 
+/* Warns of the threads that could not be stopped. */
+void frozen_leaks_warn_missed(const struct snapshot *snapshot);
+
 /* Warns, and makes the exit status that of a partial output, if blocks could not be read. */
 void frozen_leaks_warn(struct command_context *context, const struct leak_result *result);
 

@@ -21,6 +21,10 @@
 #define BINS_MIN       20 /* in a row */
 #define STACK_SIZE_MAX (1u << 15)
 
+/* Of struct extent_s, edata_s. */
+#define EXTENT_ADDRESS 8
+#define EXTENT_SIZE    16
+
 /* Sizes from here on have an extent of their own. */
 #define LARGE_MIN (14u << 10)
 
@@ -187,16 +191,39 @@ static void erase_caches(const struct jemalloc_notes *notes, uint64_t address, u
 	}
 }
 
-/* The block's address, and behind it the extent's size with a serial number in its low bits. */
+/* The number of the size that jemalloc gives to a large block: four to a doubling, after 36 small
+ * ones. */
+static unsigned size_number(uint64_t size)
+{
+	unsigned power = 63 - (unsigned)__builtin_clzll(size - 1);
+
+	return 36 + 4 * (power - 14) + (unsigned)(size >> (power - 2)) - 4;
+}
+
+/* Whether the bits say: of a large block of that size, and backed by memory. Where the number is
+ * depends on the version. */
+static bool are_bits_of(uint64_t bits, uint64_t size)
+{
+	unsigned number = size_number(size);
+
+	if ((bits >> 12 & 3) != 2)
+		return false;
+	for (unsigned shift = 17; shift <= 20; shift++)
+		if ((bits >> shift & 0xff) == number)
+			return true;
+	return false;
+}
+
+/* Bits, the block's address, the extent's size with a serial number in its low bits. */
 static bool is_extent(const struct jemalloc_notes *notes, const uint8_t *bytes)
 {
-	uint64_t address = word_at(bytes), size;
+	uint64_t address = word_at(bytes + EXTENT_ADDRESS), size;
 
 	if (address < notes->lowest || address > notes->highest)
 		return false;
 	size = map64_get(&notes->extents, address);
-	return size != MAP64_NONE &&
-	       round_down(word_at(bytes + sizeof(address)), PAGE_SIZE) == size;
+	return size != MAP64_NONE && round_down(word_at(bytes + EXTENT_SIZE), PAGE_SIZE) == size &&
+	       are_bits_of(word_at(bytes), size - PAGE_SIZE);
 }
 
 void jemalloc_notes_erase(void *data, uint64_t address, uint8_t *bytes, size_t size)
@@ -206,9 +233,9 @@ void jemalloc_notes_erase(void *data, uint64_t address, uint8_t *bytes, size_t s
 	erase_caches(notes, address, bytes, size);
 	if (!notes->extents.size)
 		return;
-	for (size_t at = 0; at + 2 * sizeof(uint64_t) <= size; at += sizeof(uint64_t))
+	for (size_t at = 0; at + EXTENT_SIZE + sizeof(uint64_t) <= size; at += sizeof(uint64_t))
 		if (is_extent(notes, bytes + at))
-			memset(bytes + at, 0, sizeof(uint64_t));
+			memset(bytes + at + EXTENT_ADDRESS, 0, sizeof(uint64_t));
 }
 
 void jemalloc_notes_destroy(struct jemalloc_notes *notes)

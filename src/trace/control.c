@@ -73,10 +73,12 @@ void trace_end(struct trace_session *session)
 
 uint64_t trace_number(struct trace_session *session)
 {
-	uint32_t now = trace_now(session);
+	uint32_t now;
 
 	if (session->uprobe)
 		return clock_ns();
+	control_renew_lease(session);
+	now = trace_now(session);
 	if (session->tables.contexts_count)
 		return tables_shm(&session->tables)->sequence;
 	/* Blocks are told apart by their time: let the next millisecond begin. */

@@ -301,6 +301,11 @@ double rate_estimate(const struct trace_session *session, uint64_t allocs, uint6
 /* While recording: changes the rate if the target has changed, unless the user has set it. */
 void rate_follow(struct trace_session *session, const struct trace_counters *counters);
 
+/* ---- tick.c ---- */
+
+/* Whether the lease has run out though memprobe lives; counted, and told of for the first time. */
+bool trace_has_lapsed(struct trace_session *session);
+
 /* ---- control.c: struct agent_ctl ---- */
 
 /* False: the target has exited, or is another program now. */

@@ -150,16 +150,23 @@ static void recycle_slots(struct trace_session *session)
 	pid_vec_deinit(&tids);
 }
 
-static void notice_lapse(struct trace_session *session)
+bool trace_has_lapsed(struct trace_session *session)
 {
 	uint32_t active = AGENT_INACTIVE;
 
 	if (!control_get(session, CTL(active), &active, sizeof(active)) || active != AGENT_INACTIVE)
-		return;
+		return false;
 	if (!session->lapses++)
 		log_warn("memprobe was kept from its work for more than %.1f s: what the target "
 			 "allocated or freed in that time is missing",
 			 TRACE_LEASE_US / 1e6);
+	return true;
+}
+
+static void go_on_after_lapse(struct trace_session *session)
+{
+	if (!trace_has_lapsed(session))
+		return;
 	control_put_32(session, CTL(epoch), ++session->epoch);
 	control_put_32(session, CTL(active), control_mode(session));
 }
@@ -215,7 +222,7 @@ struct error *trace_tick(struct trace_session *session, bool *alive_ret)
 	if (session->paused ||
 	    is_newly_filtered(session, session->ticks % THREADS_EVERY == THREADS_EVERY - 1))
 		return NULL;
-	notice_lapse(session);
+	go_on_after_lapse(session);
 	error = trace_count(session, &counters);
 	if (error)
 		return error;

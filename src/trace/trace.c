@@ -491,10 +491,14 @@ struct error *trace_attach(struct target *target, const struct trace_options *op
 
 void trace_pause(struct trace_session *session)
 {
-	if (session->uprobe)
+	if (session->uprobe) {
 		uprobe_pause(session->uprobe);
-	else if (session->attached && !session->gone && !session->paused)
+	} else if (session->attached && !session->gone && !session->paused) {
+		/* One since the last tick: nobody else would tell. */
+		if (session->begin_us)
+			trace_has_lapsed(session);
 		control_put_32(session, CTL(active), AGENT_INACTIVE);
+	}
 	session->paused = true;
 	trace_end(session);
 }

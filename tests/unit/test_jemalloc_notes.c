@@ -154,25 +154,29 @@ static void test_garbage(void **state)
 	}
 }
 
-static uint64_t erased(struct jemalloc_notes *notes, uint64_t address, uint64_t behind)
+static uint64_t erased(struct jemalloc_notes *notes, uint64_t bits, uint64_t address,
+		       uint64_t behind)
 {
-	uint64_t words[] = { 1, address, behind, 2 };
+	uint64_t words[] = { bits, address, behind, 2 };
 
 	jemalloc_notes_erase(notes, LOCAL, (uint8_t *)words, sizeof(words));
-	assert_int_equal(words[0], 1);
+	assert_int_equal(words[0], bits);
 	assert_int_equal(words[2], behind);
 	assert_int_equal(words[3], 2);
 	return words[1];
 }
 
+/* As jemalloc 5.3.0 has them: the size's number from bit 20 on. */
 static void test_extents(void **state)
 {
 	const struct {
-		uint64_t size, extent;
-	} cases[] = { { 20000, 20480 + 4096 },	   { 20481, 24576 + 4096 },
-		      { 32768, 32768 + 4096 },	   { 32769, 40960 + 4096 },
-		      { 1000003, 1048576 + 4096 }, { 1048576, 1048576 + 4096 },
-		      { 1048577, 1310720 + 4096 } };
+		uint64_t size, extent, bits;
+	} cases[] = {
+		{ 16000, 16384 + 4096, 0x240a000 },	{ 20000, 20480 + 4096, 0x250a000 },
+		{ 20481, 24576 + 4096, 0x260a000 },	{ 32768, 32768 + 4096, 0x280a000 },
+		{ 32769, 40960 + 4096, 0x290a000 },	{ 1000003, 1048576 + 4096, 0x3c0a003 },
+		{ 1048576, 1048576 + 4096, 0x3c0a000 }, { 1048577, 1310720 + 4096, 0x100003d0a000 }
+	};
 	struct world world = { 0 };
 	struct jemalloc_notes *notes;
 
@@ -186,16 +190,23 @@ static void test_extents(void **state)
 	check(heap_block_vec_append(&world.blocks, &(struct heap_block){ LARGE - 4096, 100 }));
 	notes = notes_of(&world);
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		uint64_t address = LARGE + (i << 32);
+		uint64_t address = LARGE + (i << 32), bits = cases[i].bits;
+		uint64_t older = (bits & 0x3fff) | bits >> 20 << 18;
 
-		assert_int_equal(erased(notes, address, cases[i].extent), 0);
-		assert_int_equal(erased(notes, address, cases[i].extent | 0x123), 0);
-		/* A program's {pointer, size}, or pointer to somewhere else. */
-		assert_int_equal(erased(notes, address, cases[i].size), address);
-		assert_int_equal(erased(notes, address, cases[i].extent - 4096), address);
-		assert_int_equal(erased(notes, address + 64, cases[i].extent), address + 64);
+		assert_int_equal(erased(notes, bits, address, cases[i].extent), 0);
+		assert_int_equal(erased(notes, bits, address, cases[i].extent | 0x123), 0);
+		assert_int_equal(erased(notes, older, address, cases[i].extent), 0);
+		/* A program's {pointer, size}, whatever size, or pointer to somewhere else. */
+		assert_int_equal(erased(notes, 0, address, cases[i].extent), address);
+		assert_int_equal(erased(notes, LARGE, address, cases[i].extent), address);
+		assert_int_equal(erased(notes, bits + (16 << 20), address, cases[i].extent),
+				 address);
+		assert_int_equal(erased(notes, bits ^ 1 << 12, address, cases[i].extent), address);
+		assert_int_equal(erased(notes, bits, address, cases[i].size), address);
+		assert_int_equal(erased(notes, bits, address, cases[i].extent - 4096), address);
+		assert_int_equal(erased(notes, bits, address + 64, cases[i].extent), address + 64);
 	}
-	assert_int_equal(erased(notes, LARGE - 4096, 112 + 4096), LARGE - 4096);
+	assert_int_equal(erased(notes, 0x240a000, LARGE - 4096, 112 + 4096), LARGE - 4096);
 	jemalloc_notes_destroy(notes);
 	world_close(&world);
 }
