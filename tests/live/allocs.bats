@@ -177,15 +177,16 @@ what_is_lost_is_told() { # LOST_MALLOC LOST_LIST; at the least
 	stop_victim
 }
 
+# mimalloc's own words hide some twenty blocks of a thread, or none, as the threads take turns.
 @test "allocs --reachable: tcmalloc, mimalloc and musl" {
 	start_victim allocshape-musl
-	what_is_lost_is_told 7960 5960
+	what_is_lost_is_told 7800 5960
 	for library in libtcmalloc.so.4 libmimalloc.so.2; do
 		start_preloaded $library allocshape
-		what_is_lost_is_told 7960 5960
+		what_is_lost_is_told 7800 5960
 	done
 	start_preloaded libmimalloc.so.2 allocshape
-	what_is_lost_is_told 7960 5960 --engine=uprobe
+	what_is_lost_is_told 7800 5960 --engine=uprobe
 }
 
 # The caches of threads that have ended keep some.
