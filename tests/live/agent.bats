@@ -151,25 +151,6 @@ is_idle() {
 	victim_check
 }
 
-# What is freed then is not in the record: nothing may be told of it as if it were.
-@test "memprobe gets no CPU for longer than the lease, at the end" {
-	local memprobe
-	start_preloaded libmimalloc.so.2 malloc_load 2
-	record_begin allocs "$victim_pid" --engine=agent --json --reachable
-	memprobe=$(children_of "$record_pid")
-	kill -STOP "$memprobe"
-	wait_until 60 is_idle
-	# Before it can look at the target again.
-	kill -INT "$memprobe"
-	kill -CONT "$memprobe"
-	record_wait
-	status_is 6
-	json '.counters.lapses == 1'
-	[[ $stderr == *'was kept from its work'*'may count as leaked'* ]] || fail "$stderr"
-	victim_works
-	victim_check
-}
-
 @test "leftovers are removed for themselves" {
 	start_victim malloc_load 2
 	trace_begin attach wait
