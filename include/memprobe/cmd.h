@@ -103,6 +103,8 @@ void command_warn_of_heap(const struct heap *heap);
 
 /* SIGINT or SIGTERM came: finish what is written and undo what was done. */
 bool command_interrupted(void);
+/* What came so far was to end a recording: what follows is only ended by another one. */
+void command_interrupt_obeyed(void);
 
 /*
  * `START END`, `START-END`, `START+SIZE`, or a mapping type, from context->arguments[first...].

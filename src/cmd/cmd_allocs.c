@@ -197,6 +197,7 @@ static struct error *take(struct allocs_run *run)
 	const struct trace_wanted wanted = { .blocks = run->reachable, .older_ms = run->older_ms };
 	struct error *error;
 
+	command_interrupt_obeyed();
 	if (run->reachable && run->gone)
 		tell(run, not_found_out, error_create(ERROR_NO_TARGET, "the process has ended"));
 	else if (run->reachable && run->by_record)

@@ -38,6 +38,11 @@ bool command_interrupted(void)
 	return interrupted != 0;
 }
 
+void command_interrupt_obeyed(void)
+{
+	interrupted = 0;
+}
+
 static void catch_signals(void)
 {
 	struct sigaction action = { .sa_handler = on_interrupt };
