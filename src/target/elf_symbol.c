@@ -256,8 +256,11 @@ static void load_tables(struct target *target, struct module *module, struct sym
 
 	elf_reader_open(&reader, target, module);
 	load_by_section(&reader, table, type);
-	if (!table->count && type == SHT_DYNSYM)
+	if (!table->count && type == SHT_DYNSYM) {
+		/* A section may be there, and empty. */
+		symbol_table_deinit(table);
 		load_by_dynamic(&reader, table);
+	}
 	elf_reader_close(&reader);
 	table->known = true;
 }

@@ -22,6 +22,9 @@ enum place {
 	SIZE = 0x800
 };
 
+/* What there is of sections: all, none, all but symbols in the dynamic ones. */
+enum sections { WHOLE, STRIPPED, EMPTY, VARIANTS };
+
 static const char names[] = "\0malloc\0free\0_rtld_global";
 static const uint32_t gnu_hash[] = { 1, 1, 1, 0, 0, 0, 1, 2, 4, 7 };
 
@@ -54,7 +57,7 @@ static void put_common(uint8_t *file)
 
 /* The same for both classes but for the types' names. */
 #define MAKE_FILE(bits, class, machine)                                                          \
-	static void make_##bits(uint8_t *file, int stripped)                                     \
+	static void make_##bits(uint8_t *file, enum sections variant)                            \
 	{                                                                                        \
 		Elf##bits##_Ehdr header = {                                                      \
 			.e_ident = { 0x7f, 'E', 'L', 'F', class, ELFDATA2LSB, EV_CURRENT },      \
@@ -65,9 +68,9 @@ static void put_common(uint8_t *file)
 			.e_ehsize = sizeof(header),                                              \
 			.e_phentsize = sizeof(Elf##bits##_Phdr),                                 \
 			.e_phnum = 3,                                                            \
-			.e_shoff = stripped ? 0 : AT_SECTIONS,                                   \
+			.e_shoff = variant == STRIPPED ? 0 : AT_SECTIONS,                        \
 			.e_shentsize = sizeof(Elf##bits##_Shdr),                                 \
-			.e_shnum = stripped ? 0 : 5,                                             \
+			.e_shnum = variant == STRIPPED ? 0 : 5,                                  \
 		};                                                                               \
 		const Elf##bits##_Phdr segments[] = {                                            \
 			{ .p_type = PT_LOAD, .p_filesz = SIZE, .p_memsz = SIZE, .p_flags = 5 },  \
@@ -109,6 +112,8 @@ static void put_common(uint8_t *file)
 			table,                                                                   \
 		};                                                                               \
                                                                                                  \
+		if (variant == EMPTY)                                                            \
+			sections[1].sh_size = 0;                                                 \
 		sections[4].sh_type = SHT_SYMTAB;                                                \
 		memset(file, 0, SIZE);                                                           \
 		put_common(file);                                                                \
@@ -124,17 +129,19 @@ MAKE_FILE(32, ELFCLASS32, EM_386)
 
 int main(int argc, char **argv)
 {
+	static const char *const names_of_64[VARIANTS] = { "whole64", "stripped64", "empty64" };
+	static const char *const names_of_32[VARIANTS] = { "whole32", "stripped32", "empty32" };
 	const void *vdso = (const void *)getauxval(AT_SYSINFO_EHDR);
 	uint8_t file[SIZE];
 
 	if (argc != 2)
 		return 2;
 	for (uint8_t choice = 0; choice < 8; choice += 2) {
-		for (int stripped = 0; stripped < 2; stripped++) {
-			make_64(file, stripped);
-			save(argv[1], stripped ? "stripped64" : "whole64", choice, file, SIZE);
-			make_32(file, stripped);
-			save(argv[1], stripped ? "stripped32" : "whole32", choice | 1, file, SIZE);
+		for (enum sections variant = WHOLE; variant < VARIANTS; variant++) {
+			make_64(file, variant);
+			save(argv[1], names_of_64[variant], choice, file, SIZE);
+			make_32(file, variant);
+			save(argv[1], names_of_32[variant], choice | 1, file, SIZE);
 		}
 		if (vdso)
 			save(argv[1], "vdso", choice, vdso, VDSO_MAX);
