@@ -14,29 +14,51 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 
 static void check_value(const struct pool_value *value)
 {
-	assert(value->form <= POOL_VALUE_GLOBAL && value->arg < ARGS);
-	assert(value->form != POOL_VALUE_GLOBAL || value->name);
+	assert(value->form <= POOL_VALUE_ASK && value->arg < ARGS);
+	assert((value->form != POOL_VALUE_GLOBAL && value->form != POOL_VALUE_ASK) || value->name);
 	assert(value->form != POOL_VALUE_NONE || (!value->name && !value->has_offset));
 	assert(value->offset % 8 == 0 && (value->has_offset || !value->offset));
 	assert(!value->name || *value->name);
 }
 
+static bool is_plain_arg(const struct pool_value *value)
+{
+	return value->form == POOL_VALUE_ARG && !value->has_offset;
+}
+
+/* Of what is allocated, also what only the block itself tells. */
+static bool is_size(const struct pool_function *function)
+{
+	const struct pool_value *size = &function->size;
+
+	return is_plain_arg(size) ||
+	       (function->kind == POOL_ALLOC &&
+		((size->form == POOL_VALUE_RETURN && size->has_offset) ||
+		 (size->form == POOL_VALUE_ASK && !strcmp(size->name, "string"))));
+}
+
 static void check_function(const struct pool_function *function)
 {
 	assert(function->name && *function->name && function->line && function->column);
-	assert(function->kind <= POOL_DELETE);
+	assert(function->kind <= POOL_MOVE);
 	check_value(&function->pointer);
 	check_value(&function->size);
 	check_value(&function->count);
 	check_value(&function->context);
+	check_value(&function->parent);
+	check_value(&function->next);
 	/* What the agent's tables take for granted. */
 	if (function->kind == POOL_ALLOC || function->kind == POOL_REALLOC)
-		assert(function->size.form == POOL_VALUE_ARG && !function->size.has_offset);
-	if (function->kind == POOL_FREE || function->kind == POOL_REALLOC)
-		assert(function->pointer.form == POOL_VALUE_ARG && !function->pointer.has_offset);
+		assert(is_size(function));
+	if (function->kind == POOL_FREE || function->kind == POOL_REALLOC ||
+	    function->kind == POOL_FREE_CHAIN)
+		assert(is_plain_arg(&function->pointer));
+	if (function->kind == POOL_FREE_CHAIN)
+		assert(is_plain_arg(&function->next));
 	if (function->kind >= POOL_RESET)
 		assert(function->context.form != POOL_VALUE_NONE &&
-		       function->context.form != POOL_VALUE_RETURN);
+		       function->context.form != POOL_VALUE_RETURN &&
+		       function->context.form != POOL_VALUE_ASK);
 }
 
 /* An error says where: the line and the column are in the text. */
