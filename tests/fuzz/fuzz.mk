@@ -1,9 +1,11 @@
 # `make fuzz` runs each harness tests/fuzz/fuzz_*.c for FUZZ_SECONDS under libFuzzer and the
 # address and undefined-behaviour sanitizers. A harness may have seeds: the program
 # tests/fuzz/seed_NAME.c writes them into the directory that it is given. What is
-# found stays in build/fuzz/NAME.found, the corpus in build/fuzz/NAME.corpus.
+# found stays in build/fuzz/NAME.found, the corpus in build/fuzz/NAME.corpus. By default the inputs
+# are the same every time, so that what fails is due to what has changed; FUZZ_SEED=0 tries others.
 
 FUZZ_SECONDS ?= 60
+FUZZ_SEED ?= 1
 FUZZ_CC ?= clang
 FUZZ_DIR := $(BUILD)/fuzz
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
@@ -35,6 +37,6 @@ $(FUZZ_DIR)/fuzz_%: tests/fuzz/fuzz_%.c fuzz-library
 $(FUZZERS:%=fuzz-%): fuzz-%: $(FUZZ_DIR)/fuzz_%
 	mkdir -p $(FUZZ_DIR)/$*.corpus $(FUZZ_DIR)/$*.found
 	if [ -x $(FUZZ_DIR)/seed_$* ]; then $(FUZZ_DIR)/seed_$* $(FUZZ_DIR)/$*.corpus; fi
-	$(FUZZ_DIR)/fuzz_$* -max_total_time=$(FUZZ_SECONDS) -timeout=60 -rss_limit_mb=2048 \
+	$(FUZZ_DIR)/fuzz_$* -seed=$(FUZZ_SEED) -max_total_time=$(FUZZ_SECONDS) -timeout=60 -rss_limit_mb=2048 \
 		-max_len=65536 -print_final_stats=1 -verbosity=0 \
 		-artifact_prefix=$(FUZZ_DIR)/$*.found/ $(FUZZ_DIR)/$*.corpus
