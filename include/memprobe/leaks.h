@@ -83,6 +83,9 @@ struct leak_result {
 void leak_get(const struct heap *heap, const struct leak_result *result, size_t i,
 	      struct leak *ret);
 
+/* Whether the block at @index is leaked. O(log n). */
+bool leak_result_has(const struct leak_result *result, heap_index index);
+
 void leak_result_deinit(struct leak_result *result);
 
 /* *ret has to be zeroed. Errors are those of reading. */

@@ -6,8 +6,8 @@
  *
  *	IMAGE  private anonymous r-x, AGENT_IMAGE_SPACE bytes, page aligned, anywhere:
  *	       struct agent_header, struct agent_config, code. The tracer fills in the config
- *through /proc/PID/mem before the first hook is set, and changes it no more while recording. CTL
- *struct agent_ctl, directly behind IMAGE, private anonymous rw, MADV_WIPEONFORK (and
+ *	       (by /proc/PID/mem) before the first hook is set, and then changes it no more.
+ *	CTL    struct agent_ctl, directly behind IMAGE, private anonymous rw, MADV_WIPEONFORK (and
  *	       MADV_NOHUGEPAGE: it is sparse). A forked child so reads `active` as 0, and its hooks
  *	       pass through: whatever a child needs for that stands in the config, not here.
  *	SHM    one memfd, mapped shared rw wherever the config says: counters, stacks, frames, live
@@ -15,12 +15,12 @@
  *	       published by the limits in CTL; what finds no room is counted as lost.
  *
  * The hook of a function, wherever it stands: undoes the function's first instruction if the jump
- * that leads to it stands behind that, puts the address of the function's slot (in the
- * config of IMAGE) into r11, changes nothing else, and jumps to the entry for its arguments
+ * that leads to it stands behind that, puts the address of the function's slot (in the config of
+ * IMAGE) into r11, changes nothing else, and jumps to the entry for its arguments
  * (agent_header.entry). `original` of the slot is what behaves as the function did: the relocated
  * prologue, from the first instruction on. When sampling, a hook may be made from a template
- *instead (struct agent_template), which lets the calls that are of no interest fall through into
- *the original behind it.
+ * instead (struct agent_template), which lets the calls that are of no interest fall through into
+ * the original behind it.
  *
  * Nothing in IMAGE or SHM takes a lock: a thread stopped or killed anywhere holds up nobody.
  * The words that both sides write while the target runs are 4 or 8 bytes, aligned.

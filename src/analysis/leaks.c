@@ -275,6 +275,20 @@ void leak_get(const struct heap *heap, const struct leak_result *result, size_t 
 	}
 }
 
+static int compare_leaks(const void *key, const void *element)
+{
+	heap_index index = *(const heap_index *)key;
+	const struct leak_record *leak = element;
+
+	return index < leak->index ? -1 : index > leak->index;
+}
+
+bool leak_result_has(const struct leak_result *result, heap_index index)
+{
+	return result->leaks.size && bsearch(&index, result->leaks.data, result->leaks.size,
+					     sizeof(*result->leaks.data), compare_leaks);
+}
+
 /* ---- the result ---- */
 
 static struct error *sweep(const struct leak_scan *scan, struct leak_result *ret)

@@ -14,14 +14,6 @@ struct error *allocs_reach_walks(struct target *target, bool *ret)
 	return error;
 }
 
-static int compare_leaks(const void *key, const void *element)
-{
-	heap_index index = *(const heap_index *)key;
-	const struct leak_record *leak = element;
-
-	return index < leak->index ? -1 : index > leak->index;
-}
-
 static enum allocs_fate fate_of(const struct heap *heap, const struct leak_result *leaks,
 				const struct trace_block *block)
 {
@@ -31,10 +23,7 @@ static enum allocs_fate fate_of(const struct heap *heap, const struct leak_resul
 	if (!heap_find(heap, block->address, &chunk) || chunk.state != HEAP_IN_USE ||
 	    chunk.address != block->address || chunk.size < block->size)
 		return ALLOCS_FREED;
-	if (leaks->leaks.size && bsearch(&chunk.index, leaks->leaks.data, leaks->leaks.size,
-					 sizeof(*leaks->leaks.data), compare_leaks))
-		return ALLOCS_UNREACHABLE;
-	return ALLOCS_REACHABLE;
+	return leak_result_has(leaks, chunk.index) ? ALLOCS_UNREACHABLE : ALLOCS_REACHABLE;
 }
 
 static struct error *judge(const struct heap *heap, const struct leak_result *leaks,

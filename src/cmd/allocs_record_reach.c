@@ -80,23 +80,14 @@ static struct error *find_notes(struct search *search)
 				   &search->blocks, &search->notes);
 }
 
-static int compare_leaks(const void *key, const void *element)
-{
-	heap_index index = *(const heap_index *)key;
-	const struct leak_record *leak = element;
-
-	return index < leak->index ? -1 : index > leak->index;
-}
-
 static bool is_leak(const struct search *search, const struct leak_result *leaks,
 		    const struct trace_block *block)
 {
 	struct heap_chunk chunk;
 
 	return is_old(search, block) && heap_find(search->heap, block->address, &chunk) &&
-	       chunk.address == block->address && chunk.size == block->size && leaks->leaks.size &&
-	       bsearch(&chunk.index, leaks->leaks.data, leaks->leaks.size,
-		       sizeof(*leaks->leaks.data), compare_leaks);
+	       chunk.address == block->address && chunk.size == block->size &&
+	       leak_result_has(leaks, chunk.index);
 }
 
 static struct error *judge(const struct search *search, const struct leak_result *leaks,

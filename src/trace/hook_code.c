@@ -25,7 +25,6 @@ static void add(struct hook_code *hook, uint16_t at, uint64_t value)
 static void make_plain(struct hook_code *hook, uint64_t slot, uint64_t entry)
 {
 	static const uint8_t load[] = { 0x49, 0xbb }, jump[] = { 0xff, 0x25, 0, 0, 0, 0 };
-
 	uint8_t *start = hook->bytes + AGENT_UNDO_MAX;
 
 	hook->begin = AGENT_UNDO_MAX;
