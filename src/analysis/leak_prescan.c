@@ -54,12 +54,13 @@ void heap_ranges_set(const struct heap *heap, struct heap_ranges *ret)
 	}
 	if (!regions->size)
 		return;
+	/* With the address right behind the last block of each. */
 	ret->low[0] = regions->data[0].start;
-	ret->length[0] = regions->data[split - 1].end - ret->low[0];
+	ret->length[0] = regions->data[split - 1].end - ret->low[0] + 1;
 	if (split == regions->size)
 		return;
 	ret->low[1] = regions->data[split].start;
-	ret->length[1] = regions->data[regions->size - 1].end - ret->low[1];
+	ret->length[1] = regions->data[regions->size - 1].end - ret->low[1] + 1;
 }
 
 void raw_window_destroy(struct raw_window *window)
@@ -114,18 +115,12 @@ struct gathered {
 /* False: out of memory. */
 static bool add_raw(struct gathered *gathered, uint64_t value, uint32_t word)
 {
-	const struct heap_region *region = gathered->region;
-	uint64_t index;
+	uint64_t guess;
 
-	if (!region || value < region->base || value >= region->end) {
-		region = heap_region_at(gathered->heap, value);
-		if (!region || value < region->base)
-			return true;
-		gathered->region = region;
-	}
-	index = region->first;
-	if (!region->mmapped)
-		index += (value - region->base) / gathered->heap->alignment;
+	if (!leak_guess(gathered->heap, &gathered->region, value, &guess))
+		return true;
+	if (guess & GUESS_BEHIND)
+		word |= RAW_BEHIND;
 	if (gathered->count == gathered->capacity) {
 		size_t capacity = gathered->capacity ? gathered->capacity * 2 : 8192;
 		struct raw *raws = reallocarray(gathered->raws, capacity, sizeof(*gathered->raws));
@@ -135,7 +130,7 @@ static bool add_raw(struct gathered *gathered, uint64_t value, uint32_t word)
 		gathered->raws = raws;
 		gathered->capacity = capacity;
 	}
-	gathered->raws[gathered->count++] = (struct raw){ word, index };
+	gathered->raws[gathered->count++] = (struct raw){ word, guess };
 	return true;
 }
 

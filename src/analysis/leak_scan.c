@@ -208,7 +208,8 @@ static void use_window(struct worker *worker, const struct heap_region *region,
 	for (size_t i = 0; i < window->count && !worker->error; i++) {
 		const struct raw *raw = &window->raws[i];
 		/* Two words before it begins the first block. */
-		int64_t ahead = (int64_t)raw->word * word - 2 * word;
+		uint64_t guess = raw->target | (raw->word & RAW_BEHIND ? GUESS_BEHIND : 0);
+		int64_t ahead = (int64_t)(raw->word & ~RAW_BEHIND) * word - 2 * word;
 		heap_index at = window->first + (ahead < 0 ? 0 : ahead / heap->alignment);
 
 		if (ahead < 0) {
@@ -225,9 +226,9 @@ static void use_window(struct worker *worker, const struct heap_region *region,
 		if (!heap_bit(heap->in_use, source))
 			continue;
 		if (source >= worker->part_first)
-			sieve_put(&worker->sieve, raw->target, source - worker->part_first);
+			sieve_put(&worker->sieve, guess, source - worker->part_first);
 		else
-			keep_far(worker, source, raw->target);
+			keep_far(worker, source, guess);
 	}
 	sieve_flush(&worker->sieve);
 }

@@ -44,9 +44,11 @@ void roots_deinit(struct roots *roots);
 
 /* A word of a window that may be a pointer. */
 struct raw {
-	uint32_t word;	 /* its place, in words */
+	uint32_t word;	 /* its place, in words; and RAW_BEHIND */
 	uint32_t target; /* number of the block that it points to, if one begins there */
 };
+
+#define RAW_BEHIND (1u << 31) /* the guess has GUESS_BEHIND */
 
 struct raw_window {
 	struct raw_window *next; /* of the same stretch */
@@ -117,6 +119,41 @@ struct leak_scan {
 
 /* ---- leak_sieve.c ---- */
 
+/*
+ * A guess is the number of the block that a pointer points to, if one begins there. A pointer right
+ * behind a block is one to that block, as in C; but further on the header of the next one begins,
+ * and points to neither. This bit: if a block follows at once, it points into that one's header.
+ */
+#define GUESS_BEHIND (1ull << 63)
+
+/* What @value may point to; false: to nothing. *@cached: the region of the last one, or NULL;
+ * then that of this one. */
+static inline bool leak_guess(const struct heap *heap, const struct heap_region **cached,
+			      uint64_t value, uint64_t *ret)
+{
+	const struct heap_region *region = *cached;
+	uint64_t offset;
+
+	if (!region || value < region->start || value >= region->end)
+		region = heap_region_at(heap, value);
+	/* Right behind a block that is mapped by itself, where a header follows. In pools the next
+	 * block may begin there, and the pool's own pointer to what is free points there. */
+	if (!region || value < region->base) {
+		region = heap->header ? heap_region_at(heap, value - 1) : NULL;
+		if (!region || !region->mmapped || value != region->limit)
+			return false;
+	}
+	*cached = region;
+	*ret = region->first;
+	if (region->mmapped)
+		return value <= region->limit;
+	offset = value - region->base;
+	*ret += offset / heap->alignment;
+	if (offset % heap->alignment > heap->alignment - heap->header)
+		*ret |= GUESS_BEHIND;
+	return true;
+}
+
 #define SIEVE_SIZE 512u
 
 /* Words that may be pointers, until they are looked up. */
@@ -129,7 +166,7 @@ struct sieve {
 	void *data;
 	const struct heap_region *region; /* the last that was hit */
 	unsigned count;
-	uint64_t guesses[SIEVE_SIZE]; /* numbers of the blocks, if they begin there */
+	uint64_t guesses[SIEVE_SIZE];
 	uint32_t sources[SIEVE_SIZE];
 };
 
@@ -138,13 +175,13 @@ void sieve_init(struct sieve *sieve, const struct leak_scan *scan, const uint64_
 		void *data);
 /* All words of memory. */
 void sieve_words(struct sieve *sieve, const uint8_t *bytes, size_t size, uint32_t source);
-/* One word that was a pointer into the block @guess, or behind its beginning. */
+/* One word of which the guess is known. */
 void sieve_put(struct sieve *sieve, uint64_t guess, uint32_t source);
 /* Looks up what is left. */
 void sieve_flush(struct sieve *sieve);
 
-/* The block, or the block in use, that @guess is of or lies in; HEAP_NONE: none. */
-heap_index heap_settle_start(const struct heap *heap, uint64_t guess);
+/* The block that @number lies in, or the block in use that a guess is of; HEAP_NONE: none. */
+heap_index heap_settle_start(const struct heap *heap, heap_index number);
 heap_index heap_settle(const struct heap *heap, uint64_t guess);
 
 /* The block in use that @value points into, or HEAP_NONE. */

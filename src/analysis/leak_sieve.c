@@ -7,23 +7,38 @@
 
 #define AHEAD 24u
 
-/* The last start at or before @guess, or HEAP_NONE. */
-heap_index heap_settle_start(const struct heap *heap, uint64_t guess)
+/* The last start at or before @number, or HEAP_NONE. */
+heap_index heap_settle_start(const struct heap *heap, heap_index number)
 {
-	uint64_t at = guess / 64, word = heap->starts[at] << (63 - guess % 64);
+	uint64_t at = number / 64, word = heap->starts[at] << (63 - number % 64);
 
 	if (word)
-		return guess - __builtin_clzll(word);
+		return number - __builtin_clzll(word);
 	while (at-- > 0)
 		if (heap->starts[at])
 			return at * 64 + 63 - __builtin_clzll(heap->starts[at]);
 	return HEAP_NONE;
 }
 
+/* Whether a block begins at @number, or one would that follows the last one of its region. */
+static bool begins_block(const struct heap *heap, heap_index number)
+{
+	const struct heap_region *region = heap_region_of(heap, number - 1);
+
+	return number - region->first >= region->count ||
+	       number - region->first >= (region->limit - region->base) / heap->alignment ||
+	       heap_bit(heap->starts, number);
+}
+
 heap_index heap_settle(const struct heap *heap, uint64_t guess)
 {
 	heap_index index;
 
+	if (guess & GUESS_BEHIND) {
+		guess &= ~GUESS_BEHIND;
+		if (begins_block(heap, guess + 1))
+			return HEAP_NONE;
+	}
 	/* Most pointers are to a block's beginning. */
 	if (heap_bit(heap->in_use, guess))
 		return guess;
@@ -33,14 +48,13 @@ heap_index heap_settle(const struct heap *heap, uint64_t guess)
 
 heap_index leak_scan_resolve(const struct leak_scan *scan, uint64_t value)
 {
-	const struct heap *heap = scan->heap;
-	const struct heap_region *region = heap_region_at(heap, value);
+	const struct heap_region *region = NULL;
+	uint64_t guess;
 
-	if (!region || value < region->base || value >= region->limit)
+	if (!leak_guess(scan->heap, &region, value, &guess) ||
+	    (!region->mmapped && value >= region->limit))
 		return HEAP_NONE;
-	return heap_settle(heap, region->mmapped ? region->first
-						 : region->first + (value - region->base) /
-									   heap->alignment);
+	return heap_settle(scan->heap, guess);
 }
 
 void sieve_init(struct sieve *sieve, const struct leak_scan *scan, const uint64_t *also, void *data)
@@ -63,14 +77,14 @@ void sieve_flush(struct sieve *sieve)
 		heap_index target;
 
 		if (i + AHEAD < count) {
-			uint64_t next = sieve->guesses[i + AHEAD];
+			uint64_t next = sieve->guesses[i + AHEAD] & ~GUESS_BEHIND;
 
 			__builtin_prefetch(&heap->in_use[next / 64]);
 			if (sieve->also)
 				__builtin_prefetch(&sieve->also[next / 64]);
 		}
 		if (i + AHEAD / 2 < count) {
-			uint64_t next = sieve->guesses[i + AHEAD / 2];
+			uint64_t next = sieve->guesses[i + AHEAD / 2] & ~GUESS_BEHIND;
 
 			if (!heap_bit(heap->in_use, next))
 				__builtin_prefetch(&heap->starts[next / 64]);
@@ -91,21 +105,11 @@ void sieve_put(struct sieve *sieve, uint64_t guess, uint32_t source)
 
 static inline void gather(struct sieve *sieve, uint64_t value, uint32_t source)
 {
-	const struct heap *heap = sieve->scan->heap;
-	const struct heap_region *region = sieve->region;
+	uint64_t guess;
 
-	if (!region || value < region->start || value >= region->end) {
-		region = heap_region_at(heap, value);
-		if (!region)
-			return;
-		sieve->region = region;
-	}
-	if (value < region->base || value >= region->limit)
-		return;
-	sieve_put(sieve,
-		  region->mmapped ? region->first
-				  : region->first + (value - region->base) / heap->alignment,
-		  source);
+	if (leak_guess(sieve->scan->heap, &sieve->region, value, &guess) &&
+	    (sieve->region->mmapped || value < sieve->region->limit))
+		sieve_put(sieve, guess, source);
 }
 
 void sieve_words(struct sieve *sieve, const uint8_t *bytes, size_t size, uint32_t source)

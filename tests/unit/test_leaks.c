@@ -55,13 +55,30 @@ static void write_word(struct model *model, uint64_t address, uint64_t value)
 	assert_null(fake_target_write(model->built.target, address, &value, word_of(model)));
 }
 
-/* A pointer somewhere into the block. */
+/* A pointer to the block, somewhere into it, or right behind it. */
 static uint64_t pointer_to(struct model *model, size_t i)
 {
 	const struct expected_block *block = block_of(model, i);
 
-	return block->address +
-	       (built_random(&model->built, 2) ? built_random(&model->built, block->size) : 0);
+	switch (built_random(&model->built, 8)) {
+	case 0:
+		return block->address + block->size;
+	case 1:
+		return block->address + block->size - 1;
+	case 2:
+	case 3:
+		return block->address + built_random(&model->built, block->size);
+	default:
+		return block->address;
+	}
+}
+
+/* One between two blocks: too far behind the one, before the other. */
+static uint64_t pointer_behind(struct model *model, size_t i)
+{
+	const struct expected_block *block = block_of(model, i);
+
+	return block->address + block->size + 1 + built_random(&model->built, word_of(model) - 1);
 }
 
 static void build_model(struct model *model, const struct heap_shape *shape, uint64_t seed)
@@ -85,9 +102,13 @@ static void build_model(struct model *model, const struct heap_shape *shape, uin
 			/* One word in each half: none overwrites the other. */
 			size_t at = j * (words / 2) + built_random(&model->built, words / 2);
 			size_t to = built_random(&model->built, count);
+			uint64_t address = block->address + at * word_of(model);
 
-			write_word(model, block->address + at * word_of(model),
-				   pointer_to(model, to));
+			if (!built_random(&model->built, 8)) {
+				write_word(model, address, pointer_behind(model, to));
+				continue;
+			}
+			write_word(model, address, pointer_to(model, to));
 			model->edges[model->edge_count][0] = i;
 			model->edges[model->edge_count++][1] = to;
 		}
@@ -98,6 +119,9 @@ static void build_model(struct model *model, const struct heap_shape *shape, uin
 		write_word(model, model->root + i * 64, pointer_to(model, to));
 		model->roots[model->root_count++] = to;
 	}
+	for (size_t i = 0; i < count; i++)
+		write_word(model, model->root + PAGE_SIZE + i % 100 * word_of(model),
+			   pointer_behind(model, i));
 }
 
 static void search_plainly(struct model *model)
@@ -204,9 +228,9 @@ static void check_chain(struct model *model, size_t i)
 
 		assert_true((step->kind == ROOT_MEMORY) == (j == 0));
 		assert_null(target_read_word(model->built.target, step->at, &value));
-		assert_true(heap_find(heap, value, &to));
-		assert_int_equal(to.address,
-				 j + 1 < chain.size ? chain.data[j + 1].block : chunk.address);
+		assert_true(heap_find(
+			heap, j + 1 < chain.size ? chain.data[j + 1].block : chunk.address, &to));
+		assert_in_range(value, to.address, to.address + to.size);
 	}
 	retain_step_vec_deinit(&chain);
 	retain_step_vec_deinit(&referrers);
