@@ -303,21 +303,42 @@ static void warn_of_missing(const struct core_run *run)
 		run->context->status = ERROR_PARTIAL;
 }
 
+/* gdb does not unpack a core. */
+static void hint_at_gdb(const struct core_run *run, const char *path)
+{
+	struct command_context *context = run->context;
+	const char *exe = context->target->exe[0] ? context->target->exe : "EXE";
+	const char *ending = path + strlen(path) - min_u64(strlen(path), strlen(".zst"));
+	char text[SIZE_TEXT_MAX];
+
+	format_size(run->written.data, text);
+	if (!command_option(context, "compress"))
+		command_hint(context,
+			     "%s of memory in %s; `memprobe threads %s` or `gdb %s %s` "
+			     "opens it",
+			     text, path, path, exe, path);
+	else if (!strcmp(ending, ".zst"))
+		command_hint(context,
+			     "%s of memory in %s; `memprobe threads %s` opens it; for gdb unpack "
+			     "it first: `zstd -d %s && gdb %s %.*s`",
+			     text, path, path, path, exe, (int)(ending - path), path);
+	else
+		command_hint(context,
+			     "%s of memory in %s; `memprobe threads %s` opens it; for gdb unpack "
+			     "it first: `zstd -d < %s > %s.core && gdb %s %s.core`",
+			     text, path, path, path, path, exe, path);
+}
+
 static struct error *report(struct core_run *run)
 {
 	struct command_context *context = run->context;
 	const char *path = context->output_path;
 	json_t *document, *missing;
-	char text[SIZE_TEXT_MAX];
 	struct error *error;
 
 	if (!context->json) {
 		if (strcmp(path, "-"))
-			command_hint(context,
-				     "%s of memory in %s; `memprobe threads %s` or `gdb %s %s` "
-				     "opens it",
-				     format_size(run->written.data, text), path, path,
-				     context->target->exe[0] ? context->target->exe : "EXE", path);
+			hint_at_gdb(run, path);
 		return NULL;
 	}
 	document = command_json(context);

@@ -85,6 +85,23 @@ check_core() { # NAME [OPTION...]
 	[ "$(stat -c %s core)" -lt $((core_bytes / 10)) ]
 }
 
+@test "a compressed core is for gdb what the hint says" {
+	start_victim callchain
+	settle
+	local name command='`(zstd -d [^`]*) && gdb ([^ ]+) ([^`]+)`'
+	for name in s.core.zst s.core; do
+		probe core "$victim_pid" -z -o "$name"
+		status_is 0
+		[[ $stderr =~ $command ]] || fail "no command in: $stderr" || return
+		local unpack=${BASH_REMATCH[1]} exe=${BASH_REMATCH[2]} core=${BASH_REMATCH[3]}
+		bash -c "$unpack" 2>unpack.err || fail "$(cat unpack.err)" || return
+		timeout 120 gdb -nx --batch -ex 'thread apply all bt' "$exe" "$core" >gdb.out 2>&1
+		[ "$(grep -c '^Thread ' gdb.out)" -eq 7 ] || fail "$(cat gdb.out)" || return
+		rm -f s.core*
+	done
+	victim_check
+}
+
 @test "into a pipe, zeros for holes" {
 	start_victim idle
 	settle
