@@ -4,6 +4,7 @@
 #ifndef MEMPROBE_STACK_USE_H
 #define MEMPROBE_STACK_USE_H
 
+#include "memprobe/maps.h"
 #include "memprobe/target.h"
 
 struct stack_use {
@@ -22,8 +23,15 @@ struct error *stack_use_read(struct target *target, const struct thread_vec *thr
 
 struct stack_use stack_use_total(const struct stack_use_vec *uses);
 
-/* Whether stacks reserve so much more than they use that it deserves a word: a quarter of a 32-bit
- * address space, or elsewhere at least a GiB and 64 times the use. */
-bool stack_use_is_wasteful(const struct target *target, const struct stack_use *total);
+/*
+ * The address space of a 32-bit process: 4 GiB under a 64-bit kernel, 3 GiB under a 32-bit one (and
+ * with the personality ADDR_LIMIT_3GB). Told by whether anything is mapped above 3 GiB, as the
+ * first stack is under a 64-bit kernel: so it can be told from a core, too.
+ */
+uint64_t stack_use_space_32(const struct mapping_vec *maps);
+
+/* Whether stacks reserve so much more than they use that it deserves a word: a quarter of @space
+ * (0: of a 64-bit process), or elsewhere at least a GiB and 64 times the use. */
+bool stack_use_is_wasteful(const struct stack_use *total, uint64_t space);
 
 #endif

@@ -7,9 +7,6 @@
 /* A stack beyond this is none: a runtime runs on a heap of its own. */
 #define STACK_MAX (16ull << 30)
 
-/* User space of a 32-bit process under a 32-bit kernel; a 64-bit one gives 4 GiB. */
-#define ADDRESS_SPACE_32 (3ull << 30)
-
 static struct error *read_one(struct target *target, const struct thread *thread, bool *present,
 			      struct stack_use *ret)
 {
@@ -114,9 +111,20 @@ struct stack_use stack_use_total(const struct stack_use_vec *uses)
 	return total;
 }
 
-bool stack_use_is_wasteful(const struct target *target, const struct stack_use *total)
+uint64_t stack_use_space_32(const struct mapping_vec *maps)
 {
-	if (target->arch->bits == 32)
-		return total->size >= ADDRESS_SPACE_32 / 4;
+	const uint64_t usual = 3ull << 30;
+
+	/* A 64-bit kernel places the first stack at the end of what it allows. */
+	vec_for_each (mapping, maps)
+		if (mapping->end > usual)
+			return 4ull << 30;
+	return usual;
+}
+
+bool stack_use_is_wasteful(const struct stack_use *total, uint64_t space)
+{
+	if (space)
+		return total->size >= space / 4;
 	return total->size >= 1ull << 30 && total->size / 64 >= total->depth;
 }

@@ -8,12 +8,12 @@
 #include "memprobe/maps_view.h"
 #include "memprobe/num.h"
 #include "memprobe/permit.h"
+#include "memprobe/stack_use.h"
 
 #define SIZES_SHOWN   20
 #define CHANGES_SHOWN 40
 
 /* Of a 32-bit process. */
-#define ADDRESS_SPACE_32 (3ull << 30)
 
 static const struct command_option options[] = {
 	{ "by-type", 0, NULL, "one row for each type of mapping" },
@@ -157,16 +157,16 @@ static struct error *make_document(struct maps_run *run, const struct mapping_ve
 /* Story: virtual memory used up by stacks that reserve much and use little. */
 static void remark_on_stacks(const struct maps_run *run)
 {
-	uint64_t stacks = 0;
+	uint64_t stacks = 0, space = stack_use_space_32(&run->maps);
 
 	vec_for_each (mapping, &run->maps)
 		if (mapping->type == MAPPING_THREAD_STACK)
 			stacks += mapping->end - mapping->start;
-	if (run->context->target->arch->bits == 32 && stacks > ADDRESS_SPACE_32 / 4)
+	if (run->context->target->arch->bits == 32 && stacks > space / 4)
 		command_hint(run->context,
 			     "thread stacks take %d %% of the address space; `memprobe threads "
 			     "%s` shows what they use of it",
-			     (int)(stacks * 100 / ADDRESS_SPACE_32), run->context->target_text);
+			     (int)(stacks * 100 / space), run->context->target_text);
 }
 
 static struct error *show_once(struct maps_run *run)

@@ -39,16 +39,35 @@ static int compare_rss(const void *left, const void *right)
 	return a->thread->tid < b->thread->tid ? -1 : 1;
 }
 
+/* Of a 32-bit process; else 0. */
+static struct error *read_space(struct target *target, uint64_t *ret)
+{
+	struct mapping_vec maps = { 0 };
+	struct error *error = NULL;
+
+	*ret = 0;
+	if (target->arch->bits != 32)
+		return NULL;
+	error = target_read_maps(target, MAPS_PLAIN, &maps);
+	if (!error)
+		*ret = stack_use_space_32(&maps);
+	mappings_deinit(&maps);
+	return error;
+}
+
 static struct error *judge(struct threads_run *run)
 {
 	char size[SIZE_TEXT_MAX], used[SIZE_TEXT_MAX], each[SIZE_TEXT_MAX];
-	const struct target *target = run->context->target;
+	uint64_t space;
 	size_t count = 0;
 	int length;
+	struct error *error = read_space(run->context->target, &space);
 
+	if (error)
+		return error;
 	vec_for_each (use, &run->uses)
 		count += use->known;
-	if (!count || !stack_use_is_wasteful(target, &run->total))
+	if (!count || !stack_use_is_wasteful(&run->total, space))
 		return NULL;
 	format_size(run->total.size, size);
 	format_size(run->total.depth, used);
@@ -58,9 +77,11 @@ static struct error *judge(struct threads_run *run)
 			  "used %s of it at most; %s, and `ulimit -s` before the start or "
 			  "pthread_attr_setstacksize() makes them smaller",
 			  count, size, each, used,
-			  target->arch->bits == 32
-				  ? "a 32-bit process has 3 to 4 GiB in all, and pthread_create() "
+			  space == 4ull << 30
+				  ? "a 32-bit process has 4 GiB in all, and pthread_create() "
 				    "fails with EAGAIN when they are used up"
+			  : space ? "a 32-bit process has 3 GiB in all here, and "
+				    "pthread_create() fails with EAGAIN when they are used up"
 				  : "this costs no memory, but counts against ulimit -v and "
 				    "overcommit limits");
 	if (length < 0)

@@ -93,10 +93,13 @@ END
 	[[ $output = *'ulimit -s'*pthread_attr_setstacksize* ]]
 	probe threads "$victim_pid" --json
 	json '.verdict | contains("61 stacks") or contains("62 stacks")'
+	# Under a 64-bit kernel.
+	json '.verdict | contains("has 4 GiB in all")'
 	json '.totals.stack_size > 1900000000 and .totals.stack_used < 4000000'
 	probe maps "$victim_pid" --by-size
 	grep -qE '^ *(59|60) x +32\.0M' <<<"$output"
 	[[ $stderr = *'memprobe threads'* ]]
+	[[ $stderr =~ 'thread stacks take '4[678]' % of the address space' ]]
 	victim_check
 	stop_victim
 	start_victim layout-32 3 256

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "child.h"
+#include "memprobe/stack_use.h"
 #include "memprobe/target.h"
 
 #define THREADS	  12
@@ -188,11 +189,40 @@ static void test_namespace(void **state)
 	assert_int_equal(setns(own, CLONE_NEWPID), 0);
 }
 
+static void test_space_32(void **state)
+{
+	const struct {
+		uint64_t last_end, space;
+	} cases[] = {
+		{ 0xfff0e000, 4ull << 30 },
+		{ 0xc0001000, 4ull << 30 },
+		{ 0xc0000000, 3ull << 30 },
+		{ 0x80000000, 3ull << 30 },
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct mapping_vec maps = { 0 };
+		struct mapping first = { .start = 0x8048000, .end = 0x8049000 };
+		struct mapping last = { .start = cases[i].last_end - PAGE_SIZE,
+					.end = cases[i].last_end };
+		struct stack_use use = { .size = cases[i].space / 4 - 1 };
+
+		assert_null(mapping_vec_append(&maps, &first));
+		assert_null(mapping_vec_append(&maps, &last));
+		assert_int_equal(stack_use_space_32(&maps), cases[i].space);
+		assert_false(stack_use_is_wasteful(&use, cases[i].space));
+		use.size++;
+		assert_true(stack_use_is_wasteful(&use, cases[i].space));
+		mapping_vec_deinit(&maps);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_stacks),
 		cmocka_unit_test(test_namespace),
+		cmocka_unit_test(test_space_32),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
