@@ -4,7 +4,7 @@ the target is what it was.
 
 storm.py BUILD RUNS [-s SEED] [-t SECONDS] [-v] [TARGET...]
 
-Each target is drawn from TARGETS, perhaps put into a memory cgroup of its own, under a seccomp
+Each target is drawn from TARGETS and SERVERS, perhaps put into a memory cgroup of its own, under a seccomp
 filter, or given to an ordinary user. Then some thirty commands of COMMANDS run on it, one after the
 other. With each one something may happen (EVENTS): memprobe is killed by SIGKILL at a random
 instant, ended by SIGINT or SIGTERM, or stopped for a while; the target is stopped and continued,
@@ -30,9 +30,11 @@ import re
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 BATCH = 30
@@ -113,6 +115,47 @@ TARGETS = {
     "shmholes": (1, no_arguments),
     "brokenbrk": (1, lambda rng: [rng.choice(["foreign", "blocked"])]),
     "exec_fork_exit": (2, no_arguments),
+}
+
+
+# ---- servers, each with a client that asks and checks every answer ----
+
+def ask_redis(connection, number):
+    value = f"value-{number}".encode() * (number % 50 + 1)
+    connection.sendall(b"SET key:%d %s\r\nGET key:%d\r\n" % (number % 1000, value, number % 1000))
+    return b"+OK\r\n$%d\r\n%s\r\n" % (len(value), value)
+
+
+def ask_memcached(connection, number):
+    value = f"value-{number}".encode() * (number % 50 + 1)
+    connection.sendall(b"set key%d 0 0 %d\r\n%s\r\n" % (number % 1000, len(value), value))
+    return b"STORED\r\n"
+
+
+def ask_echo(connection, number):
+    line = b"%d " % number * (number % 50 + 1) + b"\n"
+    connection.sendall(line)
+    return line
+
+
+ECHO = """
+import socketserver, sys
+class Echo(socketserver.StreamRequestHandler):
+    def handle(self):
+        for line in self.rfile:
+            kept.append(line)
+            del kept[:-1000]
+            self.wfile.write(line)
+kept = []
+class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+Server(sys.argv[1], Echo).serve_forever()
+"""
+
+SERVERS = {
+    "redis-server": (["--port", "0", "--save", "", "--unixsocket", "{socket}"], ask_redis),
+    "memcached": (["-U", "0", "-s", "{socket}", "-u", "root"], ask_memcached),
+    "python3": (["-c", ECHO, "{socket}"], ask_echo),
 }
 
 def say(*words):
@@ -236,6 +279,66 @@ class Target:
         return True
 
 
+class Server:
+    """A real server; its answers are checked all the time by a thread of ours."""
+    varies = False
+
+    def __init__(self, name):
+        arguments, self.question = SERVERS[name]
+        self.name, self.text, self.arguments, self.lines = name, f"{name} under load", [], []
+        self.folder, self.ending, self.answers = tempfile.mkdtemp(), False, 0
+        self.socket = f"{self.folder}/socket"
+        path = os.environ["PATH"] + ":/usr/sbin"
+        self.process = subprocess.Popen(
+            [shutil.which(name, path=path), *(word.format(socket=self.socket) if "{s" in word else word
+                                              for word in arguments)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            cwd=self.folder)
+        self.pid = self.process.pid
+        self.client = threading.Thread(target=self.serve)
+        self.client.start()
+
+    def serve(self):
+        try:
+            if not wait_for(lambda: os.path.exists(self.socket), 60):
+                raise OSError("it does not listen")
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(PATIENCE)
+                wait_for(lambda: connection.connect_ex(self.socket) == 0, 60)
+                while not self.ending:
+                    self.exchange(connection)
+        except OSError as problem:
+            if not self.ending:
+                self.lines.append(f"WRONG answer: {problem}")
+
+    def exchange(self, connection):
+        expected, got = self.question(connection, self.answers), b""
+        while len(got) < len(expected):
+            part = connection.recv(65536)
+            if not part:
+                raise OSError("it has closed the connection")
+            got += part
+        if got != expected:
+            raise OSError(f"{got[:80]} instead of {expected[:80]}")
+        self.answers += 1
+        time.sleep(0.001)
+
+    def read(self, _):
+        pass
+
+    def answer(self, begins, _):
+        """Whether it answers at all, and goes on."""
+        before = self.answers
+        return wait_for(lambda: self.answers > before + 3 or self.lines) and not self.lines or None
+
+    def end(self):
+        self.ending = True
+        self.client.join()
+        self.process.kill()
+        self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
 # ---- looking at a target ----
 
 def fields_of(path, *names):
@@ -311,6 +414,9 @@ class Storm:
         self.targets = {name: row for name, row in TARGETS.items()
                         if os.path.exists(f"{self.build}/victims/{name}") and
                         (not options.targets or name in options.targets)}
+        path = os.environ["PATH"] + ":/usr/sbin"
+        self.servers = [name for name in SERVERS if shutil.which(name, path=path) and
+                        (not options.targets or name in options.targets)]
         self.count = dict.fromkeys(self.COUNTS, 0)
         self.lasts = {}  # command -> seconds that it took last time
         self.history = []
@@ -410,6 +516,8 @@ class Storm:
             return
         if target.name.startswith("torture"):
             self.check_report(target)
+        elif target.name in SERVERS and not target.answer((), 0):
+            self.bad("wrong", target, "it does not answer", *target.lines)
         if not target.varies:
             # A fork and its helper go after memprobe has gone.
             if not wait_for(lambda: children_of(target.pid) <= children, 20):
@@ -438,8 +546,13 @@ class Storm:
                 self.bad("eintr", target, line)
                 self.count["eintr"] += int(match.group(3)) - 1
 
+    def draw_target(self):
+        if self.servers and (not self.targets or self.rng.random() < 0.1):
+            return Server(self.rng.choice(self.servers))
+        return Target(self)
+
     def batch(self):
-        target = Target(self)
+        target = self.draw_target()
         self.history = []
         try:
             if target.answer(("ready",), 0) is None:
