@@ -63,6 +63,7 @@ struct command_context {
 	int verbose;
 	const char *output_path; /* -o; NULL: none given */
 	uint64_t timeout_us;
+	uint64_t max_pause_us;
 	uint64_t stopped_us; /* raise with command_stopped(); goes into the JSON */
 	int status;
 };

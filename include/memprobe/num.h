@@ -29,6 +29,10 @@ struct error *parse_address(const char *text, uint64_t *ret);
 #define SIZE_TEXT_MAX 16
 const char *format_size(uint64_t bytes, char buffer[SIZE_TEXT_MAX]);
 
+/* `350 us`, `1.8 ms`, `4.2 s`: at most three significant digits below 1000 s. Returns @buffer. */
+#define TIME_TEXT_MAX 24
+const char *format_time(uint64_t us, char buffer[TIME_TEXT_MAX]);
+
 static inline uint64_t round_down(uint64_t value, uint64_t alignment)
 {
 	return value & ~(alignment - 1);

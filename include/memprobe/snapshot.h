@@ -48,6 +48,8 @@ struct snapshot_options {
 	bool all_registers; /* as in stop.h */
 	bool no_fork;	    /* hold the target while it is read */
 	uint64_t timeout_us;
+	/* The target is not stopped for longer, as far as that can be told before; 0: no limit. */
+	uint64_t max_pause_us;
 	bool (*interrupted)(void); /* as in stop.h; may be NULL */
 };
 

@@ -33,6 +33,9 @@ struct stop_options {
 	/* For how long threads that have stopped may wait for others that have not; 0: 100 ms. On a
 	 * busy machine it takes a thread milliseconds to come to its stop. */
 	uint64_t patience_us;
+	/* --max-pause: how long a thread may be stopped, by an estimate made before; 0: no limit.
+	 */
+	uint64_t max_pause_us;
 	bool all_registers; /* also thread_state.regsets */
 	/* Asked between waits; true releases everything and fails. May be NULL. */
 	bool (*interrupted)(void);

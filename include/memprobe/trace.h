@@ -62,9 +62,10 @@ struct trace_options {
 	/* The functions of this pool are recorded in place of malloc's, by the agent only; lent for
 	 * the session's life. NULL: malloc. */
 	const struct pool_file *pool;
-	unsigned depth_max;  /* frames of a stack; 0: TRACE_DEPTH_MAX */
-	uint64_t memory_max; /* bytes that the tables may take; 0: unlimited */
-	uint64_t timeout_us; /* of attaching and of detaching; 0: 10 s */
+	unsigned depth_max;    /* frames of a stack; 0: TRACE_DEPTH_MAX */
+	uint64_t memory_max;   /* bytes that the tables may take; 0: unlimited */
+	uint64_t timeout_us;   /* of attaching and of detaching; 0: 10 s */
+	uint64_t max_pause_us; /* as in stop.h */
 	/* Copied with each allocation by TRACE_ENGINE_UPROBE: deeper stacks are cut. A multiple of
 	 * 8; 0: what they need. */
 	uint32_t stack_bytes;

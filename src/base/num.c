@@ -2,6 +2,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -128,5 +129,17 @@ const char *format_size(uint64_t bytes, char buffer[SIZE_TEXT_MAX])
 		number /= 10;
 	} while (number);
 	memmove(buffer, at, buffer + SIZE_TEXT_MAX - at);
+	return buffer;
+}
+
+const char *format_time(uint64_t us, char buffer[TIME_TEXT_MAX])
+{
+	const char *unit = us < 999950 ? "ms" : "s";
+	double value = us < 999950 ? (double)us / 1e3 : (double)us / 1e6;
+
+	if (us < 1000)
+		snprintf(buffer, TIME_TEXT_MAX, "%u us", (unsigned)us);
+	else
+		snprintf(buffer, TIME_TEXT_MAX, "%.*f %s", value < 99.95 ? 1 : 0, value, unit);
 	return buffer;
 }

@@ -159,11 +159,7 @@ struct error *allocs_record_reach_find(struct command_context *context,
 	struct search search = { .context = context,
 				 .number = trace_number(session),
 				 .is_pool = command_option(context, "pool") != NULL };
-	struct snapshot_options options = {
-		.no_fork = command_option(context, "no-fork") != NULL,
-		.timeout_us = context->timeout_us,
-		.interrupted = command_interrupted,
-	};
+	struct snapshot_options options = command_snapshot_options(context);
 	struct error *error = snapshot_take(context->target, &options, &search.snapshot);
 
 	trace_pause(session);

@@ -112,6 +112,7 @@ static struct error *read_options(struct allocs_run *run, struct trace_options *
 	ret->all = run->all = command_option(context, "all") != NULL;
 	run->reachable = command_option(context, "reachable") != NULL;
 	ret->timeout_us = context->timeout_us;
+	ret->max_pause_us = context->max_pause_us;
 	ret->interrupted = command_interrupted;
 	if (!error)
 		error = recording_duration(context, &duration);

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "frozen_heap.h"
 #include "memprobe/core_writer.h"
 #include "memprobe/dump_filter.h"
 #include "memprobe/io.h"
@@ -240,14 +241,11 @@ static struct error *write_core(struct core_run *run, struct output *output)
 
 static struct error *freeze_and_write(struct core_run *run, struct output *output)
 {
-	struct snapshot_options snapshot_options = {
-		.all_registers = true,
-		.no_fork = command_option(run->context, "no-fork"),
-		.timeout_us = run->context->timeout_us,
-		.interrupted = command_interrupted,
-	};
-	struct error *error =
-		snapshot_take(run->context->target, &snapshot_options, &run->snapshot);
+	struct snapshot_options options = command_snapshot_options(run->context);
+	struct error *error;
+
+	options.all_registers = true;
+	error = snapshot_take(run->context->target, &options, &run->snapshot);
 
 	if (error)
 		return error;

@@ -277,6 +277,7 @@ static struct error *stop_live(struct command_context *context, pid_t tid,
 	struct stop_options stop_options = {
 		.tids = tid ? &tid : NULL,
 		.tid_count = tid ? 1 : 0,
+		.max_pause_us = context->max_pause_us,
 		.interrupted = command_interrupted,
 	};
 	cleanup(stop) struct stop *stop = NULL;

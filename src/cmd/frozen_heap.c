@@ -4,14 +4,20 @@
 
 #define SNAPSHOTS 4
 
+struct snapshot_options command_snapshot_options(const struct command_context *context)
+{
+	return (struct snapshot_options){
+		.no_fork = command_option(context, "no-fork") != NULL,
+		.timeout_us = context->timeout_us,
+		.max_pause_us = context->max_pause_us,
+		.interrupted = command_interrupted,
+	};
+}
+
 static struct error *freeze(struct command_context *context, const struct heap_observer *observer,
 			    struct frozen_heap *frozen)
 {
-	struct snapshot_options snapshot_options = {
-		.no_fork = command_option(context, "no-fork") != NULL,
-		.timeout_us = context->timeout_us,
-		.interrupted = command_interrupted,
-	};
+	struct snapshot_options snapshot_options = command_snapshot_options(context);
 	struct heap_options heap_options = {
 		.observer = observer,
 		/* What is frozen does not change by being read again. */

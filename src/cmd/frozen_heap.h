@@ -9,6 +9,9 @@
 #include "memprobe/object_type.h"
 #include "memprobe/snapshot.h"
 
+/* By --no-fork, --timeout and --max-pause. */
+struct snapshot_options command_snapshot_options(const struct command_context *context);
+
 struct frozen_heap {
 	struct snapshot *snapshot;
 	struct heap *heap; /* of snapshot->target */

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "frozen_heap.h"
 #include "group_profile.h"
 #include "memprobe/hash_index.h"
 #include "memprobe/log.h"
@@ -20,11 +21,7 @@
 static struct error *read_snapshot(struct command_context *context, uint64_t variable,
 				   struct pg_contexts *ret)
 {
-	const struct snapshot_options options = {
-		.no_fork = command_option(context, "no-fork") != NULL,
-		.timeout_us = context->timeout_us,
-		.interrupted = command_interrupted,
-	};
+	const struct snapshot_options options = command_snapshot_options(context);
 	struct error *error = NULL;
 
 	/* A thread may have been caught in palloc: another one may be luckier. */

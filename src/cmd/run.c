@@ -12,6 +12,7 @@
 #include "memprobe/io.h"
 #include "memprobe/log.h"
 #include "memprobe/num.h"
+#include "memprobe/pause.h"
 #include "memprobe/table.h"
 #include "memprobe/version.h"
 #include "progress.h"
@@ -199,6 +200,15 @@ static struct error *set_color(struct command_context *context, const char *when
 	return NULL;
 }
 
+static struct error *set_max_pause(struct command_context *context, const char *value)
+{
+	struct error *error = parse_time(value, &context->max_pause_us);
+
+	if (!error && !context->max_pause_us)
+		return error_create(ERROR_USAGE, "--max-pause takes a time above 0");
+	return error;
+}
+
 static struct error *set_common_option(struct command_context *context, const char *name,
 				       const char *value, struct options_seen *seen)
 {
@@ -214,6 +224,8 @@ static struct error *set_common_option(struct command_context *context, const ch
 		return set_color(context, value);
 	else if (!strcmp(name, "timeout"))
 		return parse_time(value, &context->timeout_us);
+	else if (!strcmp(name, "max-pause"))
+		return set_max_pause(context, value);
 	else
 		seen->help = true;
 	return NULL;
@@ -459,7 +471,8 @@ static struct error *run(struct command_context *context, int argc, char **argv)
 
 int memprobe_main(int argc, char **argv)
 {
-	struct command_context context = { .timeout_us = DEFAULT_TIMEOUT_US };
+	struct command_context context = { .timeout_us = DEFAULT_TIMEOUT_US,
+					   .max_pause_us = PAUSE_MAX_DEFAULT_US };
 	struct error *error = set_color(&context, "auto");
 	int status;
 

@@ -9,6 +9,7 @@ const struct command_option common_options[] = {
 	{ "verbose", 'v', NULL, "say more on stderr; twice for debugging" },
 	{ "color", 0, "WHEN", "auto, always or never" },
 	{ "timeout", 0, "TIME", "for whatever runs in the target (default 5s)" },
+	{ "max-pause", 0, "TIME", "never stop a thread for longer, by estimate (default 1s)" },
 	{ "help", 'h', NULL, "this text" },
 	{ NULL, 0, NULL, NULL },
 };

@@ -18,6 +18,7 @@
 #include "memprobe/log.h"
 #include "memprobe/memory_room.h"
 #include "memprobe/num.h"
+#include "memprobe/pause.h"
 #include "memprobe/stop.h"
 #include "session.h"
 
@@ -355,6 +356,7 @@ static void *freeze(void *data)
 	struct freezer *freezer = data;
 	struct stop_options options = {
 		.all_registers = freezer->options.all_registers,
+		.max_pause_us = freezer->options.max_pause_us,
 		.interrupted = freezer->options.interrupted,
 		.use = freezer->session ? use_thread : NULL,
 		.held = freezer->session ? NULL : while_held,
@@ -491,10 +493,28 @@ static void undo_fork(struct freezer *freezer)
 	freezer->fork = freezer->helper = 0;
 }
 
+/* Asked before anything is stopped. Who stands still anyway loses nothing. */
+static struct error *check_pause(const struct freezer *freezer, bool by_fork)
+{
+	const struct target *target = freezer->target;
+	struct process_status status;
+	struct error *error = process_read_status(target->process, 0, &status);
+
+	if (error || status.state == 'T')
+		return error;
+	if (by_fork)
+		return pause_check(target->pid, "copying its page tables", pause_of_fork(&status),
+				   freezer->options.max_pause_us);
+	return pause_check(target->pid, "reading its memory", pause_of_reading(&status),
+			   freezer->options.max_pause_us);
+}
+
 static struct error *hold(struct freezer *freezer)
 {
-	struct error *error;
+	struct error *error = check_pause(freezer, false);
 
+	if (error)
+		return error;
 	freezer->held_since_us = clock_us();
 	reset_states(freezer->snapshot);
 	error = start(freezer);
@@ -550,6 +570,9 @@ static struct error *take(struct freezer *freezer)
 	}
 	if (freezer->options.no_fork || is_stopped(freezer->target))
 		return hold(freezer);
+	error = check_pause(freezer, true);
+	if (error)
+		return error;
 	error = try_fork(freezer);
 	if (!error)
 		return NULL;
@@ -560,6 +583,8 @@ static struct error *take(struct freezer *freezer)
 	if (!held)
 		log_warn("process %d is held while it is read: %s", (int)freezer->target->pid,
 			 error->message);
+	else
+		held = error_prefix(held, "%s", error->message);
 	error_destroy(error);
 	return held;
 }

@@ -381,7 +381,15 @@ static void set_number(struct process_status *status, const char *key, const cha
 	else if (!strcmp(key, "VmSize"))
 		seen->vm = true;
 	else if (!strcmp(key, "VmRSS"))
-		status->vm_rss = number * 1024;
+		status->vm_rss = status->rss_anon = number * 1024;
+	else if (!strcmp(key, "RssAnon"))
+		status->rss_anon = number * 1024;
+	else if (!strcmp(key, "VmSwap"))
+		status->vm_swap = number * 1024;
+	else if (!strcmp(key, "VmData"))
+		status->vm_data = number * 1024;
+	else if (!strcmp(key, "HugetlbPages"))
+		status->hugetlb = number * 1024;
 	else if (!strcmp(key, "Kthread"))
 		seen->kthread = true, status->kernel_thread = number != 0;
 	else if (!strcmp(key, "CapEff"))

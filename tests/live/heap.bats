@@ -136,6 +136,13 @@ leaks_are_typed() { # TARGET, TOLERANCE of leaks that a stale word hides
 	status_is 0
 	[ -z "$output$stderr" ]
 	grep -q '"GET /comm HTTP/1.1"$' out
+	probe heap "$victim_pid" --max-pause 1ms
+	status_is 7
+	[[ $stderr = *"cannot stop $victim_pid for "*"--max-pause is 1.0 ms"*hint:*"--max-pause "* ]]
+	probe heap "$victim_pid" --no-fork --max-pause 1ms
+	status_is 7
+	probe heap "$victim_pid" --max-pause 0
+	status_is 2
 	probe heap "$victim_pid" --by nonsense
 	status_is 2
 	victim_check

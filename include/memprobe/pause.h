@@ -1,0 +1,29 @@
+/*
+ * pause.h - how long a stop of a target is expected to last, and whether that is too long.
+ *
+ * Estimates are made before anything is stopped, from what the kernel says of the process.
+ */
+#ifndef MEMPROBE_PAUSE_H
+#define MEMPROBE_PAUSE_H
+
+#include <stdint.h>
+
+#include "memprobe/error.h"
+#include "memprobe/process.h"
+
+/* The default of --max-pause. */
+#define PAUSE_MAX_DEFAULT_US 1000000u
+
+/* Of a fork: the page tables of what is private are copied. */
+uint64_t pause_of_fork(const struct process_status *status);
+
+/* Of reading all that is resident, and of working on it, while the process is stopped. */
+uint64_t pause_of_reading(const struct process_status *status);
+
+/*
+ * ERROR_BUSY if @expected_us is more than @max_us; 0: there is no limit. The message names both
+ * times, the hint the value of --max-pause that would do. @what: `copying its page tables`.
+ */
+struct error *pause_check(pid_t pid, const char *what, uint64_t expected_us, uint64_t max_us);
+
+#endif
