@@ -126,6 +126,7 @@ bool ptrace_repair_eintr(const struct process *process, const struct arch *arch,
  * The same for a thread that goes on from there without being changed otherwise: the kernel itself
  * puts it back, unless it has a handler to run, which then ends the wait. So no signal is missed,
  * however late it comes. Not in a PTRACE_STOP_SYSCALL, after which the kernel need not look.
+ * Includes ptrace_avoid_restart_syscall().
  */
 void ptrace_leave_wait(const struct process *process, const struct arch *arch, pid_t tid,
 		       const struct user_regs_struct *regs);
@@ -133,6 +134,18 @@ void ptrace_leave_wait(const struct process *process, const struct arch *arch, p
 /* Makes such registers of those of a wait that was ended by a stop. False: it was not. */
 bool ptrace_mark_wait(const struct process *process, const struct arch *arch,
 		      struct user_regs_struct *regs);
+
+/*
+ * Sleeps, polls and timed waits for futexes go on after a stop by restart_syscall(2), which kills a
+ * thread whose seccomp filter does not allow it. In a stop that may have interrupted one, before
+ * anything else: where the filter does not allow it, or cannot be read, the thread will make its
+ * own call again, with a relative time limit anew. @regs, the thread's, change with it. True: they
+ * did.
+ */
+bool ptrace_avoid_restart_syscall(const struct process *process, const struct arch *arch, pid_t tid,
+				  struct user_regs_struct *regs);
+/* The same for who has no use for the registers. */
+void ptrace_avoid_restart(const struct process *process, const struct arch *arch, pid_t tid);
 
 /*
  * The mask that a thread has outside of system calls that wait with one of their own; such waits

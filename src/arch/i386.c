@@ -125,6 +125,8 @@ const struct arch arch_i386 = {
 		.dup3 = 330, .close = 6, .write = 4, .wait4 = 114, .ftruncate = 93, .fcntl = 55,
 		.gettid = 224,
 		.vfork = 190, .clone3 = 435, .old_mmap = 90,
+		.restart_syscall = 0, .poll = 168, .nanosleep = 162, .clock_nanosleep = 267,
+		.clock_nanosleep_time64 = 407, .futex_time64 = 422,
 	},
 	.eintr_waits = eintr_waits,
 	.socket_waits = socket_waits,

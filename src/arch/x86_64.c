@@ -76,6 +76,8 @@ const struct arch arch_x86_64 = {
 		.futex = 202, .clone = 56, .exit = 60, .memfd_create = 319, .dup3 = 292,
 		.close = 3, .write = 1, .wait4 = 61, .ftruncate = 77, .fcntl = 72, .gettid = 186,
 		.vfork = 58, .clone3 = 435, .old_mmap = -1,
+		.restart_syscall = 219, .poll = 7, .nanosleep = 35, .clock_nanosleep = 230,
+		.clock_nanosleep_time64 = -1, .futex_time64 = -1,
 	},
 	.eintr_waits = eintr_waits,
 	.socket_waits = socket_waits,

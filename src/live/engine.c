@@ -376,6 +376,7 @@ static bool is_over(const struct watch *watch)
 /* A stopped thread: decides, and resumes it unless that was the end. */
 static struct error *on_stop(struct watch *watch, const struct ptrace_stop *stop)
 {
+	const struct target *target = watch->session->target;
 	struct user_regs_struct regs;
 	struct error *error = ptrace_get_regs(watch->run->tid, &regs);
 	int signal = 0;
@@ -384,6 +385,7 @@ static struct error *on_stop(struct watch *watch, const struct ptrace_stop *stop
 		return error;
 	if (watch->state == WATCH_CALLING && (int32_t)regs.rax == RESTART_BLOCK)
 		watch->restart_lost = true;
+	ptrace_avoid_restart_syscall(target->process, target->arch, watch->run->tid, &regs);
 	if (stop->kind == PTRACE_STOP_SYSCALL)
 		error = on_syscall_stop(watch, &regs);
 	else if (stop->kind == PTRACE_STOP_SIGNAL)
@@ -431,13 +433,16 @@ static struct error *watch_loop(struct watch *watch)
 /* Lets go of a thread that may still be on its way through the stub; it needs us for nothing. */
 static void let_go(struct watch *watch)
 {
+	const struct target *target = watch->session->target;
 	struct ptrace_stop stop;
 	struct error *error = ptrace_interrupt(watch->run->tid);
 
 	if (!error)
 		error = ptrace_wait(watch->run->tid, SEIZE_TIMEOUT_US, &stop);
-	if (!error && stop.kind != PTRACE_STOP_EXITED && stop.kind != PTRACE_STOP_NONE)
+	if (!error && stop.kind != PTRACE_STOP_EXITED && stop.kind != PTRACE_STOP_NONE) {
+		ptrace_avoid_restart(target->process, target->arch, watch->run->tid);
 		ptrace_detach(watch->run->tid, stop.kind == PTRACE_STOP_SIGNAL ? stop.signal : 0);
+	}
 	error_destroy(error);
 	watch->session->place.in_use = true;
 }
@@ -528,6 +533,9 @@ struct error *engine_run(struct call_session *session, struct engine_run *run)
 	struct user_regs_struct regs = run->regs;
 	struct error *error;
 
+	if (ptrace_avoid_restart_syscall(session->target->process, session->target->arch, run->tid,
+					 &run->regs))
+		regs = run->regs;
 	ptrace_repair_eintr(session->target->process, session->target->arch, run->tid, &regs);
 	error = encode(session, run, &regs);
 	if (!error)

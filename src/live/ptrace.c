@@ -362,7 +362,8 @@ void ptrace_leave_wait(const struct process *process, const struct arch *arch, p
 	struct user_regs_struct repaired = *regs;
 	struct error *error;
 
-	if (!ptrace_mark_wait(process, arch, &repaired))
+	if (ptrace_avoid_restart_syscall(process, arch, tid, &repaired) ||
+	    !ptrace_mark_wait(process, arch, &repaired))
 		return;
 	error = ptrace_set_regs(tid, &repaired);
 	if (error && error->errnum != ESRCH)

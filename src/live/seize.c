@@ -80,6 +80,7 @@ static struct error *wait_for_stop(struct call_session *session, pid_t tid, uint
 		if (error || stop.kind == PTRACE_STOP_EXITED)
 			return error;
 		if (stop.kind == PTRACE_STOP_TRAP || stop.kind == PTRACE_STOP_GROUP) {
+			ptrace_avoid_restart(session->target->process, session->target->arch, tid);
 			*stopped_ret = true;
 			return NULL;
 		}

@@ -250,11 +250,12 @@ static void interrupt(struct held *held)
 
 /* Any stop but the one asked for: a signal is passed on, then the thread is to stop again. The
  * interrupt comes first, so that it stops before it runs the handler's first instruction. */
-static void pass_on(struct held *held, const struct ptrace_stop *stop)
+static void pass_on(struct stopper *stopper, struct held *held, const struct ptrace_stop *stop)
 {
 	int signal = stop->kind == PTRACE_STOP_SIGNAL ? stop->signal : 0;
 	struct error *error;
 
+	ptrace_avoid_restart(stopper->target->process, stopper->target->arch, held->tid);
 	interrupt(held);
 	if (held->hold == HOLD_GONE)
 		return;
@@ -297,7 +298,7 @@ static void wait_for(struct stopper *stopper, struct held *held, uint64_t deadli
 		default:
 			/* It may have stopped right after it was seized. */
 			held->held_since_us = held->seized_us;
-			pass_on(held, &stop);
+			pass_on(stopper, held, &stop);
 		}
 	}
 }

@@ -26,6 +26,8 @@
 #define FIRST_STOPS_US 2000000
 /* For the last stop of each. */
 #define LEAVE_US 200000
+/* -ERESTART_RESTARTBLOCK: a sleep or a poll was interrupted. */
+#define RESTART_BLOCK (-516)
 
 struct tracee {
 	pid_t tid;
@@ -262,6 +264,8 @@ static struct error *at_call(struct syscall_tracer *tracer, struct tracee *trace
 	 * process that finds a thread held is taken by another one after it has woken more of
 	 * them. What comes next undoes it.
 	 */
+	if (!error && info.exit.rval == RESTART_BLOCK)
+		ptrace_avoid_restart(tracer->target->process, tracer->target->arch, tracee->tid);
 	if (!error && info.exit.rval == -EINTR) {
 		tracee->interrupted = true;
 		error = ptrace_interrupt(tracee->tid);
@@ -300,6 +304,7 @@ static struct error *at_stop(struct syscall_tracer *tracer, struct tracee *trace
 		*request = tracer->leaving ? PTRACE_DETACH : PTRACE_LISTEN;
 		return tracee->interrupted ? undo_interrupt(tracer, tracee) : NULL;
 	case PTRACE_STOP_SIGNAL:
+		ptrace_avoid_restart(tracer->target->process, tracer->target->arch, tracee->tid);
 		*signal = stop->signal;
 		return NULL;
 	case PTRACE_STOP_SYSCALL:
