@@ -59,6 +59,17 @@ struct arch_core {
 	void (*give_regs)(const struct user_regs_struct *regs, void *bytes);
 };
 
+/*
+ * What the kernel leaves on the stack of a signal handler, as offsets from where the handler's
+ * return address stands (Linux arch/x86/include/asm/sigframe.h, uapi/asm/sigcontext.h).
+ */
+struct arch_signal_frame {
+	uint8_t code[9]; /* that the handler returns to */
+	unsigned code_size;
+	unsigned sp, flags, cs; /* of what was interrupted */
+	uint16_t cs_value;
+};
+
 struct arch {
 	const char *name; /* as in the JSON: x86_64, i386, aarch64 */
 	unsigned bits;
@@ -71,6 +82,7 @@ struct arch {
 	struct arch_syscalls syscalls;
 	const struct arch_register *registers; /* ends with dwarf == -1 */
 	struct arch_core core;
+	const struct arch_signal_frame *signal_frames; /* ends with code_size 0; NULL: not known */
 	/*
 	 * System calls that the kernel ends with EINTR when a stop interrupts them, though no
 	 * signal came, and that can be made again as if nothing had been; -1 ends each list. Those

@@ -10,6 +10,16 @@
 
 #include "memprobe/vec.h"
 
+/* Further stacks of one thread that are copied. */
+#define THREAD_INTERRUPTED_MAX 3
+
+/* Bytes of a stack: [start, start + size). */
+struct stack_copy {
+	uint64_t start;
+	size_t size;
+	uint8_t *bytes; /* owned; NULL: there is none */
+};
+
 struct thread_state {
 	pid_t tid;
 	char name[64];
@@ -20,6 +30,9 @@ struct thread_state {
 	uint64_t stack_start;
 	size_t stack_size;
 	uint8_t *stack; /* owned; NULL where it could not be read */
+	/* A signal handler on an alternate stack: the stacks that signals interrupted, from there
+	 * upwards, innermost first. The first without bytes ends the list. */
+	struct stack_copy interrupted[THREAD_INTERRUPTED_MAX];
 	/* Where stop_options.all_registers asked for them: every set of registers that the kernel
 	 * gives, a row of struct thread_regset; and the mask of blocked signals. Owned; NULL: not
 	 * known. */

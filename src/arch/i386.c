@@ -108,6 +108,15 @@ static const int masked_waits[] = { 72, 179, 309, 414, 308, 413, 319, 441, 385, 
 static const int pure_waits[] = { 162, 267, 407, 29,  168, 309, 414, 142,
 				  308, 413, 256, 319, 177, 421, 179, -1 };
 
+/* sigcontext_32 stands 8 bytes into struct sigframe_ia32 and 164 into struct rt_sigframe_ia32. */
+static const struct arch_signal_frame signal_frames[] = {
+	/* pop %eax; mov $119,%eax; int $0x80 */
+	{ { 0x58, 0xb8, 0x77, 0, 0, 0, 0xcd, 0x80 }, 8, 36, 72, 68, 0x23 },
+	/* mov $173,%eax; int $0x80 */
+	{ { 0xb8, 0xad, 0, 0, 0, 0xcd, 0x80 }, 7, 192, 228, 224, 0x23 },
+	{ .code_size = 0 },
+};
+
 const struct arch arch_i386 = {
 	.name = "i386",
 	.bits = 32,
@@ -133,6 +142,7 @@ const struct arch arch_i386 = {
 	.masked_waits = masked_waits,
 	.pure_waits = pure_waits,
 	.registers = registers,
+	.signal_frames = signal_frames,
 	.core = {
 		.prstatus_size = 144, .sigpend = 16, .sighold = 20, .pid = 24,
 		.regs = 72, .regs_size = sizeof(struct i386_registers), .fpvalid = 140,

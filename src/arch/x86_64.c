@@ -59,6 +59,16 @@ static const int masked_waits[] = { 130, 271, 270, 281, 441, 333, -1 };
  * rt_sigtimedwait, rt_sigsuspend. */
 static const int pure_waits[] = { 35, 230, 34, 7, 271, 23, 270, 232, 281, 128, 130, -1 };
 
+/* struct rt_sigframe: the return address, then struct ucontext, whose sigcontext_64 is 40 bytes
+ * into it. */
+static const struct arch_signal_frame signal_frames[] = {
+	/* mov $15,%rax; syscall */
+	{ { 0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05 }, 9, 168, 184, 192, 0x33 },
+	/* mov $15,%eax; syscall */
+	{ { 0xb8, 0x0f, 0, 0, 0, 0x0f, 0x05 }, 7, 168, 184, 192, 0x33 },
+	{ .code_size = 0 },
+};
+
 const struct arch arch_x86_64 = {
 	.name = "x86_64",
 	.bits = 64,
@@ -84,6 +94,7 @@ const struct arch arch_x86_64 = {
 	.masked_waits = masked_waits,
 	.pure_waits = pure_waits,
 	.registers = registers,
+	.signal_frames = signal_frames,
 	.core = {
 		.prstatus_size = 336, .sigpend = 16, .sighold = 24, .pid = 32,
 		.regs = 112, .regs_size = sizeof(struct x86_registers), .fpvalid = 328,

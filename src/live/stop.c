@@ -11,6 +11,7 @@
 #include "memprobe/num.h"
 #include "memprobe/permit.h"
 #include "memprobe/ptrace.h"
+#include "signal_frames.h"
 
 /* All threads are held for at most this long when one of them does not stop, by default. */
 #define STOP_WAIT_US 100000
@@ -26,6 +27,8 @@
 /* Copied of a stack whose depth is not known before the stop. */
 #define STACK_GUESS   (32u << 10)
 #define STOPPER_STACK (256u << 10)
+/* How far below its stack the pointer of an overflowed one is looked for. */
+#define OVERFLOW_MAX (16ull << 20)
 
 enum hold {
 	HOLD_SEIZED,	  /* attached, running */
@@ -303,24 +306,29 @@ static void wait_for(struct stopper *stopper, struct held *held, uint64_t deadli
 	}
 }
 
-/* The stack from the red zone up. Where the mapping is not known (it is younger than our look at
- * the maps), as far as it can be read. */
-static void copy_stack(struct stopper *stopper, struct thread_state *state)
+/* A stack that overflowed: its pointer stands below it, in the guard or in nothing. */
+static const struct mapping *stack_above(const struct stopper *stopper, uint64_t sp)
 {
-	const struct arch *arch = stopper->target->arch;
-	uint64_t sp = arch->sp(&state->regs);
-	const struct mapping *mapping = mappings_find(&stopper->maps, sp);
+	vec_for_each (mapping, &stopper->maps) {
+		if (mapping->start > sp + OVERFLOW_MAX)
+			return NULL;
+		if (mapping->start > sp && (mapping->perms & PERM_READ))
+			return mapping;
+	}
+	return NULL;
+}
+
+/* The stack from @start up. Where the mapping is not known (it is younger than our look at the
+ * maps), as far as it can be read. */
+static void copy_from(struct stopper *stopper, uint64_t start, const struct mapping *mapping,
+		      struct stack_copy *ret)
+{
 	uint8_t *place = stopper->arena + stopper->arena_used;
 	size_t room =
 		min_u64(stopper->options.stack_max, stopper->arena_size - stopper->arena_used);
-	uint64_t start = sp;
 	struct error *error;
 
-	if (mapping) {
-		start = max_u64(sp - min_u64(sp, arch->red_zone), mapping->start);
-		room = min_u64(room, mapping->end - start);
-	}
-	room = min_u64(room, UINT64_MAX - start);
+	room = min_u64(room, mapping ? mapping->end - start : UINT64_MAX - start);
 	error = target_read(stopper->target, start, place, room);
 	if (error_is(error, ERROR_FAULT) && error->address > start &&
 	    error->address - start < room) {
@@ -329,12 +337,71 @@ static void copy_stack(struct stopper *stopper, struct thread_state *state)
 		error = target_read(stopper->target, start, place, room);
 	}
 	if (!error && room) {
-		state->stack = place;
-		state->stack_start = start;
-		state->stack_size = room;
+		*ret = (struct stack_copy){ start, room, place };
 		stopper->arena_used += room;
 	}
 	error_destroy(error);
+}
+
+/* From the red zone below @sp up. */
+static void copy_stack(struct stopper *stopper, uint64_t sp, struct stack_copy *ret)
+{
+	const struct arch *arch = stopper->target->arch;
+	const struct mapping *mapping = mappings_find(&stopper->maps, sp);
+
+	if (!mapping)
+		copy_from(stopper, sp, NULL, ret);
+	else if (mapping->perms & PERM_READ)
+		copy_from(stopper, max_u64(sp - min_u64(sp, arch->red_zone), mapping->start),
+			  mapping, ret);
+	if (ret->bytes)
+		return;
+	mapping = stack_above(stopper, sp);
+	if (mapping)
+		copy_from(stopper, mapping->start, mapping, ret);
+}
+
+static bool is_copied(const struct thread_state *state, uint64_t address)
+{
+	if (address - state->stack_start < state->stack_size)
+		return true;
+	for (size_t i = 0; i < THREAD_INTERRUPTED_MAX; i++)
+		if (address - state->interrupted[i].start < state->interrupted[i].size)
+			return true;
+	return false;
+}
+
+/* Appends the stacks that were interrupted by signals whose handlers run on @stack. */
+static void copy_interrupted(struct stopper *stopper, struct thread_state *state,
+			     const struct stack_copy *stack, size_t *count)
+{
+	size_t offset = 0;
+	uint64_t sp;
+
+	while (*count < THREAD_INTERRUPTED_MAX &&
+	       signal_frame_next(stopper->target, stack, &offset, &sp)) {
+		struct stack_copy *copied = &state->interrupted[*count];
+
+		/* A handler on the stack that it interrupted. */
+		if (is_copied(state, sp))
+			continue;
+		copy_stack(stopper, sp, copied);
+		*count += copied->bytes != NULL;
+	}
+}
+
+static void copy_stacks(struct stopper *stopper, struct thread_state *state)
+{
+	struct stack_copy stack = { 0 };
+	size_t count = 0;
+
+	copy_stack(stopper, stopper->target->arch->sp(&state->regs), &stack);
+	state->stack_start = stack.start;
+	state->stack_size = stack.size;
+	state->stack = stack.bytes;
+	copy_interrupted(stopper, state, &stack, &count);
+	for (size_t i = 0; i < count; i++)
+		copy_interrupted(stopper, state, &state->interrupted[i], &count);
 }
 
 static void copy(struct stopper *stopper, struct held *held)
@@ -343,7 +410,7 @@ static void copy(struct stopper *stopper, struct held *held)
 
 	held->copied = !error;
 	if (held->copied && stopper->arena)
-		copy_stack(stopper, &held->state);
+		copy_stacks(stopper, &held->state);
 	if (held->copied && stopper->options.all_registers)
 		ptrace_get_all(held->tid, &held->state);
 	error_destroy(error);
@@ -431,23 +498,32 @@ static void take_late(struct stopper *stopper)
 
 /* ---- the result ---- */
 
+static bool take_bytes(uint8_t **bytes, size_t size)
+{
+	uint8_t *copy = *bytes ? malloc(size) : NULL;
+	bool failed = *bytes && !copy;
+
+	if (copy)
+		memcpy(copy, *bytes, size);
+	*bytes = copy;
+	return !failed;
+}
+
 static struct error *take_state(struct stop *stop, struct held *held)
 {
-	struct thread_state state = held->state;
-	struct error *error;
+	struct error *error = thread_state_vec_reserve(&stop->threads, stop->threads.size + 1);
+	struct thread_state *state;
+	bool good;
 
-	if (state.stack) {
-		state.stack = malloc(state.stack_size);
-		if (!state.stack)
-			return &error_no_memory;
-		memcpy(state.stack, held->state.stack, state.stack_size);
-	}
-	error = thread_state_vec_append(&stop->threads, &state);
 	if (error)
-		free(state.stack);
-	else
-		held->state.regsets = NULL;
-	return error;
+		return error;
+	state = &stop->threads.data[stop->threads.size++];
+	*state = held->state;
+	held->state.regsets = NULL;
+	good = take_bytes(&state->stack, state->stack_size);
+	for (size_t i = 0; i < THREAD_INTERRUPTED_MAX; i++)
+		good &= take_bytes(&state->interrupted[i].bytes, state->interrupted[i].size);
+	return good ? NULL : &error_no_memory;
 }
 
 static struct error *make_result(struct stopper *stopper, struct stop **ret)

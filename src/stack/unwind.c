@@ -24,16 +24,29 @@ struct unwinder {
 	struct error *error;
 };
 
+static bool read_from(const uint8_t *bytes, uint64_t start, size_t bytes_size, uint64_t address,
+		      size_t size, uint64_t *ret)
+{
+	uint64_t offset = address - start;
+
+	if (!bytes || address < start || offset > bytes_size || bytes_size - offset < size)
+		return false;
+	*ret = load_word(bytes + offset, size);
+	return true;
+}
+
 static bool read_copied(const struct thread_state *state, uint64_t address, size_t size,
 			uint64_t *ret)
 {
-	uint64_t offset = address - state->stack_start;
+	if (read_from(state->stack, state->stack_start, state->stack_size, address, size, ret))
+		return true;
+	for (size_t i = 0; i < THREAD_INTERRUPTED_MAX && state->interrupted[i].bytes; i++) {
+		const struct stack_copy *stack = &state->interrupted[i];
 
-	if (!state->stack || address < state->stack_start || offset > state->stack_size ||
-	    state->stack_size - offset < size)
-		return false;
-	*ret = load_word(state->stack + offset, size);
-	return true;
+		if (read_from(stack->bytes, stack->start, stack->size, address, size, ret))
+			return true;
+	}
+	return false;
 }
 
 /* Memory that may have changed since the stop is no memory of that instant. */

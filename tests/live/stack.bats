@@ -57,6 +57,45 @@ check_callchain() {
 	victim_check
 }
 
+# The FUNCTIONs of each line `thread TID NAME FUNCTION...` in their order, others between them.
+stacks_are_there() {
+	local tid name wanted function rest
+	while read -r tid name wanted; do
+		rest=$(functions "$tid")
+		for function in $wanted; do
+			grep -qx "$function" <<<"$rest" || {
+				fail "thread $tid ($name): no $function among" "$(head -20 <<<"$rest")"
+				return
+			}
+			rest=$(sed "0,/^$function\$/d" <<<"$rest")
+		done
+	done < <(sed -n 's/^thread //p' "$victim_out")
+}
+
+check_altstack() {
+	start_victim "$1"
+	probe stack --json "$victim_pid"
+	status_is 0
+	[ "$(grep -c '^thread ' "$victim_out")" = 6 ]
+	stacks_are_there
+	# The one whose stack overflowed is shown to its start.
+	json '[.threads[] | select(any(.frames[]; .function == "recurse")).frames[].function] |
+		index("overflow") > 50 and index("thread_main") > 50'
+	victim_check
+}
+
+@test "a handler on an alternate stack shows what it interrupted" {
+	check_altstack altstack
+}
+
+@test "a handler on an alternate stack of an i386 program" {
+	check_altstack altstack-32
+}
+
+@test "a handler on an alternate stack of a static program" {
+	check_altstack altstack-static
+}
+
 @test "a deleted program has its names" {
 	make_public_dir
 	cp "$VICTIMS/callchain" "$public_dir/gone"
