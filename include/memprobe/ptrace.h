@@ -154,6 +154,9 @@ void ptrace_avoid_restart(const struct process *process, const struct arch *arch
 struct error *ptrace_get_mask(pid_t tid, uint64_t *ret);
 struct error *ptrace_set_mask(pid_t tid, uint64_t mask);
 
+/* Whether a stopped thread is, or may be, under a seccomp filter (mode 2, not the strict mode). */
+bool ptrace_is_filtered(const struct process *process, pid_t tid);
+
 /* In a signal stop: the thread's own doing (a fault, abort()), not sent from outside. */
 struct process_status;
 bool ptrace_is_fault(pid_t tid, const struct process_status *process);

@@ -350,8 +350,20 @@ static void note_refusal(struct call_session *session, struct attempt *attempt, 
 		attempt->refusal = error;
 }
 
+static struct error *ask_filters(struct call_session *session, pid_t tid, int mode,
+				 const struct attempt *attempt)
+{
+	struct call_script helper;
+	const struct call_script *const scripts[] = { attempt->script, &helper };
+
+	if (attempt->as_helper)
+		helper_outline(session, attempt->options, &helper);
+	return foreseen_check(session, tid, mode, scripts, attempt->as_helper ? 2 : 1,
+			      attempt->options);
+}
+
 /* The stopped thread runs the script if it is fit to. It is detached afterwards. */
-static struct error *use_stopped(struct call_session *session, pid_t tid, bool filtered,
+static struct error *use_stopped(struct call_session *session, pid_t tid, bool strict,
 				 struct attempt *attempt, bool *done_ret)
 {
 	struct user_regs_struct regs;
@@ -359,9 +371,8 @@ static struct error *use_stopped(struct call_session *session, pid_t tid, bool f
 
 	if (error)
 		return error;
-	if (filtered)
-		error = foreseen_check(session, tid, attempt->script, attempt->options,
-				       attempt->as_helper);
+	if (strict || ptrace_is_filtered(session->target->process, tid))
+		error = ask_filters(session, tid, strict ? 1 : 2, attempt);
 	if (error_is(error, ERROR_PERMISSION)) {
 		seize_release(session, tid, &regs);
 		note_refusal(session, attempt, error);
@@ -416,7 +427,7 @@ static struct error *try_thread(struct call_session *session, pid_t tid, struct 
 		error = seize_stop(session, tid, attempt->as_helper ? PTRACE_O_TRACECLONE : 0,
 				   &stopped);
 	if (stopped)
-		error = use_stopped(session, tid, status.seccomp == 2, attempt, done_ret);
+		error = use_stopped(session, tid, status.seccomp == 1, attempt, done_ret);
 	else
 		snprintf(session->reason, sizeof(session->reason), "thread %d %s", (int)tid,
 			 error ? "did not stop" : "exited");

@@ -1,6 +1,5 @@
 #include "session.h"
 
-#include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -68,40 +67,64 @@ static struct error *add_malloc(struct seccomp_call_vec *calls, const struct arc
 	return add_all(calls, all, ARRAY_SIZE(all));
 }
 
-static struct error *add_helper(struct seccomp_call_vec *calls, const struct arch_syscalls *nr)
+/* What the last steps of a helper or a fork are made of; see CALL_OP_EXIT. */
+static struct error *add_exit(struct seccomp_call_vec *calls, const struct arch_syscalls *nr,
+			      const uint64_t args[6])
 {
-	const struct seccomp_call all[] = {
-		{ "mmap",
-		  nr->mmap,
-		  { 1 << 20, 1 << 18, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-		    UINT64_MAX, 0 },
-		  false },
-		{ "clone",
-		  nr->clone,
-		  { CLONE_VM | CLONE_FS | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM |
-		    CLONE_SETTLS },
-		  false },
-		{ "madvise", nr->madvise, { 0, PAGE_SIZE, MADV_DONTFORK }, true },
-		{ "munmap", nr->munmap, { 0, PAGE_SIZE }, false },
-		{ "exit", nr->exit, { 0 }, false },
+	const uint64_t status[6] = { 0, args[1], args[2], args[3], args[4], args[5] };
+	struct error *error = add(calls, "munmap", nr->munmap, args, false);
+
+	return error ? error : add(calls, "exit", nr->exit, status, false);
+}
+
+/* Those that a reader of a refusal should not have to look up. */
+static const char *name_of(const struct arch_syscalls *nr, int call)
+{
+	const struct {
+		const char *name;
+		int nr;
+	} all[] = {
+		{ "mmap", nr->mmap },
+		{ "munmap", nr->munmap },
+		{ "clone", nr->clone },
+		{ "wait4", nr->wait4 },
+		{ "memfd_create", nr->memfd_create },
+		{ "ftruncate", nr->ftruncate },
+		{ "madvise", nr->madvise },
 	};
 
-	return add_all(calls, all, ARRAY_SIZE(all));
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
+		if (all[i].nr == call)
+			return all[i].name;
+	return NULL;
+}
+
+static struct error *add_step(struct seccomp_call_vec *calls, const struct arch_syscalls *nr,
+			      const struct call_step *step)
+{
+	int call = (int)step->function;
+	uint64_t args[6];
+
+	for (unsigned i = 0; i < 6; i++)
+		args[i] = step->args[i].value;
+	switch (step->op) {
+	case CALL_OP_SYSCALL:
+	case CALL_OP_CLONE:
+		/* Nobody relies on advice. */
+		return add(calls, name_of(nr, call), call, args, call == nr->madvise);
+	case CALL_OP_EXIT:
+		return add_exit(calls, nr, args);
+	default:
+		return NULL;
+	}
 }
 
 static struct error *add_script(struct seccomp_call_vec *calls, const struct call_script *script)
 {
 	struct error *error = NULL;
 
-	for (unsigned i = 0; !error && i < script->step_count; i++) {
-		const struct call_step *step = &script->steps[i];
-		uint64_t args[6];
-
-		for (unsigned n = 0; n < 6; n++)
-			args[n] = step->args[n].value;
-		if (step->op == CALL_OP_SYSCALL)
-			error = add(calls, NULL, (int)step->function, args, false);
-	}
+	for (unsigned i = 0; !error && i < script->step_count; i++)
+		error = add_step(calls, &script->arch->syscalls, &script->steps[i]);
 	return error;
 }
 
@@ -115,23 +138,21 @@ static struct error *add_everything(struct seccomp_call_vec *calls)
 	return error;
 }
 
-struct error *foreseen_check(struct call_session *session, pid_t tid,
-			     const struct call_script *script, const struct call_options *options,
-			     bool as_helper)
+struct error *foreseen_check(struct call_session *session, pid_t tid, int mode,
+			     const struct call_script *const *scripts, size_t script_count,
+			     const struct call_options *options)
 {
 	const struct arch *arch = session->target->arch;
 	struct seccomp_call_vec calls = { 0 };
 	struct seccomp_filters filters = { 0 };
-	struct error *error = seccomp_load(tid, 2, &filters);
+	struct error *error = seccomp_load(tid, mode, &filters);
 
 	if (!error)
 		error = add_stub(&calls, arch);
-	if (!error)
-		error = add_script(&calls, script);
+	for (size_t i = 0; !error && i < script_count; i++)
+		error = add_script(&calls, scripts[i]);
 	if (!error && options->uses_malloc)
 		error = add_malloc(&calls, &arch->syscalls);
-	if (!error && as_helper)
-		error = add_helper(&calls, &arch->syscalls);
 	if (!error && options->unforeseen_syscalls)
 		error = add_everything(&calls);
 	if (!error)

@@ -173,6 +173,28 @@ static void write_outer(struct call_script *outer, const struct arch *arch,
 	outer->steps[0].fail = outer->steps[outer->marker - 1].fail = outer->marker + 2;
 }
 
+void helper_outline(struct call_session *session, const struct call_options *options,
+		    struct call_script *ret)
+{
+	const uint64_t start = 1u << 20;
+	const struct helper_memory memory = {
+		.start = start,
+		.size = HELPER_STACK + TCB_MAX + PAGE_SIZE,
+		.frame = start + HELPER_STACK,
+		.tls = start + HELPER_STACK + PAGE_SIZE,
+		.tcb = start + HELPER_STACK + PAGE_SIZE,
+	};
+	const struct block nothing = { 0 };
+	struct call_step leave = {
+		.op = CALL_OP_EXIT,
+		.args = { CALL_ARG(memory.start), CALL_ARG(memory.size) },
+	};
+
+	call_begin(ret, session->target->arch);
+	write_outer(ret, session->target->arch, &memory, &nothing, options->helper_private_files);
+	call_add_step(ret, &leave);
+}
+
 static struct error *start_helper(struct call_session *session, pid_t tid,
 				  const struct user_regs_struct *regs,
 				  const struct call_script *outer, uint64_t deadline,

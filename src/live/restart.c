@@ -71,6 +71,11 @@ static enum filtered ask_filtered(const struct process *process, pid_t tid)
 	return by_status(process, tid);
 }
 
+bool ptrace_is_filtered(const struct process *process, pid_t tid)
+{
+	return ask_filtered(process, tid) != FILTERED_NO;
+}
+
 /* A call made again sleeps as long as the rest would have been: it has no time limit or an absolute
  * one, or the kernel has written the rest to where it is read from. */
 static bool keeps_its_time(const struct arch *arch, const struct user_regs_struct *regs)

@@ -157,10 +157,14 @@ void opinion_forget(struct call_session *session);
 
 /* ---- foreseen.c ---- */
 
-/* Whether the stopped thread's seccomp filters let through what a run may ask of the kernel. */
-struct error *foreseen_check(struct call_session *session, pid_t tid,
-			     const struct call_script *script, const struct call_options *options,
-			     bool as_helper);
+/*
+ * Whether the stopped thread's seccomp filters let through what a run may ask of the kernel: every
+ * step of the scripts, whoever runs them (threads and forks inherit the filters), and what @options
+ * say of the functions. @mode: process_status.seccomp.
+ */
+struct error *foreseen_check(struct call_session *session, pid_t tid, int mode,
+			     const struct call_script *const *scripts, size_t script_count,
+			     const struct call_options *options);
 
 /* ---- seize.c ---- */
 
@@ -218,6 +222,10 @@ struct error *engine_watch(struct call_session *session, struct engine_run *run)
 
 /* True if a second thread may run libc's code in this process beside its own. */
 bool helper_possible(struct call_session *session);
+
+/* All that helper_run() adds to a script, for foreseen_check(): places are made up. */
+void helper_outline(struct call_session *session, const struct call_options *options,
+		    struct call_script *ret);
 
 /* Runs the script in a helper thread that the stopped thread @tid starts. */
 struct error *helper_run(struct call_session *session, pid_t tid,

@@ -276,12 +276,14 @@ static bool use_thread(void *data, pid_t tid, struct user_regs_struct *regs)
 {
 	struct freezer *freezer = data;
 	struct call_session *session = freezer->session;
+	const struct call_script *const scripts[] = { &freezer->outer_script,
+						      &freezer->inner_script };
 	struct process_status status;
 	struct error *error = process_read_status(session->target->process, tid, &status);
 
-	if (!error && status.seccomp == 2)
-		error = foreseen_check(session, tid, &freezer->inner_script,
-				       &(struct call_options){ 0 }, true);
+	if (!error && status.seccomp > 0)
+		error = foreseen_check(session, tid, status.seccomp, scripts, 2,
+				       &(struct call_options){ 0 });
 	if (error) {
 		error_destroy(freezer->fork_error);
 		freezer->fork_error = error;
