@@ -8,8 +8,9 @@
 # What is there already is never touched; with nothing missing it takes no rights and no network.
 set -eu
 
-# group, how to see that it is there, and its package for apt, dnf, zypper, pacman (-: has none).
-#	cmd:NAME  a program;  h:FILE  a header;  m32  gcc -m32 links;  file:PATH
+# group, how to see that it is there, and its package (two: NAME,NAME) for apt, dnf, zypper, pacman
+# (-: has none).
+#	cmd:NAME  a program;  h:FILE  a header;  m32  gcc and g++ link for 32 bits;  file:PATH
 # Of a group that ends with `?` what cannot be installed is done without: its tests are skipped.
 table() {
 	cat <<'EOF'
@@ -23,13 +24,14 @@ build h:libiberty/demangle.h libiberty-dev binutils-devel binutils-devel binutil
 build h:zstd.h libzstd-dev libzstd-devel libzstd-devel zstd
 build h:pcre2.h libpcre2-dev pcre2-devel pcre2-devel pcre2
 build h:zlib.h zlib1g-dev zlib-devel zlib-devel zlib
+build h:libunwind-ptrace.h libunwind-dev libunwind-devel libunwind-devel libunwind
 tests cmd:clang clang clang clang clang
 tests cmd:clang-format clang-format clang-tools-extra clang-tools clang
 tests cmd:g++ g++ gcc-c++ gcc-c++ gcc
 tests h:cmocka.h libcmocka-dev libcmocka-devel libcmocka-devel cmocka
 tests cmd:bats bats bats bats bats
 tests cmd:jq jq jq jq jq
-tests m32 gcc-multilib glibc-devel.i686 gcc-32bit lib32-glibc
+tests m32 g++-multilib glibc-devel.i686,libstdc++-devel.i686 gcc-c++-32bit lib32-gcc-libs
 tests cmd:musl-gcc musl-tools musl-gcc - musl
 tests h:jemalloc/jemalloc.h libjemalloc-dev jemalloc-devel jemalloc-devel jemalloc
 tests h:gperftools/tcmalloc.h libgoogle-perftools-dev gperftools-devel gperftools-devel gperftools
@@ -40,6 +42,8 @@ tests cmd:strace strace strace strace strace
 tests cmd:setpriv util-linux util-linux util-linux util-linux
 tests cmd:ps procps procps-ng procps procps-ng
 tests cmd:groff groff-base groff groff groff
+tests cmd:col bsdextrautils util-linux util-linux util-linux
+tests cmd:debootstrap debootstrap - - -
 tests cmd:redis-server redis-server redis redis redis
 tests cmd:redis-benchmark redis-tools redis redis redis
 tests cmd:mariadbd mariadb-server mariadb-server mariadb mariadb
@@ -85,8 +89,14 @@ is_there() { # PROBE
 		[ -e "/usr/include/${1#h:}" ] ||
 			echo "#include <${1#h:}>" | $compiler -E -x c - >/dev/null 2>&1
 		;;
-	m32) echo 'int main(void) { return 0; }' |
-		$compiler -m32 -x c -o /dev/null - >/dev/null 2>&1 ;;
+	m32)
+		# libgcc and libc, then the headers and the library of C++: each has a package of its own.
+		echo 'int main(void) { return 0; }' |
+			$compiler -m32 -x c -o /dev/null - >/dev/null 2>&1 &&
+			echo '#include <string>
+				int main(int argc, char **argv) { return std::string(argv[0]).size() > 1000; }' |
+			g++ -m32 -x c++ -o /dev/null - >/dev/null 2>&1
+		;;
 	esac
 }
 
@@ -123,7 +133,7 @@ missing() { # COLUMN [?]: the packages, one a line; with ? those that can be don
 		zypper) echo "$zypper" ;;
 		pacman) echo "$pacman" ;;
 		esac
-	done | grep -v '^-$' | sort -u
+	done | tr , '\n' | grep -v '^-$' | sort -u
 }
 
 tool=

@@ -26,7 +26,7 @@ int live_open_path(struct target *target, const char *path)
 		live->root_fd = live_open(target, "root", O_PATH | O_DIRECTORY);
 	if (live->root_fd < 0)
 		return -1;
-	fd = (int)syscall(SYS_openat2, live->root_fd, path, &how, sizeof(how));
+	fd = (int)syscall(__NR_openat2, live->root_fd, path, &how, sizeof(how));
 	/* Before Linux 5.6, or forbidden by a filter that does not know it. */
 	if (fd < 0 && (errno == ENOSYS || errno == EPERM))
 		fd = openat(live->root_fd, path + strspn(path, "/"), O_PATH | O_CLOEXEC);
