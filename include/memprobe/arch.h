@@ -70,6 +70,22 @@ struct arch_signal_frame {
 	uint16_t cs_value;
 };
 
+/*
+ * Offsets in glibc's struct pthread (nptl/descr.h, the same from 2.4 to 2.43). It begins with a
+ * pointer to itself (tcb), then one to its thread's dtv.
+ */
+struct arch_pthread {
+	unsigned self; /* another one; 0: it has none, so that it cannot be told from other data */
+	unsigned list; /* two pointers, then the tid */
+	/* From robust_head, which points to itself while no robust mutex is held, and of which
+	 * releases differ. */
+	unsigned cancelhandling;
+	/* The thread's result is among @result_size bytes that begin @result bytes before
+	 * stackblock; what else is there points to nothing, or (i386, of some releases) is its
+	 * argument. */
+	unsigned result, result_size;
+};
+
 struct arch {
 	const char *name; /* as in the JSON: x86_64, i386, aarch64 */
 	unsigned bits;
@@ -95,11 +111,7 @@ struct arch {
 	const int *masked_waits;
 	/* They only wait: who makes them holds no lock that matters. */
 	const int *pure_waits;
-	/*
-	 * glibc's struct pthread begins with a pointer to itself (tcb) and has another one (self)
-	 * this many bytes into it; 0: it has none, so that it cannot be told from other data.
-	 */
-	unsigned tcb_self_offset;
+	struct arch_pthread pthread;
 	uint64_t (*pc)(const struct user_regs_struct *);
 	uint64_t (*sp)(const struct user_regs_struct *);
 	/* The thread pointer where the registers tell it (x86-64), else 0. */

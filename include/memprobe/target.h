@@ -37,6 +37,9 @@ struct thread {
 	/* Its stack without guard: the mapping it lies in, or the part of it that is this
 	 * thread's; 0, 0: not found. */
 	uint64_t stack_start, stack_end;
+	/* Its C library's or the kernel's word for it: nothing else lies there. Else it is the
+	 * mapping around the stack pointer, in which there may be anything. */
+	bool stack_exact;
 	uint64_t sp;		 /* 0: not known without stopping it (it was running) */
 	uint64_t thread_pointer; /* address of its TCB (struct pthread); 0: not found */
 };

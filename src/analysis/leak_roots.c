@@ -7,6 +7,7 @@
 #include "leak_scan.h"
 #include "memprobe/elf_file.h"
 #include "memprobe/num.h"
+#include "memprobe/pthread_lists.h"
 
 /* Shared memory of which all pages are read; of more, those that the process has touched. */
 #define SHARED_MAX (512ull << 20)
@@ -19,11 +20,14 @@ struct hole {
 };
 
 VEC_DEFINE(hole_vec, struct hole)
+VEC_DEFINE(address_vec, uint64_t)
 
 struct finder {
 	const struct heap *heap;
 	const struct thread_vec *threads;
 	const struct thread_state_vec *states; /* NULL: unknown */
+	struct address_vec used;	       /* by threads: is_used() */
+	struct pthread_block_vec ended;	       /* threads whose stacks glibc still has */
 	struct hole_vec holes;		       /* by start, merged */
 	struct roots *roots;
 	uint64_t shared_bytes;
@@ -60,11 +64,83 @@ static struct error *add_dead_stack(struct finder *finder, const struct thread *
 	const struct thread_state *state = state_of(finder, thread->tid);
 	uint64_t sp = state ? arch->sp(&state->regs) : thread->sp;
 
-	/* On another stack (a signal's, a coroutine's): all of this one may be used. */
-	if (!thread->stack_end || sp < thread->stack_start || sp > thread->stack_end)
+	/* On another stack (a signal's, a coroutine's): all of this one may be used. And where its
+	 * bounds are a guess, somebody else's memory may be below. */
+	if (!thread->stack_exact || sp < thread->stack_start || sp > thread->stack_end)
 		return NULL;
 	sp = round_down(sp - min_u64(sp, arch->red_zone), arch->word_size);
 	return add_hole(finder, thread->stack_start, sp);
+}
+
+static int compare_addresses(const void *left, const void *right)
+{
+	const uint64_t *a = left, *b = right;
+
+	return *a < *b ? -1 : *a > *b;
+}
+
+/* The stack pointers and control blocks of all threads. */
+static struct error *find_used(struct finder *finder)
+{
+	struct address_vec *used = &finder->used;
+	struct error *error = NULL;
+
+	vec_for_each (thread, finder->threads) {
+		uint64_t addresses[] = { thread->sp, thread->thread_pointer };
+
+		for (unsigned i = 0; !error && i < 2; i++)
+			error = address_vec_append(used, &addresses[i]);
+	}
+	for (size_t i = 0; !error && finder->states && i < finder->states->size; i++) {
+		uint64_t sp = finder->heap->target->arch->sp(&finder->states->data[i].regs);
+
+		error = address_vec_append(used, &sp);
+	}
+	if (!error && used->size)
+		qsort(used->data, used->size, sizeof(*used->data), compare_addresses);
+	return error;
+}
+
+/* Whether a thread runs on the stack of @block, or uses its control block. */
+static bool is_used(const struct finder *finder, const struct pthread_block *block)
+{
+	const struct address_vec *used = &finder->used;
+	size_t low = 0, high = used->size;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (used->data[middle] < block->start)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < used->size && used->data[low] < block->end;
+}
+
+/*
+ * A thread that has ended left its stack to glibc: for another thread, or until it is joined. What
+ * is on it is nobody's any more.
+ */
+static bool is_ended(const struct finder *finder, const struct pthread_block *block)
+{
+	return block->tid <= 0 && block->bounds && !is_used(finder, block);
+}
+
+static struct error *find_ended(struct finder *finder)
+{
+	struct error *error = find_used(finder);
+	size_t count = 0;
+
+	vec_for_each (thread, finder->threads)
+		if (!error && !finder->ended.size && thread->thread_pointer)
+			error = pthread_lists_read(finder->heap->target, finder->heap->maps,
+						   thread->thread_pointer, &finder->ended);
+	vec_for_each (block, &finder->ended)
+		if (is_ended(finder, block))
+			finder->ended.data[count++] = *block;
+	finder->ended.size = count;
+	return error;
 }
 
 static struct error *find_holes(struct finder *finder)
@@ -82,6 +158,9 @@ static struct error *find_holes(struct finder *finder)
 	vec_for_each (thread, finder->threads)
 		if (!error)
 			error = add_dead_stack(finder, thread);
+	vec_for_each (block, &finder->ended)
+		if (!error)
+			error = add_hole(finder, block->start, block->end);
 	if (error || !holes->size)
 		return error;
 	qsort(holes->data, holes->size, sizeof(*holes->data), compare_holes);
@@ -206,6 +285,22 @@ static struct error *add_gap(struct finder *finder, const struct heap_gap *gap)
 	return add_range(finder, gap->start, gap->end, NULL);
 }
 
+/* Of a thread that ended: what glibc keeps with its stack, and what pthread_join() returns. */
+static struct error *add_ended(struct finder *finder, const struct pthread_block *block)
+{
+	const struct arch *arch = finder->heap->target->arch;
+	const unsigned word = arch->word_size;
+	const uint64_t dtv = block->address + word, result = block->bounds - arch->pthread.result;
+	const uint64_t priorities = block->bounds + 4 * word;
+	struct error *error = add_range(finder, dtv, dtv + word, NULL);
+
+	if (!error && !block->is_freed)
+		error = add_range(finder, result, result + arch->pthread.result_size, NULL);
+	if (!error && !block->is_freed)
+		error = add_range(finder, priorities, priorities + word, NULL);
+	return error;
+}
+
 /* Every word of it: what is no pointer costs nothing. */
 static struct error *add_registers(struct finder *finder, const struct thread_state *state)
 {
@@ -224,14 +319,19 @@ static struct error *add_registers(struct finder *finder, const struct thread_st
 
 static struct error *find_all(struct finder *finder)
 {
-	struct error *error = find_holes(finder);
+	struct error *error = find_ended(finder);
 
+	if (!error)
+		error = find_holes(finder);
 	vec_for_each (mapping, finder->heap->maps)
 		if (!error && may_point(finder, mapping))
 			error = add_mapping(finder, mapping);
 	vec_for_each (gap, &finder->heap->gaps)
 		if (!error)
 			error = add_gap(finder, gap);
+	vec_for_each (block, &finder->ended)
+		if (!error)
+			error = add_ended(finder, block);
 	for (size_t i = 0; !error && finder->states && i < finder->states->size; i++)
 		error = add_registers(finder, &finder->states->data[i]);
 	return error;
@@ -260,6 +360,8 @@ struct error *roots_find(const struct heap *heap, const struct leak_options *opt
 	if (!error)
 		error = find_all(&finder);
 	hole_vec_deinit(&finder.holes);
+	pthread_block_vec_deinit(&finder.ended);
+	address_vec_deinit(&finder.used);
 	thread_vec_deinit(&own);
 	return error;
 }

@@ -126,6 +126,13 @@ struct leak_scan {
  */
 #define GUESS_BEHIND (1ull << 63)
 
+/*
+ * The block mapped by itself that ends at @value, where another one's header is (of region @next)
+ * or nothing: what else may be there is more likely what the pointer is to. NULL: none.
+ */
+const struct heap_region *leak_region_behind(const struct heap *heap,
+					     const struct heap_region *next, uint64_t value);
+
 /* What @value may point to; false: to nothing. *@cached: the region of the last one, or NULL;
  * then that of this one. */
 static inline bool leak_guess(const struct heap *heap, const struct heap_region **cached,
@@ -136,11 +143,9 @@ static inline bool leak_guess(const struct heap *heap, const struct heap_region 
 
 	if (!region || value < region->start || value >= region->end)
 		region = heap_region_at(heap, value);
-	/* Right behind a block that is mapped by itself, where a header follows. In pools the next
-	 * block may begin there, and the pool's own pointer to what is free points there. */
 	if (!region || value < region->base) {
-		region = heap->header ? heap_region_at(heap, value - 1) : NULL;
-		if (!region || !region->mmapped || value != region->limit)
+		region = leak_region_behind(heap, region, value);
+		if (!region)
 			return false;
 	}
 	*cached = region;

@@ -46,6 +46,18 @@ heap_index heap_settle(const struct heap *heap, uint64_t guess)
 	return index != HEAP_NONE && heap_bit(heap->in_use, index) ? index : HEAP_NONE;
 }
 
+const struct heap_region *leak_region_behind(const struct heap *heap,
+					     const struct heap_region *next, uint64_t value)
+{
+	/* In pools, what is free begins there, and the pool has a pointer to it. */
+	const struct heap_region *region = heap->header ? heap_region_at(heap, value - 1) : NULL;
+
+	if (!region || !region->mmapped || value != region->limit ||
+	    (!next && mappings_find(heap->maps, value)))
+		return NULL;
+	return region;
+}
+
 heap_index leak_scan_resolve(const struct leak_scan *scan, uint64_t value)
 {
 	const struct heap_region *region = NULL;

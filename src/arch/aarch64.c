@@ -130,7 +130,6 @@ const struct arch arch_aarch64 = {
 		.give_regs = IS_NATIVE ? give_regs : NULL,
 	},
 	/* tcbhead_t has no pointer to itself. */
-	.tcb_self_offset = 0,
 	.pc = aarch64_pc,
 	.sp = aarch64_sp,
 	.thread_pointer = aarch64_thread_pointer,

@@ -161,7 +161,7 @@ static void write_outer(struct call_script *outer, const struct arch *arch,
 		      CALL_ARG(memory->copy_size));
 	add_operation(outer, CALL_OP_STORE, CALL_ARG(memory->tcb), CALL_ARG(memory->tcb),
 		      CALL_ARG(0));
-	add_operation(outer, CALL_OP_STORE, CALL_ARG(memory->tcb + arch->tcb_self_offset),
+	add_operation(outer, CALL_OP_STORE, CALL_ARG(memory->tcb + arch->pthread.self),
 		      CALL_ARG(memory->tcb), CALL_ARG(0));
 	add_operation(outer, CALL_OP_COPY, CALL_ARG(memory->frame), CALL_ADDR(block),
 		      CALL_ARG(inner->size));

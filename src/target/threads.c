@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "memprobe/num.h"
+#include "memprobe/pthread_lists.h"
 #include "threads.h"
 
 /* How far above a stack pointer, and at each end of a mapping, control blocks are looked for. */
@@ -23,7 +24,7 @@
 #define BUDGET (64ULL << 20)
 
 #define PART	 (64u << 10)
-#define TCB_SIZE 0xa00u /* enough of struct pthread for its stack bounds */
+#define TCB_SIZE PTHREAD_BLOCK_SIZE
 #define TID_MAX	 0x400u /* its tid stands before this */
 
 struct search {
@@ -50,7 +51,7 @@ static struct thread *thread_of_glibc(struct search *search, const unsigned char
 				      uint64_t address)
 {
 	const struct arch *arch = search->target->arch;
-	const unsigned word = arch->word_size, self = arch->tcb_self_offset;
+	const unsigned word = arch->word_size, self = arch->pthread.self;
 	/* Where every version since 2.4 has it. */
 	const unsigned usual = word == 8 ? 0x2d0 : 0x68;
 	struct thread *thread = NULL;
@@ -79,40 +80,18 @@ static struct thread *thread_of_musl(struct search *search, const unsigned char 
 	return thread_by_ns_tid(search, (uint32_t)load_word(tcb + 6 * word, 4));
 }
 
-/*
- * stackblock, stackblock_size and guardsize of glibc: the words that make a range with the control
- * block at its end, all of it but the guard in the mapping of the control block. (A small tid
- * before a list pointer looks like a range, too, but reaches over everything.)
- */
+/* From the control block at @address, if it is glibc's. */
 static void take_bounds(struct search *search, struct thread *thread, const unsigned char *tcb,
 			size_t size, uint64_t address)
 {
-	const struct mapping *own = mappings_find(search->maps, address);
-	const unsigned word = search->target->arch->word_size;
+	struct pthread_block block;
 
-	for (unsigned at = 0; own && at + 3 * word <= size; at += word) {
-		uint64_t start = load_word(tcb + at, word);
-		uint64_t length = load_word(tcb + at + word, word);
-		uint64_t guard = load_word(tcb + at + 2 * word, word);
-
-		if (!start || start >= address || length < 2 * PAGE_SIZE ||
-		    start + length <= address || start + length - address > 2 * PAGE_SIZE)
-			continue;
-		if (guard >= length || guard % PAGE_SIZE)
-			guard = 0;
-		/* A stack of the program's own has no guard, whatever its attribute says. */
-		if (guard) {
-			const struct mapping *mapping = mappings_find(search->maps, start);
-
-			if (mapping && (mapping->perms & PERM_WRITE))
-				guard = 0;
-		}
-		if (start + guard < own->start || start + length > own->end)
-			continue;
-		thread->stack_start = start + guard;
-		thread->stack_end = start + length;
+	if (!pthread_block_parse(search->target->arch, search->maps, address, tcb, size, &block) ||
+	    !block.bounds)
 		return;
-	}
+	thread->stack_start = block.start;
+	thread->stack_end = block.end;
+	thread->stack_exact = true;
 }
 
 /* @tcb of @size bytes lies at @address of the target and points to itself. */
@@ -128,7 +107,7 @@ static void check_tcb(struct search *search, const unsigned char *tcb, size_t si
 		return;
 	thread->thread_pointer = address;
 	search->missing--;
-	if (glibc && thread->tid != search->target->pid)
+	if (glibc)
 		take_bounds(search, thread, tcb, size, address);
 }
 
@@ -219,6 +198,35 @@ static void search_above_stack_pointers(struct search *search)
 	}
 }
 
+/* Those that are linked with one that was found. */
+static struct error *search_lists(struct search *search)
+{
+	struct pthread_block_vec blocks = { 0 };
+	struct error *error = NULL;
+
+	for (size_t i = search->first; !error && !blocks.size && i < search->threads->size; i++)
+		if (search->missing && search->threads->data[i].thread_pointer)
+			error = pthread_lists_read(search->target, search->maps,
+						   search->threads->data[i].thread_pointer,
+						   &blocks);
+	vec_for_each (block, &blocks) {
+		struct thread *thread =
+			block->tid > 0 ? thread_by_ns_tid(search, (uint32_t)block->tid) : NULL;
+
+		if (!thread || thread->thread_pointer)
+			continue;
+		thread->thread_pointer = block->address;
+		search->missing--;
+		if (!block->bounds)
+			continue;
+		thread->stack_start = block->start;
+		thread->stack_end = block->end;
+		thread->stack_exact = true;
+	}
+	pthread_block_vec_deinit(&blocks);
+	return error;
+}
+
 /*
  * Threads that run, and the first thread, whose control block the dynamic linker allocates. Both
  * lie high; programs linked statically have the first thread's at the start of the heap.
@@ -275,16 +283,25 @@ static const struct mapping *main_stack(const struct search *search)
 	return NULL;
 }
 
-/* Several stacks in one mapping: each ends with its control block, the next begins there. */
+/*
+ * Several stacks in one mapping: each ends with its control block, the next begins there. Where
+ * only the stack pointer is known, the stack is no part of those that are known exactly.
+ */
 static void clip_stack(const struct search *search, struct thread *thread)
 {
-	for (size_t i = search->first; thread->thread_pointer && i < search->threads->size; i++) {
-		const struct thread *other = &search->threads->data[i];
-		uint64_t end = round_up(other->thread_pointer + 1, PAGE_SIZE);
+	uint64_t inside = thread->thread_pointer ? thread->thread_pointer : thread->sp;
 
-		if (other->thread_pointer && end <= thread->thread_pointer &&
-		    other->thread_pointer >= thread->stack_start)
-			thread->stack_start = end;
+	for (size_t i = search->first; i < search->threads->size; i++) {
+		const struct thread *other = &search->threads->data[i];
+		uint64_t end = other->stack_exact ? other->stack_end
+			       : other->thread_pointer
+				       ? round_up(other->thread_pointer + 1, PAGE_SIZE)
+				       : 0;
+
+		if (end && end <= inside)
+			thread->stack_start = max_u64(thread->stack_start, end);
+		if (other->stack_exact && other->stack_start > inside)
+			thread->stack_end = min_u64(thread->stack_end, other->stack_start);
 	}
 }
 
@@ -307,7 +324,10 @@ static void set_stacks(struct search *search)
 			continue;
 		thread->stack_start = mapping->start;
 		thread->stack_end = mapping->end;
-		if (thread->tid != search->target->pid)
+		/* The kernel's own name for it. */
+		thread->stack_exact =
+			thread->tid == search->target->pid && !strcmp(mapping->path, "[stack]");
+		if (!thread->stack_exact)
 			clip_stack(search, thread);
 	}
 }
@@ -319,20 +339,15 @@ static void take_known(struct search *search)
 		struct thread *thread = &search->threads->data[i];
 		uint64_t address = thread->thread_pointer;
 		const struct mapping *mapping = mappings_find(search->maps, address);
-		unsigned char *tcb = search->buffer;
-		const struct arch *arch = search->target->arch;
 		size_t size;
 		struct error *error;
 
-		if (!address || !mapping || thread->tid == search->target->pid)
+		if (!address || !mapping)
 			continue;
 		size = min_u64(TCB_SIZE, mapping->end - address);
-		error = target_read(search->target, address, tcb, size);
-		if (!error && arch->tcb_self_offset &&
-		    size >= arch->tcb_self_offset + arch->word_size &&
-		    load_word(tcb, arch->word_size) == address &&
-		    load_word(tcb + arch->tcb_self_offset, arch->word_size) == address)
-			take_bounds(search, thread, tcb, size, address);
+		error = target_read(search->target, address, search->buffer, size);
+		if (!error)
+			take_bounds(search, thread, search->buffer, size, address);
 		error_destroy(error);
 	}
 }
@@ -355,7 +370,13 @@ static struct error *find_stacks(struct search *search)
 	if (!error) {
 		take_known(search);
 		search_above_stack_pointers(search);
+		error = search_lists(search);
+	}
+	if (!error) {
 		search_ends(search);
+		error = search_lists(search);
+	}
+	if (!error) {
 		search_between_stacks(search);
 		set_stacks(search);
 	} else if (!error_is(error, ERROR_NO_MEMORY)) {

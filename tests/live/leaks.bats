@@ -120,3 +120,46 @@ found_all() {
 	status_is 5
 	victim_check
 }
+
+# ---- stacks ----
+
+# Leaks by size, against the victim's lines `lost SIZE COUNT`.
+lost_is_leaked() {
+	probe leaks "$victim_pid" --json --top 0
+	status_is 0
+	diff <(sed -n 's/^lost //p' "$victim_out" | sort) \
+		<(json_get '.leaks | group_by(.size)[] |
+			"\(.[0].size) \([.[].count + .[].indirect_count] | add)"' | sort) >&2 ||
+		fail "not what was lost (<)"
+}
+
+# Stacks against the victim's lines `thread TID START END`.
+stacks_are_right() {
+	probe threads "$victim_pid" --json
+	diff <(sed -n 's/^thread //p' "$victim_out" | sort) \
+		<(json_get '.threads[] | select(.tid != $pid) |
+			"\(.tid) \(.stack_start[2:]) \(.stack_end[2:])"' \
+			--argjson pid "$victim_pid" | sort) >&2 || fail "not its stacks (<)"
+}
+
+@test "stacks of threads wherever they are, and of coroutines, keep what they point to" {
+	for variant in threadstacks threadstacks-32 threadstacks-static; do
+		for kind in guard bare pool fenced heap static comap coheap costatic alternate; do
+			start_victim $variant $kind
+			settle
+			lost_is_leaked || fail "$variant $kind"
+			[ $kind = fenced ] || stacks_are_right || fail "$variant $kind"
+			victim_check
+			stop_victim
+		done
+	done
+}
+
+@test "stacks of threads that have ended keep nothing but results for pthread_join()" {
+	for variant in threadstacks threadstacks-32 threadstacks-static; do
+		start_victim $variant ended
+		lost_is_leaked || fail "$variant"
+		victim_check
+		stop_victim
+	done
+}
