@@ -100,7 +100,7 @@ void command_hint(const struct command_context *context, const char *format, ...
 
 /* Says as warnings what is wrong with a heap that was read. */
 struct heap;
-void command_warn_of_heap(const struct heap *heap);
+void command_warn_of_heap(struct command_context *context, const struct heap *heap);
 
 /* SIGINT or SIGTERM came: finish what is written and undo what was done. */
 bool command_interrupted(void);

@@ -74,10 +74,11 @@ struct heap_arena {
 
 VEC_DEFINE(heap_arena_vec, struct heap_arena)
 
-/* What makes no sense, for people. */
+/* What makes no sense, or was not found, for people. */
 struct heap_issue {
 	uint64_t address;
-	char text[160]; /* with the address; one line, lower case */
+	bool is_missing; /* not found: no sign of damage */
+	char text[160];	 /* with the address; one line, lower case */
 };
 
 VEC_DEFINE(heap_issue_vec, struct heap_issue)
@@ -105,10 +106,13 @@ struct heap {
 	uint64_t *starts, *in_use, *fast, *tcache;
 	uint64_t mmapped_count, mmapped_bytes; /* as the allocator counts; STAT_UNKNOWN */
 	struct heap_issue_vec issues;
+	uint64_t missing_bytes; /* that malloc has, by its own figures, but that were not found */
 	/* The allocator's own figures and ours differ, or chunks made no sense: it was changing, or
 	 * is corrupt. Try a snapshot. */
 	bool is_inconsistent;
-	bool is_changing; /* inconsistent, and every time in another way: it is not corrupt */
+	bool is_changing;  /* inconsistent, and every time in another way: it is not corrupt */
+	bool is_damaged;   /* inconsistent by more than missing bytes */
+	bool is_confirmed; /* two looks found the same damage: it is corrupt */
 	/* Addresses outside [lowest, highest) are in no region. */
 	uint64_t lowest, highest;
 };
@@ -152,6 +156,9 @@ struct error *heap_open(struct target *target, const struct heap_options *option
 
 void heap_destroy(struct heap *heap);
 CLEANUP_DEFINE(heap, struct heap *, heap_destroy)
+
+/* Sets is_confirmed and is_changing: @before is what another look, at another time, found. */
+void heap_compare_looks(struct heap *heap, const struct heap_issue_vec *before);
 
 /* The block that begins at @index, a set bit of heap->starts. */
 void heap_chunk(const struct heap *heap, heap_index index, struct heap_chunk *ret);

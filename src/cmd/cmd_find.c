@@ -194,7 +194,8 @@ static struct error *describe(struct find *find)
 	error = open_heap(find);
 	if (error || !find->heap)
 		return error;
-	command_warn_of_heap(find->heap);
+	if (find->heap->is_inconsistent)
+		log_warn("the heap changed while it was read: the chunks shown are approximate");
 	error = object_types_create(find->context->target, &find->types);
 	vec_for_each (match, &find->report.matches) {
 		match->in_chunk = heap_find(find->heap, match->address, &match->chunk);

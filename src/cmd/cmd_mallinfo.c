@@ -237,7 +237,7 @@ static struct error *show_heap(struct command_context *context, const struct hea
 	if (!error)
 		error = heap_stats_of(heap, &threads, &stats);
 	if (!error)
-		command_warn_of_heap(heap);
+		command_warn_of_heap(context, heap);
 	if (!error && context->json)
 		error = command_write_json(context, mallinfo_json(context, "walk", &stats, NULL));
 	else if (!error)

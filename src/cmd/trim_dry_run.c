@@ -150,7 +150,7 @@ struct error *trim_dry_run(struct command_context *context, uint64_t pad, uint64
 
 	if (error)
 		return error;
-	command_warn_of_heap(heap);
+	command_warn_of_heap(context, heap);
 	output.heap = heap;
 	error = trim_forecast(heap, pad, &forecast);
 	if (!error && context->json)

@@ -380,18 +380,52 @@ struct error *heap_stats_of(const struct heap *heap, const struct thread_vec *th
 
 /* ---- issues ---- */
 
-struct error *heap_add_issue(struct heap *heap, uint64_t address, const char *format, ...)
+static struct error *add_issue(struct heap *heap, struct heap_issue issue, const char *format,
+			       va_list args)
 {
-	struct heap_issue issue = { .address = address };
-	va_list args;
-
 	heap->is_inconsistent = true;
 	if (heap->issues.size >= HEAP_ISSUES_MAX)
 		return NULL;
-	va_start(args, format);
 	vsnprintf(issue.text, sizeof(issue.text), format, args);
-	va_end(args);
 	return heap_issue_vec_append(&heap->issues, &issue);
+}
+
+struct error *heap_add_issue(struct heap *heap, uint64_t address, const char *format, ...)
+{
+	struct error *error;
+	va_list args;
+
+	heap->is_damaged = true;
+	va_start(args, format);
+	error = add_issue(heap, (struct heap_issue){ .address = address }, format, args);
+	va_end(args);
+	return error;
+}
+
+struct error *heap_add_missing(struct heap *heap, uint64_t address, uint64_t bytes,
+			       const char *format, ...)
+{
+	struct heap_issue issue = { .address = address, .is_missing = true };
+	struct error *error;
+	va_list args;
+
+	heap->missing_bytes += bytes;
+	va_start(args, format);
+	error = add_issue(heap, issue, format, args);
+	va_end(args);
+	return error;
+}
+
+void heap_compare_looks(struct heap *heap, const struct heap_issue_vec *before)
+{
+	heap->is_confirmed = false;
+	vec_for_each (issue, &heap->issues)
+		vec_for_each (old, before)
+			if (!issue->is_missing && !strcmp(issue->text, old->text))
+				heap->is_confirmed = true;
+	heap->is_changing =
+		heap->is_inconsistent && !heap->is_confirmed && before->size &&
+		(heap->is_damaged || strcmp(before->data[0].text, heap->issues.data[0].text) != 0);
 }
 
 /* ---- opening ---- */
@@ -409,7 +443,9 @@ void heap_reset(struct heap *heap)
 	heap->starts = heap->in_use = heap->fast = heap->tcache = NULL;
 	heap->bits = heap->lowest = heap->highest = 0;
 	heap->mmapped_count = heap->mmapped_bytes = STAT_UNKNOWN;
+	heap->missing_bytes = 0;
 	heap->is_inconsistent = heap->is_changing = false;
+	heap->is_damaged = heap->is_confirmed = false;
 }
 
 void heap_destroy(struct heap *heap)
@@ -470,18 +506,18 @@ struct error *heap_open(struct target *target, const struct heap_options *option
 	heap->target = target;
 	error = choose_walker(heap, &ops);
 	for (unsigned i = 0; !error && i < tries; i++) {
-		struct heap_issue before = { 0 };
+		struct heap_issue_vec before = heap->issues;
 
-		if (heap->issues.size)
-			before = heap->issues.data[0];
+		heap->issues = (struct heap_issue_vec){ 0 };
 		heap_reset(heap);
 		error = read_maps(heap, options);
 		if (!error)
 			error = ops->walk(heap, options ? options->observer : NULL);
+		if (!error && i)
+			heap_compare_looks(heap, &before);
+		heap_issue_vec_deinit(&before);
 		if (!error && !heap->is_inconsistent)
 			break;
-		heap->is_changing = !error && i && heap->issues.size &&
-				    strcmp(before.text, heap->issues.data[0].text);
 	}
 	if (!error)
 		*ret = take_pointer(heap);

@@ -84,8 +84,10 @@ static bool read_arena(const struct search *search, const struct ptmalloc_layout
 	/* An arena that never got memory has its own unsorted bin for a top. */
 	if (ret->top == arena + layout->top)
 		ret->top = 0;
+	/* Of the main arena's it counts, too, by how much somebody else moved the break: anything.
+	 */
 	return ret->top % (2 * word) == 0 && ret->top < search->target->arch->address_max &&
-	       ret->system_mem % (2 * word) == 0 && ret->system_mem <= ret->max_system_mem &&
+	       ret->system_mem <= ret->max_system_mem &&
 	       (ret->system_mem == 0 || ret->system_mem >= PAGE_SIZE);
 }
 

@@ -237,7 +237,8 @@ bool ptmalloc_may_be_tcache(const struct ptmalloc_walk *walk, const uint8_t *byt
 		filled += head != 0;
 		off += (head != 0) != (cache.counts[i] != 0);
 	}
-	return filled && off <= COUNTS_OFF_MAX;
+	/* Else any struct of that size with a pointer in it could be one. */
+	return filled > off && off <= COUNTS_OFF_MAX;
 }
 
 static bool fits_bin(const struct ptmalloc_walk *walk, unsigned bin, uint64_t size)

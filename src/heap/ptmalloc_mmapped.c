@@ -16,6 +16,8 @@
 #define PAR_SCAN_MAX (4u << 20)
 #define CHUNKS_MAX   (1u << 16) /* as many as malloc maps by default */
 #define CHOICES_MAX  (4u << 20)
+/* memalign() takes powers of two: up to so many bits of an address. */
+#define ALIGNMENT_BITS 40u
 
 /* What looks like one. */
 struct found {
@@ -31,8 +33,10 @@ struct mmapped {
 	struct found_vec found;
 	uint64_t bytes; /* of all that were found */
 	unsigned budget;
-	size_t sorted;	/* so many of them were found first, by address */
-	bool is_shared; /* the mapping at hand holds regions of arenas, too */
+	size_t sorted;	   /* so many of them were found first, by address */
+	bool is_shared;	   /* the mapping at hand holds regions of arenas, too */
+	uint64_t low, end; /* of the memory around the mapping at hand, see extent() */
+	uint64_t covered;  /* the end of what this pass found last */
 };
 
 /* ---- struct malloc_par ---- */
@@ -133,40 +137,96 @@ static uint64_t chunk_total(const struct ptmalloc_walk *walk, const uint8_t *byt
 	return total % PAGE_SIZE == 0 ? total : 0;
 }
 
-static struct error *add_found(struct mmapped *mmapped, uint64_t start, uint64_t header,
-			       uint64_t total)
+static bool overlaps_region(const struct mmapped *mmapped, uint64_t start, uint64_t end)
 {
-	struct found found = { start, header, total, true };
+	vec_for_each (region, &mmapped->walk->heap->regions)
+		if (region->start < end && start < region->end)
+			return true;
+	return false;
+}
 
-	mmapped->bytes += total;
-	return found_vec_append(&mmapped->found, &found);
+/* Whether the header at @bytes, which lies at @address, is of a chunk in the memory at hand. */
+static bool is_chunk(const struct mmapped *mmapped, const uint8_t *bytes, uint64_t address,
+		     struct found *ret)
+{
+	struct found found = { .header = address, .is_chosen = true };
+
+	found.total = chunk_total(mmapped->walk, bytes, address, &found.start);
+	if (!found.total || found.start < mmapped->low ||
+	    found.total > mmapped->end - found.start || found.start + found.total <= address ||
+	    overlaps_region(mmapped, found.start, found.start + found.total))
+		return false;
+	*ret = found;
+	return true;
+}
+
+/* Bytes in front of the first header: blocks of i386 are aligned to 16 from 2.26 on. */
+static unsigned padding(const struct ptmalloc_walk *walk)
+{
+	return 2 * walk->word == walk->heap->alignment ? 0 : 8;
 }
 
 /*
- * A chunk of which @page, at @address, holds the header: at its start (8 bytes in, where blocks of
- * i386 are aligned to 16), or before a block that was asked for at such an alignment.
+ * A chunk that begins with the pages at @start. memalign() moves the header to where the alignment
+ * asked for has the block, tells by prev_size how far, and leaves the first header as it was. @page
+ * holds the first page. *found_ret: there is one.
  */
-static struct error *try_page(struct mmapped *mmapped, const struct mapping *mapping,
-			      const uint8_t *page, uint64_t address, uint64_t *end_ret)
+static struct error *find_at(struct mmapped *mmapped, uint64_t start, const uint8_t *page,
+			     struct found *ret, bool *found_ret)
 {
-	const struct ptmalloc_walk *walk = mmapped->walk;
-	unsigned word = walk->word;
+	struct ptmalloc_walk *walk = mmapped->walk;
+	uint64_t first = start + padding(walk), tried = first;
 
-	for (unsigned k = 4; k <= 12; k++) {
-		unsigned at = (1u << k) - 2 * word;
-		uint64_t total, start = 0;
+	*found_ret = is_chunk(mmapped, page + (first - start), first, ret) && ret->start == start;
+	for (unsigned bit = 4; bit <= ALIGNMENT_BITS; bit++) {
+		uint64_t alignment = 1ull << bit, header;
+		uint8_t copy[16];
+		const uint8_t *bytes = copy;
+		struct found found;
 
-		if (k == 4)
-			at = 2 * word == walk->heap->alignment ? 0 : 8;
-		total = chunk_total(walk, page + at, address + at, &start);
-		/* Only an alignment beyond a page puts the header on a further page. */
-		if (!total || start < mapping->start || total > mapping->end - start ||
-		    start + total <= address + at || (start < address && k < 12))
+		header = round_up(first + 2 * walk->word, alignment) - 2 * walk->word;
+		if (header - first < walk->chunk_min)
+			header += alignment;
+		if (header >= mmapped->end)
+			break;
+		if (header == tried)
 			continue;
-		*end_ret = start + total;
-		return add_found(mmapped, start, address + at, total);
+		tried = header;
+		if (header - start < PAGE_SIZE) {
+			bytes = page + (header - start);
+		} else {
+			struct error *error = target_read_sparse(walk->heap->target, header, copy,
+								 2 * walk->word, NULL);
+
+			if (error)
+				return error;
+		}
+		if (is_chunk(mmapped, bytes, header, &found) && found.start == start) {
+			*ret = found;
+			*found_ret = true;
+			break;
+		}
 	}
 	return NULL;
+}
+
+/* The chunk that begins with the page at @address, or whose header is at that page's end. */
+static struct error *try_page(struct mmapped *mmapped, const uint8_t *page, uint64_t address,
+			      uint64_t *end_ret)
+{
+	const struct ptmalloc_walk *walk = mmapped->walk;
+	unsigned last = PAGE_SIZE - 2 * walk->word;
+	struct found found;
+	bool is_found;
+	struct error *error = find_at(mmapped, address, page, &found, &is_found);
+
+	if (!error && !is_found)
+		is_found = is_chunk(mmapped, page + last, address + last, &found);
+	if (error || !is_found)
+		return error;
+	*end_ret = found.start + found.total;
+	mmapped->bytes += found.total;
+	return found_vec_append(&mmapped->found, &found);
 }
 
 /* By an arena, or by what the first pass found. */
@@ -214,30 +274,29 @@ static struct error *try_mapping(struct mmapped *mmapped, const struct mapping *
 				 bool thorough)
 {
 	struct ptmalloc_walk *walk = mmapped->walk;
-	uint64_t address = mapping->start;
+	uint64_t address = max_u64(mapping->start, mmapped->covered);
 
 	mmapped->is_shared = has_region(mmapped, mapping);
 	while (address < mapping->end && mmapped->found.size < CHUNKS_MAX) {
+		uint8_t first[PAGE_SIZE];
+		const uint8_t *page = first;
+		struct error *error;
 		uint64_t end = 0;
-		const uint8_t *page;
-		struct error *error = NULL;
 
 		if (is_taken(mmapped, address, &end)) {
 			address = end;
 			continue;
 		}
-		if (thorough) {
+		if (thorough)
 			error = ptmalloc_window(walk, address, PAGE_SIZE, mapping->end, &page);
-		} else {
-			error = target_read_sparse(walk->heap->target, address, walk->buffer,
-						   PAGE_SIZE, NULL);
-			page = walk->buffer;
-			walk->buffer_start = walk->buffer_end = 0;
-		}
+		else
+			error = target_read_sparse(walk->heap->target, address, first, PAGE_SIZE,
+						   NULL);
 		if (!error && page)
-			error = try_page(mmapped, mapping, page, address, &end);
+			error = try_page(mmapped, page, address, &end);
 		if (error)
 			return error;
+		mmapped->covered = max_u64(mmapped->covered, end);
 		if (!end && !thorough)
 			break;
 		address = max_u64(end, address + PAGE_SIZE);
@@ -245,21 +304,25 @@ static struct error *try_mapping(struct mmapped *mmapped, const struct mapping *
 	return NULL;
 }
 
-static bool may_hold_chunks(const struct mapping *mapping)
-{
-	unsigned wanted = PERM_READ | PERM_WRITE;
-
-	return (mapping->perms & (wanted | PERM_SHARED)) == wanted && mapping->inode == 0 &&
-	       (!mapping->path[0] || !strncmp(mapping->path, "[anon:", 6));
-}
-
+/*
+ * The kernel splits a block's mapping where the program treats parts of it differently (madvise(),
+ * mprotect(), mlock(), names ...), and merges neighbours: a chunk may lie anywhere in what is
+ * contiguous.
+ */
 static struct error *try_mappings(struct mmapped *mmapped, bool thorough)
 {
+	const struct mapping_vec *maps = mmapped->walk->heap->maps;
 	struct error *error = NULL;
 
-	vec_for_each (mapping, mmapped->walk->heap->maps)
-		if (!error && may_hold_chunks(mapping))
+	mmapped->low = mmapped->end = mmapped->covered = 0;
+	vec_for_each (mapping, maps) {
+		if (error || !ptmalloc_is_memory(mapping))
+			continue;
+		if (mapping->start >= mmapped->end)
+			ptmalloc_extent(maps, mapping->start, &mmapped->low, &mmapped->end);
+		if (mapping->perms & PERM_READ && strcmp(mapping->path, "[heap]"))
 			error = try_mapping(mmapped, mapping, thorough);
+	}
 	return error;
 }
 
@@ -320,6 +383,48 @@ static struct error *add_regions(struct mmapped *mmapped)
 	return error;
 }
 
+/*
+ * A block that is aligned beyond a page and that realloc() had the kernel move is aligned no more:
+ * its header is at the end of some page, and the old one at the start of its mapping says how large
+ * it was at first. @next: where the next chunk begins.
+ */
+static struct error *find_moved(struct mmapped *mmapped, struct found *found, uint64_t next)
+{
+	struct ptmalloc_walk *walk = mmapped->walk;
+	unsigned last = PAGE_SIZE - 2 * walk->word;
+
+	if (found->header != found->start + padding(walk) ||
+	    !ptmalloc_extent(walk->heap->maps, found->start, &mmapped->low, &mmapped->end))
+		return NULL;
+	next = min_u64(next, mmapped->end);
+	for (uint64_t at = found->start; at < next; at += PAGE_SIZE) {
+		const uint8_t *page;
+		struct found moved;
+		struct error *error = ptmalloc_window(walk, at, PAGE_SIZE, next, &page);
+
+		if (error || !page)
+			return error;
+		if (is_chunk(mmapped, page + last, at + last, &moved) &&
+		    moved.start == found->start) {
+			mmapped->bytes += moved.total - found->total;
+			*found = moved;
+			return NULL;
+		}
+	}
+	return NULL;
+}
+
+static struct error *find_all_moved(struct mmapped *mmapped)
+{
+	struct found_vec *found = &mmapped->found;
+	struct error *error = NULL;
+
+	for (size_t i = 0; !error && i < found->size && !is_complete(mmapped); i++)
+		error = find_moved(mmapped, &found->data[i],
+				   i + 1 < found->size ? found->data[i + 1].start : UINT64_MAX);
+	return error;
+}
+
 static struct error *find_chunks(struct mmapped *mmapped)
 {
 	struct heap *heap = mmapped->walk->heap;
@@ -330,6 +435,9 @@ static struct error *find_chunks(struct mmapped *mmapped)
 	error = try_mappings(mmapped, false);
 	if (error || mmapped->expected == STAT_UNKNOWN || is_complete(mmapped))
 		return error;
+	error = find_all_moved(mmapped);
+	if (error || is_complete(mmapped))
+		return error;
 	mmapped->sorted = mmapped->found.size;
 	/* In the midst of mappings, for the kernel merges them. */
 	error = try_mappings(mmapped, true);
@@ -337,11 +445,12 @@ static struct error *find_chunks(struct mmapped *mmapped)
 		return error;
 	vec_for_each (found, &mmapped->found)
 		found->is_chosen = true;
-	return heap_add_issue(heap, mmapped->walk->arenas.data[0].address,
-			      "malloc counts %" PRIu64 " blocks mapped by themselves with %" PRIu64
-			      " bytes, found are %zu with %" PRIu64,
-			      mmapped->expected, mmapped->expected_bytes, mmapped->found.size,
-			      mmapped->bytes);
+	return heap_add_missing(
+		heap, mmapped->walk->arenas.data[0].address,
+		mmapped->expected_bytes - min_u64(mmapped->bytes, mmapped->expected_bytes),
+		"malloc has %" PRIu64 " mmapped blocks of %" PRIu64 " bytes; %zu of %" PRIu64
+		" bytes were found",
+		mmapped->expected, mmapped->expected_bytes, mmapped->found.size, mmapped->bytes);
 }
 
 struct error *ptmalloc_add_mmapped(struct ptmalloc_walk *walk)

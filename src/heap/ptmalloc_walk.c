@@ -67,6 +67,8 @@ static struct error *end_broken(struct chain *chain, const char *what, uint64_t 
 {
 	chain->ended = true;
 	chain->region->is_broken = true;
+	/* What follows is unknown. */
+	chain->walk->heap->missing_bytes += chain->region->end - chain->address;
 	return heap_add_issue(chain->walk->heap, chain->address,
 			      "the heap makes no sense at 0x%" PRIx64 " (arena %u): %s 0x%" PRIx64,
 			      chain->address, chain->arena->index, what, value);

@@ -51,6 +51,13 @@ struct error *ptmalloc_window(struct ptmalloc_walk *walk, uint64_t address, size
 
 /* ---- ptmalloc_regions.c ---- */
 
+/* Private memory without a file, of any permissions: what malloc may have got from the kernel. */
+bool ptmalloc_is_memory(const struct mapping *mapping);
+
+/* Adjacent memory around @address: [*start_ret, *end_ret). False: there is none. */
+bool ptmalloc_extent(const struct mapping_vec *maps, uint64_t address, uint64_t *start_ret,
+		     uint64_t *end_ret);
+
 /* Adds the regions of all arenas, from what is linked and what system_mem says. */
 struct error *ptmalloc_add_regions(struct ptmalloc_walk *walk);
 

@@ -36,6 +36,10 @@ struct error *heap_lay_out(struct heap *heap);
 struct error *heap_add_issue(struct heap *heap, uint64_t address, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
+/* The same for @bytes of the heap that were not found, which says nothing against the heap. */
+struct error *heap_add_missing(struct heap *heap, uint64_t address, uint64_t bytes,
+			       const char *format, ...) __attribute__((format(printf, 4, 5)));
+
 /* Forgets what a walk has found. */
 void heap_reset(struct heap *heap);
 

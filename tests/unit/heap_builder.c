@@ -18,6 +18,7 @@
 #define PAR_AT	    0x1200u
 #define USED	    0x21000u /* of each region */
 #define MAPPED_SIZE 0x5000u
+#define OWN_SIZE    0x3000u /* of the program's own memory in front of a piece */
 
 const struct heap_shape heap_shapes[] = {
 	{ "2.42", &arch_x86_64, 16, 10, 96, 112, 2160, 2184, 2200, 48, 16, CACHE_SLOTS, true, 5,
@@ -271,7 +272,7 @@ static void put_fence(struct built_heap *built, struct lists *lists, struct plac
 	put_chunk(built, lists, place, left, HEAP_FREE);
 	built_store(built, place->at, left);
 	built_store(built, place->at + word, 2 * word);
-	built_store(built, place->at + 3 * word, 1);
+	built_store(built, place->at + 3 * word, place->arena ? 1 : 2 * word | 1);
 }
 
 static uint64_t first_chunk(const struct built_heap *built, uint64_t address)
@@ -373,6 +374,17 @@ static void put_mapped(struct built_heap *built, unsigned region, uint64_t offse
 	built->mmapped_bytes += size;
 }
 
+/* What was the header before the block was aligned. */
+static void put_stale(struct built_heap *built, unsigned region)
+{
+	unsigned word = word_of(built), pad = built->shape->alignment == 2 * word ? 0 : 8;
+	bool spared = !strcmp(built->shape->versions, "2.43");
+	uint64_t start = built->regions[region].start, size = built->regions[region].size;
+
+	built_store(built, start + pad, pad);
+	built_store(built, start + pad + word, (size - pad - (spared ? 2 * word : 0)) | 2);
+}
+
 /* trim_threshold ... n_mmaps, n_mmaps_max, max_n_mmaps, no_dyn_threshold, mmapped_mem, ... */
 static void put_par(struct built_heap *built)
 {
@@ -411,26 +423,43 @@ static void lay_out(struct built_heap *built)
 	add_region(built, 3, heaps + 2 * heap_size, USED, "");
 	add_region(built, 4, heaps + 4 * heap_size, MAPPED_SIZE, "");
 	add_region(built, 5, heaps + 5 * heap_size, 2 * MAPPED_SIZE, "");
+	add_region(built, 6, heaps + 6 * heap_size + PAGE_SIZE, 3 * MAPPED_SIZE, "");
+	/* Beside memory of the program's own, which the kernel merges with it. */
+	add_region(built, 7, heaps + 7 * heap_size, OWN_SIZE + USED, "");
 	built->arenas[0] = built->regions[0].start + ARENA_AT;
 	built->arenas[1] = heaps + built->shape->heap_info;
 }
 
+/* [from, to) of a region. */
+static void add_segment(struct built_heap *built, const struct built_region *region, size_t from,
+			size_t to, const char *path, unsigned perms)
+{
+	assert_null(fake_target_add_segment(built->target, &(struct fake_segment){
+								   .start = region->start + from,
+								   .size = to - from,
+								   .bytes = region->bytes + from,
+								   .bytes_size = to - from,
+								   .perms = perms,
+								   .path = path,
+								   .inode = path[0] == '/' ? 7 : 0,
+							   }));
+}
+
 static void make_target(struct built_heap *built)
 {
+	unsigned perms = PERM_READ | PERM_WRITE;
+
 	assert_null(fake_target_create(built->shape->arch, &built->target));
 	for (unsigned i = 0; i < BUILT_REGIONS; i++) {
 		const struct built_region *region = &built->regions[i];
 
-		assert_null(fake_target_add_segment(built->target,
-						    &(struct fake_segment){
-							    .start = region->start,
-							    .size = region->size,
-							    .bytes = region->bytes,
-							    .bytes_size = region->size,
-							    .perms = PERM_READ | PERM_WRITE,
-							    .path = region->path,
-							    .inode = region->path[0] == '/' ? 7 : 0,
-						    }));
+		if (i != 5) {
+			add_segment(built, region, 0, region->size, region->path, perms);
+			continue;
+		}
+		add_segment(built, region, 0, 0x2000, "", PERM_READ);
+		add_segment(built, region, 0x2000, 0x3000, "[anon:half]", perms);
+		add_segment(built, region, 0x3000, region->size, "", perms);
 	}
 }
 
@@ -450,7 +479,7 @@ void heap_build(struct built_heap *built, const struct heap_shape *shape, uint64
 	*built = (struct built_heap){ .shape = shape,
 				      .random = seed * 2654435761u + 88172645463325252u };
 	lay_out(built);
-	put_arena(built, 0, USED);
+	put_arena(built, 0, 2 * USED);
 	put_arena(built, 1, 2 * USED);
 	put_heap_info(built, built->regions[2].start, 0);
 	put_heap_info(built, built->regions[3].start, built->regions[2].start);
@@ -461,6 +490,10 @@ void heap_build(struct built_heap *built, const struct heap_shape *shape, uint64
 		cache = put_cache(built, &lists, &place);
 	fill(built, &lists, &place, 0x1000);
 	put_top(built, &place);
+	place = (struct place){ .at = first_chunk(built, built->regions[7].start + OWN_SIZE),
+				.end = built->regions[7].start + OWN_SIZE + USED };
+	fill(built, &lists, &place, 0x100);
+	put_fence(built, &lists, &place);
 	place = (struct place){ .at = first_chunk(built, built->arenas[1] + shape->size),
 				.end = built->regions[2].start + USED,
 				.arena = 1 };
@@ -479,6 +512,9 @@ void heap_build(struct built_heap *built, const struct heap_shape *shape, uint64
 	put_mapped(built, 4, shape->alignment == 2 * word_of(built) ? 0 : 8);
 	/* As for an alignment of 64. */
 	put_mapped(built, 5, 64 - 2 * word_of(built));
+	/* For 8192, with the header that memalign() leaves at the start. */
+	put_mapped(built, 6, PAGE_SIZE - 2 * word_of(built));
+	put_stale(built, 6);
 	put_par(built);
 	for (unsigned i = 0; i < BUILT_ARENAS; i++)
 		built->figures[i].in_use = built->figures[i].system - built->figures[i].free;

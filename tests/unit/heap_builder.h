@@ -1,9 +1,11 @@
 /*
  * heap_builder.h - heaps of glibc's malloc, of any of its layouts, built into a fake target.
  *
- * A process with libc's data (main_arena and malloc_par), the break's heap, one more arena with two
- * heaps, a thread cache, fast bins, bins, and two blocks mapped by themselves. What lies where is
- * random, but for the seed; what a walk must find is told.
+ * A process with libc's data (main_arena and malloc_par), the break's heap and a piece of the main
+ * arena from mmap(), one more arena with two heaps, a thread cache, fast bins, bins, and three
+ * blocks mapped by themselves: one as usual, one in a mapping that the kernel has split, and one at
+ * an alignment beyond a page. What lies where is random, but for the seed; what a walk must find is
+ * told.
  */
 #ifndef HEAP_BUILDER_H
 #define HEAP_BUILDER_H
@@ -37,7 +39,7 @@ struct expected_block {
 VEC_DEFINE(expected_block_vec, struct expected_block)
 
 #define BUILT_ARENAS  2u
-#define BUILT_REGIONS 6u
+#define BUILT_REGIONS 8u
 
 struct built_region {
 	uint64_t start;
@@ -49,7 +51,7 @@ struct built_region {
 struct built_heap {
 	const struct heap_shape *shape;
 	struct target *target;
-	struct built_region regions[BUILT_REGIONS]; /* libc, break, heap, heap, mmapped twice */
+	struct built_region regions[BUILT_REGIONS]; /* see lay_out() */
 	uint64_t arenas[BUILT_ARENAS];
 	struct expected_block_vec blocks; /* by address */
 	struct heap_figures figures[BUILT_ARENAS];

@@ -1,0 +1,115 @@
+#!/usr/bin/env bats
+# heap, leaks, mallinfo, find: heaps of glibc's malloc that are not one piece, not where most are, or
+# not set up yet, against what the victims say of their blocks.
+
+load lib
+
+setup() {
+	cd "$BATS_TEST_TMPDIR" || return
+}
+
+mallinfo2() { # FIELD
+	victim_truth mallinfo2 | tr ' ' '\n' | sed -n "s/^$1=//p"
+}
+
+# That a small program is held while it is read is no fault of its heap.
+nothing_is_wrong() {
+	json '.warnings | all(test("held|stopped"))'
+}
+
+# Every size that the victim keeps, with as many blocks.
+sizes_are_true() {
+	local expected
+	probe heap "$victim_pid" --by size --json --top 0 "$@"
+	status_is 0
+	nothing_is_wrong
+	expected=$(sed -n 's/^sized \(.*\) \(.*\)$/{"size":\1,"count":\2}/p' "$victim_out" | jq -cs .)
+	json '[.groups[] | {(.size | tostring): .count}] | add as $found |
+		$expected | all($found[.size | tostring] == .count)' --argjson expected "$expected"
+}
+
+# Every odd block where it begins, and as large as the victim may use it.
+blocks_are_true() {
+	local expected
+	probe find "$victim_pid" "odd block" --json
+	status_is 0
+	expected=$(sed -n 's/^block \(.*\) \(.*\)$/{"address":"\1","size":\2}/p' "$victim_out" |
+		jq -cs .)
+	[ "$(jq length <<<"$expected")" -ge "$1" ]
+	json '[.matches[] | select(.chunk) | {address: .chunk, size: .chunk_size}] as $found |
+		$expected | all(. as $one | $found | any(. == $one))' --argjson expected "$expected"
+	probe heap "$victim_pid" --by size --json --top 0
+	status_is 0
+	json '[.groups[] | {(.size | tostring): .count}] | add as $found |
+		$expected | all($found[.size | tostring] >= 1)' --argjson expected "$expected"
+	nothing_is_wrong
+}
+
+figures_are_true() {
+	probe mallinfo "$victim_pid" --method=walk --json
+	status_is 0
+	nothing_is_wrong
+	json '.totals.in_use == $n' --argjson n "$(mallinfo2 uordblks)"
+	json '.mmapped == {count: $n, bytes: $b}' --argjson n "$(mallinfo2 hblks)" \
+		--argjson b "$(mallinfo2 hblkhd)"
+	probe leaks "$victim_pid" --json
+	status_is 0
+	# A stale word may hide one.
+	json '.totals.leaked_count | . <= $n and . >= $n - 1' \
+		--argjson n "$(victim_truth leaked)"
+}
+
+@test "a main arena in pieces, from the first block on, later, and with the break moved" {
+	for variant in heapodd heapodd-32 heapodd-static; do
+		for modes in "blocked fill fill" "fill blocked fill" "foreign fill foreign fill" \
+			"fill foreign fill blocked merged" "fill foreign blocked fill"; do
+			# shellcheck disable=SC2086
+			start_victim $variant $modes
+			sizes_are_true
+			figures_are_true
+			victim_check
+			stop_victim
+		done
+	done
+}
+
+@test "mmapped blocks whose mapping is split, aligned, or merged with others" {
+	for variant in heapodd heapodd-32 heapodd-static; do
+		start_victim $variant fill merged split aligned merged
+		blocks_are_true 30
+		sizes_are_true
+		figures_are_true
+		victim_check
+		stop_victim
+	done
+}
+
+@test "a program that maps all its blocks" {
+	start_victim heapodd merged split
+	blocks_are_true 10
+	figures_are_true
+	victim_check
+}
+
+@test "a block that no fork gets is read from the process itself" {
+	start_victim heapodd fill wiped
+	probe heap "$victim_pid" --by content --json --top 0
+	status_is 0
+	nothing_is_wrong
+	json '.groups | any(.key == "\"no fork gets this\"" and .count == 2)'
+	sizes_are_true
+	victim_check
+}
+
+@test "malloc's tunables" {
+	for tunables in glibc.malloc.mmap_threshold=4096 glibc.malloc.tcache_count=0 \
+		glibc.malloc.mxfast=0:glibc.malloc.arena_max=1 glibc.malloc.hugetlb=1 \
+		glibc.malloc.hugetlb=2 glibc.malloc.top_pad=16777216 glibc.malloc.perturb=85; do
+		start_command env "GLIBC_TUNABLES=$tunables" "$VICTIMS/heapodd" fill merged aligned
+		sizes_are_true
+		blocks_are_true 20
+		figures_are_true
+		victim_check
+		stop_victim
+	done
+}
