@@ -84,7 +84,9 @@ TORTURE_KINDS = (
 def torture_arguments(rng):
     # Threads that always compute slow everything else down: at most three kinds of them.
     kinds = rng.sample(TORTURE_KINDS, rng.randint(1, 8))
-    return kinds + (["exec=20"] if rng.random() < 0.05 else [])
+    # While a thread executes the program, others can make no threads and lose their children.
+    alone = not {"small_stack", "create", "cancel", "fork"}.intersection(kinds)
+    return kinds + (["exec=20"] if alone and rng.random() < 0.1 else [])
 
 
 def no_arguments(_):
