@@ -5,7 +5,8 @@
  * /usr/lib/debug found by build-id; from a debuginfod server only if the environment names one
  * (DEBUGINFOD_URLS). The modules' bytes come from the target, so that deleted files and files of
  * other mount namespaces have names, too. DWARF is opened when the first address of its module is
- * asked for. None of it needs the target to be stopped, or alive.
+ * asked for. Code outside of all modules has the names of the target's perf map, which is read when
+ * the first such address is asked for. None of it needs the target to be stopped, or alive.
  */
 #ifndef MEMPROBE_SYMBOLS_H
 #define MEMPROBE_SYMBOLS_H

@@ -104,6 +104,8 @@ struct target_ops {
 	 */
 	struct error *(*open_module)(struct target *target, const struct module *module,
 				     int *fd_ret);
+	/* See target_open_perf_map(). NULL: there is none. */
+	struct error *(*open_perf_map)(struct target *target, int *fd_ret);
 	/* /proc/PID/auxv as it is; the caller frees it. NULL: there is none. */
 	struct error *(*read_auxv)(struct target *target, char **bytes_ret, size_t *size_ret);
 	/*
@@ -178,6 +180,13 @@ int target_open_proc(struct target *target, const char *name);
  */
 enum page_backing target_backing(struct target *target, const struct mapping *mapping, int *fd_ret);
 struct error *target_modules(struct target *target, const struct module_vec **ret);
+
+/*
+ * /tmp/perf-PID.map as the target sees it, for reading, if it is a regular file of the target's
+ * user or of root; the caller closes it. Works for a process that ended, if it was opened before.
+ * ERROR_UNSUPPORTED: there is none.
+ */
+struct error *target_open_perf_map(struct target *target, int *fd_ret);
 
 /* An entry of the auxiliary vector (AT_PHDR ...); false: not there. */
 bool target_auxv(struct target *target, uint64_t type, uint64_t *ret);

@@ -98,6 +98,13 @@ static struct error *frozen_open_module(struct target *target, const struct modu
 	return frozen->fork->ops->open_module(frozen->fork, module, fd_ret);
 }
 
+static struct error *frozen_open_perf_map(struct target *target, int *fd_ret)
+{
+	struct frozen *frozen = target->backend;
+
+	return target_open_perf_map(frozen->origin, fd_ret);
+}
+
 static struct error *frozen_read_auxv(struct target *target, char **bytes_ret, size_t *size_ret)
 {
 	struct frozen *frozen = target->backend;
@@ -143,6 +150,7 @@ static const struct target_ops frozen_ops = {
 	.read_maps = frozen_read_maps,
 	.read_threads = frozen_read_threads,
 	.open_module = frozen_open_module,
+	.open_perf_map = frozen_open_perf_map,
 	.read_auxv = frozen_read_auxv,
 	.page_present = frozen_page_present,
 	.backing = frozen_backing,

@@ -6,6 +6,7 @@
 
 #include <elfutils/libdwfl.h>
 
+#include "memprobe/perf_map.h"
 #include "memprobe/symbols.h"
 
 /* Where libdwfl's callbacks find the bytes of a module. */
@@ -20,6 +21,8 @@ struct symbolizer {
 	Dwfl_Callbacks callbacks;
 	char *debuginfo_path;	       /* libdwfl wants the address of a variable */
 	struct module_source *sources; /* one for each module */
+	struct perf_map *jit;	       /* NULL: none, or not asked for yet */
+	bool jit_known;
 };
 
 /* Opens symbolizer->dwfl over the modules of symbolizer->target. */

@@ -3,6 +3,7 @@
 #include <elfutils/libdw.h>
 #include <string.h>
 
+#include "memprobe/log.h"
 #include "symbolizer.h"
 
 void symbols_deinit(struct symbol_vec *symbols)
@@ -36,6 +37,7 @@ void symbolizer_destroy(struct symbolizer *symbolizer)
 	if (symbolizer->dwfl)
 		dwfl_end(symbolizer->dwfl);
 	free(symbolizer->sources);
+	perf_map_destroy(symbolizer->jit);
 	free(symbolizer);
 }
 
@@ -78,6 +80,31 @@ static struct error *find_function(Dwfl_Module *dwfl_module, uint64_t pc, uint64
 	return symbol->function ? NULL : &error_no_memory;
 }
 
+/* Code of no module: what a JIT compiler has made, if it says so. */
+static struct error *find_jit(struct symbolizer *symbolizer, uint64_t pc, uint64_t address,
+			      struct symbol *symbol)
+{
+	const char *name;
+	uint64_t offset;
+
+	if (!symbolizer->jit_known) {
+		struct error *error = perf_map_open(symbolizer->target, &symbolizer->jit);
+
+		if (error == &error_no_memory)
+			return error;
+		if (error)
+			log_debug("no names of JIT code: %s", error->message);
+		error_destroy(error);
+		symbolizer->jit_known = true;
+	}
+	name = symbolizer->jit ? perf_map_find(symbolizer->jit, address, &offset) : NULL;
+	if (!name)
+		return NULL;
+	symbol->offset = offset + (pc - address);
+	symbol->function = demangle(name);
+	return symbol->function ? NULL : &error_no_memory;
+}
+
 struct error *symbolize(struct symbolizer *symbolizer, uint64_t pc, bool is_return,
 			struct symbol_vec *symbols)
 {
@@ -92,6 +119,8 @@ struct error *symbolize(struct symbolizer *symbolizer, uint64_t pc, bool is_retu
 			error = find_line(module, address, &symbol);
 		if (!error && symbol.file)
 			error = append_inlined(module, address, symbols, &symbol);
+	} else {
+		error = find_jit(symbolizer, pc, address, &symbol);
 	}
 	if (!error)
 		error = symbol_vec_append(symbols, &symbol);

@@ -296,6 +296,7 @@ static const struct target_ops live_ops = {
 	.read_maps = live_read_maps,
 	.read_threads = live_read_threads,
 	.open_module = live_open_module,
+	.open_perf_map = live_open_perf_map,
 	.read_auxv = live_read_auxv,
 	.page_present = live_page_present,
 	.backing = live_backing,
@@ -390,6 +391,10 @@ static struct error *live_init(struct target *target)
 	if (error)
 		return error;
 	live->memory_tid = target->pid;
+	live->ns_pid = status.ns_tid ? status.ns_tid : target->pid;
+	live->uids[0] = status.uid;
+	live->uids[1] = status.euid;
+	live->uids[2] = status.fsuid;
 	live->was_zombie = status.state == 'Z' || status.state == 'X';
 	if (live->was_zombie && status.threads > 1) {
 		error = choose_thread(target);
@@ -398,6 +403,8 @@ static struct error *live_init(struct target *target)
 	}
 	live->mem_fd = live_open(target, "mem", O_RDONLY);
 	live->mem_errno = live->mem_fd < 0 ? errno : 0;
+	/* Names of its code are asked for when it may have ended. */
+	live->root_fd = live_open(target, "root", O_PATH | O_DIRECTORY);
 	target->name = strdup(status.name);
 	target->exe = read_exe_path(target);
 	if (!target->name || !target->exe)

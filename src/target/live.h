@@ -9,8 +9,11 @@
 struct live {
 	int mem_fd; /* /proc/PID/mem; -1: mem_errno tells why */
 	int mem_errno;
-	int pagemap_fd;	  /* -1: not opened yet */
-	int root_fd;	  /* /proc/PID/root; -1: not opened yet */
+	int pagemap_fd; /* -1: not opened yet */
+	int root_fd;	/* /proc/PID/root; -1: not opened yet */
+	/* When it was opened: what it calls itself, and whose its files are. */
+	pid_t ns_pid;
+	uid_t uids[3];
 	pid_t memory_tid; /* a thread that has the memory: the leader, unless that has ended */
 	char prefix[32];  /* of files below process->dirfd that tell about the memory */
 	bool no_vm_readv; /* process_vm_readv is forbidden, by a seccomp filter say */
@@ -30,11 +33,13 @@ struct error *live_gone(struct target *target);
 /* Whether @path, as the target sees it, is a file with that inode now. */
 bool live_path_has_inode(struct target *target, const char *path, uint64_t inode);
 
-/* An O_PATH descriptor of @path as the target sees it; -1: errno. */
-int live_open_path(struct target *target, const char *path);
+/* An O_PATH descriptor of @path as the target sees it; -1: errno. O_NOFOLLOW in @flags: not what a
+ * symbolic link at its end leads to, but the link. */
+int live_open_path(struct target *target, const char *path, int flags);
 
 enum page_backing live_backing(struct target *target, const struct mapping *mapping, int *fd_ret);
 struct error *live_open_module(struct target *target, const struct module *module, int *fd_ret);
+struct error *live_open_perf_map(struct target *target, int *fd_ret);
 struct error *live_read_threads(struct target *target, struct thread_vec *ret);
 
 #endif

@@ -120,7 +120,7 @@ static int open_mapped(struct target *target, const struct mapping *mapping)
 	fd = openat(target->process->dirfd, name, O_PATH | O_CLOEXEC);
 	if (fd >= 0 || mapping->deleted || mapping->path[0] != '/')
 		return fd;
-	fd = live_open_path(target, mapping->path);
+	fd = live_open_path(target, mapping->path, 0);
 	if (fd >= 0 && (fstat(fd, &status) < 0 || status.st_ino != mapping->inode ||
 			status.st_dev != mapping->device)) {
 		close(fd);

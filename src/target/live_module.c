@@ -13,11 +13,11 @@
  * @path below the target's root, without leaving it by a symbolic link. O_PATH: a name may have
  * become a FIFO or a device meanwhile, and opening those has effects.
  */
-int live_open_path(struct target *target, const char *path)
+int live_open_path(struct target *target, const char *path, int flags)
 {
 	struct live *live = target->backend;
 	struct open_how how = {
-		.flags = O_PATH | O_CLOEXEC,
+		.flags = (uint64_t)flags | O_PATH | O_CLOEXEC,
 		.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
 	};
 	int fd;
@@ -29,13 +29,13 @@ int live_open_path(struct target *target, const char *path)
 	fd = (int)syscall(__NR_openat2, live->root_fd, path, &how, sizeof(how));
 	/* Before Linux 5.6, or forbidden by a filter that does not know it. */
 	if (fd < 0 && (errno == ENOSYS || errno == EPERM))
-		fd = openat(live->root_fd, path + strspn(path, "/"), O_PATH | O_CLOEXEC);
+		fd = openat(live->root_fd, path + strspn(path, "/"), flags | O_PATH | O_CLOEXEC);
 	return fd;
 }
 
 bool live_path_has_inode(struct target *target, const char *path, uint64_t inode)
 {
-	cleanup(close) int fd = live_open_path(target, path);
+	cleanup(close) int fd = live_open_path(target, path, 0);
 	struct stat status;
 
 	return fd >= 0 && fstat(fd, &status) == 0 && status.st_ino == inode;
@@ -109,7 +109,7 @@ struct error *live_open_module(struct target *target, const struct module *modul
 	/* Needs CAP_CHECKPOINT_RESTORE, and never errs. */
 	fd = open_map_file(target, module);
 	if (fd < 0 && !module->deleted && module->path[0] == '/') {
-		path_fd = live_open_path(target, module->path);
+		path_fd = live_open_path(target, module->path, 0);
 		if (path_fd >= 0) {
 			fd = reopen(target, module, path_fd);
 			close(path_fd);
@@ -126,5 +126,36 @@ struct error *live_open_module(struct target *target, const struct module *modul
 		return error_create(ERROR_FAILED, "cannot open %s of %d", module->path,
 				    (int)target->pid);
 	*fd_ret = fd;
+	return NULL;
+}
+
+/* Of nobody else's: in /tmp everybody may make a file. */
+static bool is_own_file(const struct live *live, const struct stat *status)
+{
+	if (!S_ISREG(status->st_mode))
+		return false;
+	for (unsigned i = 0; i < sizeof(live->uids) / sizeof(live->uids[0]); i++)
+		if (status->st_uid == live->uids[i])
+			return true;
+	return !status->st_uid;
+}
+
+struct error *live_open_perf_map(struct target *target, int *fd_ret)
+{
+	const struct live *live = target->backend;
+	cleanup(close) int path_fd = -1;
+	cleanup(close) int fd = -1;
+	struct stat status;
+	char name[64];
+
+	snprintf(name, sizeof(name), "/tmp/perf-%d.map", (int)live->ns_pid);
+	path_fd = live_open_path(target, name, O_NOFOLLOW);
+	if (path_fd >= 0 && fstat(path_fd, &status) == 0 && is_own_file(live, &status)) {
+		snprintf(name, sizeof(name), "/proc/self/fd/%d", path_fd);
+		fd = open(name, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	}
+	if (fd < 0)
+		return error_create(ERROR_UNSUPPORTED, "%d has no perf map", (int)target->pid);
+	*fd_ret = take_fd(&fd);
 	return NULL;
 }

@@ -132,6 +132,13 @@ enum page_backing target_backing(struct target *target, const struct mapping *ma
 	return target->ops->backing ? target->ops->backing(target, mapping, fd_ret) : BACKING_ANY;
 }
 
+struct error *target_open_perf_map(struct target *target, int *fd_ret)
+{
+	if (!target->ops->open_perf_map)
+		return unsupported(target, "open the perf map");
+	return target->ops->open_perf_map(target, fd_ret);
+}
+
 bool target_auxv(struct target *target, uint64_t type, uint64_t *ret)
 {
 	const unsigned word = target->arch->word_size;

@@ -54,10 +54,18 @@ static struct error *past_open_module(struct target *target, const struct module
 	return error_create(ERROR_FAILED, "%s is not there any more", module->path);
 }
 
+static struct error *past_open_perf_map(struct target *target, int *fd_ret)
+{
+	struct history *history = target->backend;
+
+	return target_open_perf_map(history->live, fd_ret);
+}
+
 static const struct target_ops past_ops = {
 	.read = past_read,
 	.read_maps = past_read_maps,
 	.open_module = past_open_module,
+	.open_perf_map = past_open_perf_map,
 };
 
 static bool overlaps(const struct target *target, const struct module *module)

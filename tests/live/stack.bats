@@ -204,3 +204,51 @@ while f is not None:
 	status_is 4
 	victim_check
 }
+
+# ---- code that the program makes itself ----
+
+@test "JIT code has the names of the perf map" {
+	start_victim jitted
+	settle
+	probe stack "$victim_pid" --json
+	status_is 0
+	json '[.threads[].frames[].function] | index("JS:*wait jitted.js:2") != null'
+	for recorder in allocs syscalls faults; do
+		record_begin $recorder "$victim_pid" -d 60 --json
+		case $recorder in
+		allocs) victim_say allocate 2000 && victim_wait '^allocated' ;;
+		syscalls) victim_say map 1048576 && victim_wait '^mapped' ;;
+		faults) victim_say touch 1048576 && victim_wait '^touched' ;;
+		esac
+		record_end
+		status_is 0
+		json '[.sites[].frames[]] | any(startswith("JS:*"))' || fail $recorder
+		json '[.sites[].frames[]] | all(startswith("stale code") | not)'
+	done
+	rm -f "/tmp/perf-$victim_pid.map"
+	victim_check
+}
+
+@test "the perf map is that of the target's own mount and PID namespace" {
+	skip_unless_root
+	cat >start <<-'EOF'
+		mount -t tmpfs tmpfs /tmp && exec "$1"
+	EOF
+	victim_out=$BATS_TEST_TMPDIR/jitted.out
+	mkfifo in
+	exec {victim_in}<>in
+	unshare --pid --fork --kill-child --mount --mount-proc sh start "$VICTIMS/jitted" <in \
+		>"$victim_out" 2>&1 3>&- &
+	container=$!
+	ends_with $container KILL
+	wait_until 60 grep -q '^ready 1$' "$victim_out" || fail "$(cat "$victim_out")"
+	victim_pid=$(cat "/proc/$container/task/$container/children")
+	victim_pid=${victim_pid% }
+	victim_files[$victim_pid]=$victim_out
+	victim_remember
+	settle
+	probe stack "$victim_pid" --json
+	status_is 0
+	json '[.threads[].frames[].function] | index("JS:*wait jitted.js:2") != null'
+	victim_check
+}
