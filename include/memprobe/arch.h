@@ -25,7 +25,7 @@ struct arch_syscalls {
 	int rt_sigprocmask, rt_sigpending, rt_sigreturn, mmap, munmap, mprotect, mremap, brk,
 		madvise;
 	int futex, clone, exit, memfd_create, dup3, close, write, wait4, ftruncate, fcntl, gettid;
-	int vfork, clone3;
+	int vfork, clone3, close_range, chdir;
 	/* Where there are two, the other has times of 64 bits in a 32-bit program. */
 	int restart_syscall, poll, nanosleep, clock_nanosleep, clock_nanosleep_time64, futex_time64;
 	int old_mmap; /* its arguments stand in memory, where the only one points to */

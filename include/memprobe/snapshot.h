@@ -5,13 +5,20 @@
  * made to start a helper thread, which forks; the fork stays stopped at its first instruction,
  * traced by memprobe. The helper sleeps in wait4() until the fork is gone, reaps it, unmaps
  * itself and exits. So the target sees no child: it has no exit signal, no ordinary wait() finds
- * it, and no zombie stays, also in PID 1 of a container. It shares the target's descriptor table,
- * so that a file closed meanwhile is closed. If memprobe dies at any instant, the fork runs on
- * into exit() by itself.
+ * it, and no zombie stays, also in PID 1 of a container. Neither the helper nor the fork has a
+ * descriptor, a lock or a working directory of the target: a file that is closed meanwhile is
+ * closed. If memprobe dies at any instant, the fork runs on into exit() by itself.
  *
- * What both write to is copied meanwhile. Where the target has less memory left than it could take
- * (its cgroups' limits, the machine), it is held from the start; where it gets short while the fork
- * is read, the fork goes, and reading fails with ERROR_FAILED, so that nobody is killed for it.
+ * The fork ends as soon as it is seen that the target has ended or runs another program; reading
+ * then fails with ERROR_FAILED. exec() ends the helper, too: the new program then gets the fork
+ * reaped by one remote call. (Only if memprobe is killed right then does a zombie stay, which no
+ * ordinary wait() finds.) A process with one thread has two meanwhile: unshare(CLONE_NEWUSER) and
+ * setns() into a user namespace fail with EINVAL.
+ *
+ * What both write to is copied meanwhile. Where the target has less left than it could take
+ * (memory, tasks, commitment: its cgroups' limits, its user's, the machine's), or has private huge
+ * pages of the pool, it is held from the start; where it gets short while the fork is read, the
+ * fork goes, and reading fails with ERROR_FAILED, so that nobody is killed for it.
  *
  * The pause is that of a fork: 22-29 ms for a GiB of 4 KiB pages, 1-4 ms with huge pages.
  */

@@ -112,7 +112,7 @@ const struct arch arch_aarch64 = {
 		.madvise = 233, .futex = 98, .clone = 220, .exit = 93, .memfd_create = 279,
 		.dup3 = 24, .close = 57, .write = 64, .wait4 = 260, .ftruncate = 46, .fcntl = 25,
 		.gettid = 178,
-		.vfork = -1, .clone3 = 435, .old_mmap = -1,
+		.vfork = -1, .clone3 = 435, .close_range = 436, .chdir = 49, .old_mmap = -1,
 		.restart_syscall = 128, .poll = -1, .nanosleep = 101, .clock_nanosleep = 115,
 		.clock_nanosleep_time64 = -1, .futex_time64 = -1,
 	},

@@ -133,7 +133,7 @@ const struct arch arch_i386 = {
 		.madvise = 219, .futex = 240, .clone = 120, .exit = 1, .memfd_create = 356,
 		.dup3 = 330, .close = 6, .write = 4, .wait4 = 114, .ftruncate = 93, .fcntl = 55,
 		.gettid = 224,
-		.vfork = 190, .clone3 = 435, .old_mmap = 90,
+		.vfork = 190, .clone3 = 435, .close_range = 436, .chdir = 12, .old_mmap = 90,
 		.restart_syscall = 0, .poll = 168, .nanosleep = 162, .clock_nanosleep = 267,
 		.clock_nanosleep_time64 = 407, .futex_time64 = 422,
 	},

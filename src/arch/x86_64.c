@@ -85,7 +85,7 @@ const struct arch arch_x86_64 = {
 		.mmap = 9, .munmap = 11, .mprotect = 10, .mremap = 25, .brk = 12, .madvise = 28,
 		.futex = 202, .clone = 56, .exit = 60, .memfd_create = 319, .dup3 = 292,
 		.close = 3, .write = 1, .wait4 = 61, .ftruncate = 77, .fcntl = 72, .gettid = 186,
-		.vfork = 58, .clone3 = 435, .old_mmap = -1,
+		.vfork = 58, .clone3 = 435, .close_range = 436, .chdir = 80, .old_mmap = -1,
 		.restart_syscall = 219, .poll = 7, .nanosleep = 35, .clock_nanosleep = 230,
 		.clock_nanosleep_time64 = -1, .futex_time64 = -1,
 	},

@@ -91,6 +91,8 @@ static const char *name_of(const struct arch_syscalls *nr, int call)
 		{ "memfd_create", nr->memfd_create },
 		{ "ftruncate", nr->ftruncate },
 		{ "madvise", nr->madvise },
+		{ "close_range", nr->close_range },
+		{ "chdir", nr->chdir },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
@@ -110,8 +112,9 @@ static struct error *add_step(struct seccomp_call_vec *calls, const struct arch_
 	switch (step->op) {
 	case CALL_OP_SYSCALL:
 	case CALL_OP_CLONE:
-		/* Nobody relies on advice. */
-		return add(calls, name_of(nr, call), call, args, call == nr->madvise);
+		/* Nobody relies on advice, nor on where a fork works. */
+		return add(calls, name_of(nr, call), call, args,
+			   call == nr->madvise || call == nr->chdir);
 	case CALL_OP_EXIT:
 		return add_exit(calls, nr, args);
 	default:

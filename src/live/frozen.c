@@ -8,22 +8,30 @@
 struct frozen {
 	struct target *origin, *fork;
 	const struct thread_state_vec *states;
-	const atomic_bool *given_up; /* the fork is gone, for want of memory */
-	struct thread_vec threads;   /* as they were soon after the stop */
-	struct mapping_vec missing;  /* what the fork did not get */
-	struct mapping_vec shared;   /* what it has, but not the knowledge which pages are there */
+	const atomic_int *loss;	    /* enum fork_loss */
+	struct thread_vec threads;  /* as they were soon after the stop */
+	struct mapping_vec missing; /* what the fork did not get */
+	struct mapping_vec shared;  /* what it has, but not the knowledge which pages are there */
 };
 
 static struct error *explain(const struct frozen *frozen, struct error *error)
 {
-	if (!error || !atomic_load(frozen->given_up))
+	const enum fork_loss loss = atomic_load(frozen->loss);
+	char byte;
+
+	if (!error || loss == FORK_KEPT)
+		return error;
+	error_destroy(error);
+	/* Its own view says what has become of it. */
+	error = loss == FORK_LOST_TARGET ? target_read(frozen->origin, 0, &byte, 1) : NULL;
+	if (error && error->code != ERROR_FAULT)
 		return error;
 	error_destroy(error);
 	return error_hint(error_create(ERROR_FAILED,
-				       "the frozen copy of %d was given up: it writes so much that "
-				       "the copy would have taken the last memory it may have",
+				       "the frozen copy of %d was given up: it would have taken "
+				       "memory or tasks that the process needs",
 				       (int)frozen->origin->pid),
-			  "--no-fork holds the process instead of copying it");
+			  "--no-fork stops the process instead of copying it");
 }
 
 static struct error *frozen_read(struct target *target, uint64_t address, void *buffer, size_t size)
@@ -32,7 +40,7 @@ static struct error *frozen_read(struct target *target, uint64_t address, void *
 	struct error *error = target_read(frozen->fork, address, buffer, size);
 	const struct mapping *missing;
 
-	if (!error_is(error, ERROR_FAULT) || atomic_load(frozen->given_up))
+	if (!error_is(error, ERROR_FAULT) || atomic_load(frozen->loss))
 		return explain(frozen, error);
 	missing = mappings_find(&frozen->missing, error->address);
 	if (!missing || address < missing->start || size > missing->end - address)
@@ -216,9 +224,8 @@ static struct error *fill(struct target *target, struct target *origin)
 }
 
 struct error *frozen_target_create(struct target *origin, pid_t fork,
-				   const struct thread_state_vec *states,
-				   const atomic_bool *given_up, struct target **ret,
-				   uint64_t *live_bytes_ret)
+				   const struct thread_state_vec *states, const atomic_int *loss,
+				   struct target **ret, uint64_t *live_bytes_ret)
 {
 	cleanup(target) struct target *target = calloc(1, sizeof(*target));
 	struct frozen *frozen = calloc(1, sizeof(*frozen));
@@ -228,7 +235,7 @@ struct error *frozen_target_create(struct target *origin, pid_t fork,
 		free(frozen);
 		return &error_no_memory;
 	}
-	*frozen = (struct frozen){ .origin = origin, .states = states, .given_up = given_up };
+	*frozen = (struct frozen){ .origin = origin, .states = states, .loss = loss };
 	target->ops = &frozen_ops;
 	target->backend = frozen;
 	error = fill(target, origin);

@@ -7,35 +7,25 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "fork_events.h"
+#include "fork_limits.h"
+#include "fork_reap.h"
+#include "fork_script.h"
 #include "frozen.h"
 #include "memprobe/core.h"
 #include "memprobe/log.h"
-#include "memprobe/memory_room.h"
 #include "memprobe/num.h"
 #include "memprobe/pause.h"
 #include "memprobe/stop.h"
 #include "session.h"
 
-/* The helper's mapping: its block, the fork's block, and a stack that is hardly used. */
-#define AREA_SIZE  (32u << 10)
-#define AREA_CHILD (8u << 10)
-#define AREA_FRAME (16u << 10)
-
 /* To see the helper go after the fork has gone. */
 #define END_WAIT_US 2000000
 
-/*
- * What both write to is copied while the fork is there. The kernel kills the target if there is no
- * room for that: the fork has to go before.
- */
-#define ROOM_MIN      (64ull << 20)
-#define ROOM_LOOKS_MS 5
+/* How often it is looked whether the fork may stay. */
+#define LOOKS_MS 5
 
 enum phase { PHASE_STOPPING, PHASE_READY, PHASE_ENDING };
 
@@ -45,10 +35,10 @@ struct freezer {
 	struct call_session *session; /* NULL: the target is held instead of forked */
 	struct snapshot_options options;
 	struct snapshot *snapshot;
-	uint64_t area;
-	struct block outer, inner, child;
-	struct call_script outer_script, inner_script;
+	struct fork_script script;
+	uint64_t hugetlb; /* of the process when it was decided to fork it */
 	pid_t helper, fork;
+	pid_t fork_id; /* of the fork, in the target's PID namespace */
 	uint64_t stopped_us, held_since_us;
 	struct error *fork_error; /* why there is no fork */
 	struct error *error;
@@ -56,7 +46,7 @@ struct freezer {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	enum phase phase;
-	atomic_bool given_up; /* the fork, for want of memory */
+	atomic_int loss; /* enum fork_loss: the fork has ended early */
 };
 
 static void set_phase(struct freezer *freezer, enum phase phase)
@@ -94,136 +84,19 @@ static bool wait_phase_for(struct freezer *freezer, enum phase phase, unsigned m
 	return reached;
 }
 
-/* ---- the scripts ---- */
-
-static struct call_step exit_step(uint64_t area)
-{
-	return (struct call_step){
-		.op = CALL_OP_EXIT,
-		.args = { CALL_ARG(area), CALL_ARG(AREA_SIZE) },
-	};
-}
-
-/* The fork, should it ever run: its end. */
-static struct error *encode_child(struct freezer *freezer)
-{
-	struct block_header header = { .stack = freezer->area + AREA_CHILD };
-	struct call_step leave = exit_step(freezer->area);
-	struct call_script script;
-
-	call_begin(&script, freezer->target->arch);
-	call_add_step(&script, &leave);
-	return script_encode(&script, &header, &freezer->child);
-}
-
-/* The helper: forks, tells, waits for the fork's end, leaves. */
-static struct error *encode_inner(struct freezer *freezer)
-{
-	const struct arch *arch = freezer->target->arch;
-	struct call_script *script = &freezer->inner_script;
-	struct block_header header = { .stack = freezer->area + AREA_CHILD };
-	struct call_step leave = exit_step(freezer->area);
-	struct call_step clone = {
-		.op = CALL_OP_CLONE,
-		.function = (uint64_t)arch->syscalls.clone,
-		/* No exit signal, the same stack, and its own block. */
-		.args = { CALL_ARG(CLONE_FILES | CLONE_FS), CALL_ARG(0), CALL_ARG(0), CALL_ARG(0),
-			  CALL_ARG(0), CALL_ARG(freezer->area + AREA_CHILD) },
-		.check = CALL_NO_ERRNO,
-		.fail = CALL_FAIL_CLEANUP,
-		.has_result = true,
-	};
-	struct call_arg wait[] = { CALL_ARG(0), CALL_ARG(0), CALL_ARG(__WALL), CALL_ARG(0) };
-
-	call_begin(script, arch);
-	clone.result = call_add_data(script, NULL, arch->word_size);
-	wait[0] = CALL_WORD(clone.result);
-	call_add_step(script, &clone);
-	call_add_marker(script);
-	call_add_syscall(script, arch->syscalls.wait4, 4, wait, CALL_ANY, 0);
-	call_add_step(script, &leave);
-	/* A fork that failed leaves nothing to wait for. */
-	script->steps[0].fail = (int)script->step_count - 1;
-	return script_encode(script, &header, &freezer->inner);
-}
-
-static void add_copy(struct call_script *script, uint64_t to, const struct block *block)
-{
-	size_t data = call_add_data(script, block->bytes, block->size);
-	struct call_step copy = {
-		.op = CALL_OP_COPY,
-		.args = { CALL_ARG(to), CALL_ADDR(data), CALL_ARG(block->size) },
-	};
-
-	call_add_step(script, &copy);
-}
-
-/* The thread of the target: maps, and starts the helper. */
-static void write_outer(struct freezer *freezer)
-{
-	const struct arch *arch = freezer->target->arch;
-	struct call_script *script = &freezer->outer_script;
-	const struct call_arg map[] = {
-		CALL_ARG(freezer->area),
-		CALL_ARG(AREA_SIZE),
-		CALL_ARG(PROT_READ | PROT_WRITE),
-		CALL_ARG(MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE),
-		CALL_ARG(-1),
-		CALL_ARG(0),
-	};
-	struct call_arg unmap[] = { CALL_ARG(0), CALL_ARG(AREA_SIZE) };
-	struct call_step clone = {
-		.op = CALL_OP_CLONE,
-		.function = (uint64_t)arch->syscalls.clone,
-		.args = { CALL_ARG(CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND |
-				   CLONE_THREAD | CLONE_SYSVSEM),
-			  CALL_ARG(freezer->area + AREA_CHILD - 64), CALL_ARG(0), CALL_ARG(0),
-			  CALL_ARG(0), CALL_ARG(freezer->area + AREA_FRAME) },
-		.check = CALL_NO_ERRNO,
-	};
-	struct call_step end = { .op = CALL_OP_END };
-
-	call_begin(script, arch);
-	/* A kernel before 4.17 takes the address for a wish: what it gave instead is given back. */
-	unmap[0] = CALL_WORD(
-		call_add_syscall(script, arch->syscalls.mmap, 6, map, CALL_EXPECT, freezer->area));
-	add_copy(script, freezer->area + AREA_CHILD, &freezer->child);
-	add_copy(script, freezer->area + AREA_FRAME, &freezer->inner);
-	clone.fail = call_add_step(script, &clone) + 3;
-	script->steps[script->step_count - 1].fail = clone.fail;
-	call_add_marker(script);
-	call_add_step(script, &end);
-	call_add_syscall(script, arch->syscalls.munmap, 2, unmap, CALL_ANY, 0);
-	script->steps[0].fail = clone.fail;
-}
-
-static struct error *write_scripts(struct freezer *freezer)
-{
-	struct error *error = call_find_gap(freezer->target, AREA_SIZE,
-					    2048 + (unsigned)(clock_us() % 64), &freezer->area);
-
-	if (!error)
-		error = encode_child(freezer);
-	if (!error)
-		error = encode_inner(freezer);
-	if (!error)
-		write_outer(freezer);
-	return error;
-}
-
 /* ---- in the stop ---- */
 
 /* Sees a thread through its script; what it clones is left stopped at its start. */
-static struct error *watch(struct freezer *freezer, struct engine_run *run, pid_t *child_ret)
+static struct error *watch(struct freezer *freezer, struct engine_run *run,
+			   struct call_result *result, pid_t *child_ret)
 {
 	static const struct call_options options;
-	struct call_result result = { 0 };
 	struct ptrace_stop stop;
 	struct error *error;
 
 	run->options = &options;
 	run->deadline = clock_us() + freezer->options.timeout_us;
-	run->result = &result;
+	run->result = result;
 	error = run->helper_frame ? engine_watch(freezer->session, run)
 				  : engine_run(freezer->session, run);
 	*child_ret = run->child;
@@ -247,15 +120,16 @@ static struct error *fork_by(struct freezer *freezer, pid_t tid,
 	struct engine_run caller = {
 		.tid = tid,
 		.regs = *regs,
-		.script = &freezer->outer_script,
-		.block = &freezer->outer,
+		.script = &freezer->script.outer_script,
+		.block = &freezer->script.outer,
 	};
 	struct engine_run helper = {
-		.script = &freezer->inner_script,
-		.block = &freezer->inner,
-		.helper_frame = freezer->area + AREA_FRAME,
+		.script = &freezer->script.inner_script,
+		.block = &freezer->script.inner,
+		.helper_frame = freezer->script.helper_frame,
 		.detach_at_marker = true,
 	};
+	struct call_result result = { 0 };
 	struct error *error =
 		ptrace_call(PTRACE_SETOPTIONS, tid, 0,
 			    (void *)(uintptr_t)(PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE),
@@ -265,22 +139,27 @@ static struct error *fork_by(struct freezer *freezer, pid_t tid,
 		ptrace_detach(tid, 0);
 		return error;
 	}
-	error = watch(freezer, &caller, &freezer->helper);
+	error = watch(freezer, &caller, &result, &freezer->helper);
 	if (error)
 		return error;
 	helper.tid = freezer->helper;
-	return watch(freezer, &helper, &freezer->fork);
+	error = watch(freezer, &helper, &result, &freezer->fork);
+	freezer->fork_id = (pid_t)call_result_word(&result, &freezer->script.inner_script,
+						   freezer->script.fork_id);
+	return error;
 }
 
 static bool use_thread(void *data, pid_t tid, struct user_regs_struct *regs)
 {
 	struct freezer *freezer = data;
 	struct call_session *session = freezer->session;
-	const struct call_script *const scripts[] = { &freezer->outer_script,
-						      &freezer->inner_script };
+	const struct call_script *const scripts[] = { &freezer->script.outer_script,
+						      &freezer->script.inner_script };
 	struct process_status status;
 	struct error *error = process_read_status(session->target->process, tid, &status);
 
+	if (!error && status.hugetlb > freezer->hugetlb)
+		error = error_create(ERROR_BUSY, "it has just taken more huge pages of the pool");
 	if (!error && status.seccomp > 0)
 		error = foreseen_check(session, tid, status.seccomp, scripts, 2,
 				       &(struct call_options){ 0 });
@@ -321,6 +200,21 @@ static void end_fork(struct freezer *freezer)
 
 /* ---- the tracing thread ---- */
 
+/* Whether the target has exited or begun to run another program: it is bound to the old one. */
+static bool has_lost_memory(const struct freezer *freezer)
+{
+	char byte;
+
+	return pread(freezer->session->memory, &byte, 1, 0) == 0;
+}
+
+static enum fork_loss look_for_loss(const struct freezer *freezer)
+{
+	if (has_lost_memory(freezer))
+		return FORK_LOST_TARGET;
+	return fork_leaves_room(freezer->target->process) ? FORK_KEPT : FORK_LOST_ROOM;
+}
+
 static void after_stop(void *data, struct stop *stop, struct error *error)
 {
 	struct freezer *freezer = data;
@@ -329,14 +223,18 @@ static void after_stop(void *data, struct stop *stop, struct error *error)
 	if (stop)
 		take_states(freezer, stop);
 	set_phase(freezer, PHASE_READY);
-	while (!wait_phase_for(freezer, PHASE_ENDING, ROOM_LOOKS_MS)) {
-		if (!freezer->fork || atomic_load(&freezer->given_up) ||
-		    memory_room(freezer->target->process) >= ROOM_MIN)
+	while (!wait_phase_for(freezer, PHASE_ENDING, LOOKS_MS)) {
+		enum fork_loss loss;
+
+		if (!freezer->fork || atomic_load(&freezer->loss))
 			continue;
-		atomic_store(&freezer->given_up, true);
+		loss = look_for_loss(freezer);
+		if (!loss)
+			continue;
+		atomic_store(&freezer->loss, loss);
 		end_fork(freezer);
 	}
-	if (freezer->fork && !atomic_load(&freezer->given_up))
+	if (freezer->fork && !atomic_load(&freezer->loss))
 		end_fork(freezer);
 }
 
@@ -407,7 +305,7 @@ static void *place(void *data)
 	struct placing *placing = data;
 	struct freezer *freezer = placing->freezer;
 
-	placing->error = call_place(freezer->session, script_size(&freezer->outer_script));
+	placing->error = call_place(freezer->session, script_size(&freezer->script.outer_script));
 	seize_release_lingering(freezer->session);
 	return NULL;
 }
@@ -460,7 +358,7 @@ static struct error *try_fork(struct freezer *freezer)
 		call_open(freezer->target, freezer->options.timeout_us, &freezer->session);
 
 	if (!error)
-		error = write_scripts(freezer);
+		error = fork_script_write(freezer->target, &freezer->script);
 	if (!error)
 		error = place_stub(freezer);
 	if (!error)
@@ -469,12 +367,11 @@ static struct error *try_fork(struct freezer *freezer)
 		return error;
 	if (freezer->fork) {
 		freezer->snapshot->kind = SNAPSHOT_FORK;
-		freezer->snapshot->own_start = freezer->area;
-		freezer->snapshot->own_end = freezer->area + AREA_SIZE;
-		return frozen_target_create(freezer->target, freezer->fork,
-					    &freezer->snapshot->threads, &freezer->given_up,
-					    &freezer->snapshot->target,
-					    &freezer->snapshot->live_bytes);
+		freezer->snapshot->own_start = freezer->script.area;
+		freezer->snapshot->own_end = freezer->script.area + freezer->script.area_size;
+		return frozen_target_create(
+			freezer->target, freezer->fork, &freezer->snapshot->threads, &freezer->loss,
+			&freezer->snapshot->target, &freezer->snapshot->live_bytes);
 	}
 	error = take_pointer(freezer->fork_error);
 	if (!error)
@@ -491,8 +388,26 @@ static void undo_fork(struct freezer *freezer)
 		wait_for_helper(freezer);
 	call_close(freezer->session);
 	freezer->session = NULL;
+	if (freezer->fork && atomic_load(&freezer->loss) == FORK_LOST_TARGET)
+		fork_reap(freezer->target, freezer->fork, freezer->fork_id);
 	freezer->phase = PHASE_STOPPING;
 	freezer->fork = freezer->helper = 0;
+}
+
+/* Of a thread that has the memory: the first one may have ended before the others. */
+static struct error *read_status(const struct freezer *freezer, struct process_status *ret)
+{
+	const struct process *process = freezer->target->process;
+	struct error *error = process_read_status(process, 0, ret);
+	struct pid_vec tids = { 0 };
+
+	if (error || ret->state != 'Z' || ret->threads < 2)
+		return error;
+	error = process_list_threads(process, &tids);
+	for (size_t i = 0; !error && i < tids.size && ret->state == 'Z'; i++)
+		error = process_read_status(process, tids.data[i], ret);
+	pid_vec_deinit(&tids);
+	return error;
 }
 
 /* Asked before anything is stopped. Who stands still anyway loses nothing. */
@@ -500,7 +415,7 @@ static struct error *check_pause(const struct freezer *freezer, bool by_fork)
 {
 	const struct target *target = freezer->target;
 	struct process_status status;
-	struct error *error = process_read_status(target->process, 0, &status);
+	struct error *error = read_status(freezer, &status);
 
 	if (error || status.state == 'T')
 		return error;
@@ -546,40 +461,33 @@ static bool is_stopped(const struct target *target)
 	return false;
 }
 
-/* The fork's page tables, and time to see how fast its copies come. */
-static bool has_room(const struct target *target)
+static struct error *fork_target(struct freezer *freezer)
 {
-	struct process_status status = { 0 };
+	struct process_status status;
+	struct error *error = read_status(freezer, &status);
 
-	error_destroy(process_read_status(target->process, 0, &status));
-	return memory_room(target->process) >= 2 * ROOM_MIN + status.vm_rss / 256;
+	if (!error)
+		error = fork_check(freezer->target->process, &status);
+	if (error)
+		return error;
+	freezer->hugetlb = status.hugetlb;
+	error = try_fork(freezer);
+	if (error)
+		undo_fork(freezer);
+	return error;
 }
 
 static struct error *take(struct freezer *freezer)
 {
 	struct error *error, *held;
 
-	if (!freezer->options.no_fork && !has_room(freezer->target)) {
-		log_warn("process %d is held while it is read: there is no memory left for a copy",
-			 (int)freezer->target->pid);
-		return hold(freezer);
-	}
-	if (!freezer->options.no_fork && process_tells_of_forks(freezer->target->process)) {
-		log_warn("process %d is held while it is read: it has asked to be told of forks "
-			 "(userfaultfd)",
-			 (int)freezer->target->pid);
-		return hold(freezer);
-	}
 	if (freezer->options.no_fork || is_stopped(freezer->target))
 		return hold(freezer);
 	error = check_pause(freezer, true);
 	if (error)
 		return error;
-	error = try_fork(freezer);
-	if (!error)
-		return NULL;
-	undo_fork(freezer);
-	if (is_final(error))
+	error = fork_target(freezer);
+	if (!error || is_final(error))
 		return error;
 	held = hold(freezer);
 	if (!held)

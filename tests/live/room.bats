@@ -33,6 +33,7 @@ start_limited() { # MIB OF HEAP, MIB IN ALL
 
 teardown() {
 	end_everything
+	[ -z "${pool:-}" ] || echo "$pool" >/proc/sys/vm/nr_hugepages
 	[ -z "${group:-}" ] || wait_until 60 rmdir "$group"
 }
 
@@ -85,5 +86,79 @@ teardown() {
 		status_is 0
 		json '.warnings | any(contains("told of forks"))'
 	done
+	victim_check
+}
+
+# A pool of two free huge pages, for a victim that takes both.
+start_with_pool() { # private|shared
+	local free
+	skip_unless_root
+	[ -w /proc/sys/vm/nr_hugepages ] || skip "there are no huge pages here"
+	pool=$(cat /proc/sys/vm/nr_hugepages)
+	free=$(awk '/HugePages_Free/ { print $2 }' /proc/meminfo)
+	[ "$free" -eq 0 ] || skip "somebody else has a pool of huge pages"
+	echo $((pool + 2)) >/proc/sys/vm/nr_hugepages
+	[ "$(awk '/HugePages_Free/ { print $2 }' /proc/meminfo)" -eq 2 ] || skip "no huge pages left"
+	start_victim hugepages "$1" 2
+	! grep -q '^refused' "$victim_out" || skip "the huge pages are gone"
+}
+
+@test "who has private huge pages of the pool is held" {
+	start_with_pool private
+	for command in leaks heap "core -o $BATS_TEST_TMPDIR/core"; do
+		# shellcheck disable=SC2086
+		probe $command "$victim_pid" --json
+		status_is 0
+		json '.warnings | any(contains("private huge pages of the pool"))'
+		victim_works
+	done
+	victim_check
+}
+
+@test "who shares its huge pages is forked" {
+	start_with_pool shared
+	probe leaks "$victim_pid" --json
+	status_is 0
+	json '.warnings == []'
+	victim_works
+	victim_check
+}
+
+@test "who may have hardly any more tasks is held" {
+	skip_unless_root
+	local base
+	for base in /sys/fs/cgroup/pids /sys/fs/cgroup; do
+		[ -e "$base/cgroup.procs" ] || continue
+		group=$base/memprobe-test-$$-$BATS_TEST_NUMBER
+		mkdir "$group" 2>/dev/null || continue
+		[ ! -e "$group/pids.max" ] || break
+		rmdir "$group"
+		group=
+	done
+	[ -n "${group:-}" ] || skip "no group with pids.max can be made here"
+	# shellcheck disable=SC2016
+	start_command bash -c 'echo $$ >"$1/cgroup.procs" && exec "$2"' - "$group" "$VICTIMS/leaks"
+	probe leaks "$victim_pid" --json
+	status_is 0
+	json '.warnings == []'
+	echo 6 >"$group/pids.max"
+	probe leaks "$victim_pid" --json
+	status_is 0
+	json '.warnings | any(contains("pids.max"))'
+	victim_check
+}
+
+@test "whose user may have hardly any more processes is held" {
+	skip_unless_root
+	prepare_user
+	install -m 755 "$VICTIMS/sharing" "${user_memprobe%/*}/sharing"
+	install -d -o 65534 "${user_memprobe%/*}/locks"
+	# shellcheck disable=SC2016
+	start_command setpriv --reuid=65534 --regid=65534 --clear-groups -- \
+		bash -c 'ulimit -u 2 && exec "$0" "$1"' "${user_memprobe%/*}/sharing" \
+		"${user_memprobe%/*}/locks"
+	probe leaks "$victim_pid" --json
+	status_is 0
+	json '.warnings | any(contains("ulimit -u"))'
 	victim_check
 }
