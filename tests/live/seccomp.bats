@@ -61,3 +61,104 @@ refused() { # WORDS COMMAND...: 4, and the victim lives
 		[ -n "$(ping)" ]
 	done
 }
+
+# ---- models of real sandboxes (tests/victims/sandboxed.c) ----
+
+start_sandboxed() { # VICTIM MODEL
+	start_victim "$1" "$2"
+	victim_wait '^locked' >/dev/null
+}
+
+counts() { # prints how many waits of each thread have ended
+	local before
+	before=$(grep -c '^each' "$victim_out")
+	victim_say each
+	wait_until 60 has_counts $((before + 1))
+	grep '^each' "$victim_out" | tail -1
+}
+
+has_counts() {
+	[ "$(grep -c '^each' "$victim_out")" -ge "$1" ]
+}
+
+all_have_gone_on() { # COUNTS
+	local now i
+	read -ra now <<<"$(counts)"
+	for ((i = 1; i < ${#now[@]}; i++)); do
+		# shellcheck disable=SC2206
+		local before=($1)
+		[ "${now[i]}" -gt "${before[i]}" ] || return 1
+	done
+}
+
+# Each of its threads waits on, and again.
+every_thread_works() {
+	victim_check || return
+	wait_until 60 all_have_gone_on "$(counts)" || fail "a thread stands still: $(counts)" || return
+	victim_check
+}
+
+sandboxed_commands=(stack threads heap "heap --no-fork" leaks trim mallinfo "mallinfo --method=call"
+	"call getpid()" "find xyzzy --in heap" "core -o $BATS_TEST_TMPDIR/core" "allocs -d 200ms"
+	"faults -d 200ms" "syscalls -d 200ms" "syscalls -d 200ms --engine=ptrace")
+
+some_commands=(stack heap trim "mallinfo --method=call")
+
+# 4: what runs code there is refused.
+spared_by() { # VICTIM MODEL COMMAND...
+	local command words
+	start_sandboxed "$1" "$2"
+	for command in "${@:3}"; do
+		read -ra words <<<"$command"
+		probe "${words[0]}" "$victim_pid" "${words[@]:1}"
+		[[ $status == [04] ]] || fail "$1 $2: $command: $status" "$stderr"
+		[[ $status == 0 || $stderr == *seccomp* ]] || fail "$1 $2: $command" "$stderr"
+		every_thread_works || fail "$1 $2: $command" "$stderr"
+	done
+	stop_victim
+}
+
+@test "every command on what runs in OpenSSH's, Chromium's and nsjail's sandbox" {
+	for model in openssh chromium nsjail; do
+		spared_by sandboxed $model "${sandboxed_commands[@]}"
+	done
+}
+
+@test "commands on what runs under systemd's and Docker's filters" {
+	for model in systemd systemd-errno docker; do
+		spared_by sandboxed $model "${some_commands[@]}" "allocs -d 100ms"
+	done
+}
+
+@test "commands on what runs in such sandboxes with 32 bits" {
+	spared_by sandboxed-32 openssh "${some_commands[@]}"
+	spared_by sandboxed-32 nsjail "${some_commands[@]}"
+}
+
+@test "whatever the filter does on restart_syscall, waits go on" {
+	for action in kill thread errno trap trace notify log; do
+		spared_by sandboxed restart-$action stack heap
+	done
+	spared_by sandboxed-32 restart-kill stack "syscalls -d 100ms --engine=ptrace"
+	spared_by sandboxed-32 restart-errno stack heap
+}
+
+@test "threads with filters of their own, and filters that come while they wait" {
+	spared_by sandboxed mixed "${some_commands[@]}"
+	spared_by sandboxed late "${some_commands[@]}"
+}
+
+@test "filters that a user may not read" {
+	for model in nsjail docker; do
+		start_victim_as_user sandboxed $model
+		victim_wait '^locked' >/dev/null
+		for command in stack heap trim; do
+			read -ra words <<<"$command"
+			run --separate-stderr as_user timeout 60 "$user_memprobe" "${words[0]}" \
+				"$victim_pid" "${words[@]:1}"
+			[[ $status == [04] ]] || fail "$model: $command: $status" "$stderr"
+			every_thread_works || fail "$model: $command"
+		done
+		stop_victim
+	done
+}
