@@ -99,14 +99,7 @@ struct arch {
 	const struct arch_register *registers; /* ends with dwarf == -1 */
 	struct arch_core core;
 	const struct arch_signal_frame *signal_frames; /* ends with code_size 0; NULL: not known */
-	/*
-	 * System calls that the kernel ends with EINTR when a stop interrupts them, though no
-	 * signal came, and that can be made again as if nothing had been; -1 ends each list. Those
-	 * of
-	 * @socket_waits do so only on sockets with a timeout; their first argument is the
-	 * descriptor.
-	 */
-	const int *eintr_waits, *socket_waits;
+	/* System calls; -1 ends each list. What a stop does to them: waits.h. */
 	/* They wait with a signal mask of their own, which ptrace shows differently by kernel. */
 	const int *masked_waits;
 	/* They only wait: who makes them holds no lock that matters. */

@@ -72,6 +72,9 @@ struct error *ptrace_get_call(pid_t tid, struct __ptrace_syscall_info *ret);
  * resident (see ptrace_prepare()), so that a kill cannot fall between two of them.
  */
 struct error *ptrace_set_regs(pid_t tid, const struct user_regs_struct *regs);
+/* The arguments of the system call that a thread is in, or has come from. */
+void ptrace_call_args(const struct arch *arch, const struct user_regs_struct *regs,
+		      uint64_t args[6]);
 /* The one-word commit. */
 struct error *ptrace_set_pc(pid_t tid, uint64_t pc);
 
@@ -115,25 +118,21 @@ void ptrace_reap(const struct process *process);
 /*
  * Stops by PTRACE_INTERRUPT end some waits with EINTR (epoll_wait, sigtimedwait, semtimedop ...;
  * kernel: they return -EINTR where others return -ERESTART*). In a PTRACE_STOP_TRAP or GROUP stop
- * this puts the thread back on its system call instruction, unless a signal is pending that would
- * have interrupted it anyway. @regs are the thread's registers now; true: they were changed.
- * A relative timeout starts anew.
- */
-bool ptrace_repair_eintr(const struct process *process, const struct arch *arch, pid_t tid,
-			 struct user_regs_struct *regs);
-
-/*
- * The same for a thread that goes on from there without being changed otherwise: the kernel itself
- * puts it back, unless it has a handler to run, which then ends the wait. So no signal is missed,
- * however late it comes. Not in a PTRACE_STOP_SYSCALL, after which the kernel need not look.
- * Includes ptrace_avoid_restart_syscall().
+ * this has the kernel put the thread back on its system call instruction when it goes on, unless it
+ * then has a handler to run, which ends the wait: so no signal is missed, however late it comes. A
+ * relative timeout starts anew. Not in a PTRACE_STOP_SYSCALL, after which the kernel need not look.
+ * @regs are the thread's registers, before and after. Includes ptrace_avoid_restart_syscall().
+ *
+ * Until this is done, the death of memprobe leaves the thread with the EINTR. So it is the first
+ * thing to be done after any such stop, before anything else is looked at.
  */
 void ptrace_leave_wait(const struct process *process, const struct arch *arch, pid_t tid,
-		       const struct user_regs_struct *regs);
+		       struct user_regs_struct *regs);
 
-/* Makes such registers of those of a wait that was ended by a stop. False: it was not. */
-bool ptrace_mark_wait(const struct process *process, const struct arch *arch,
-		      struct user_regs_struct *regs);
+/* Both at once, for a thread that has just come to such a stop: repairs, and reads the registers.
+ */
+struct error *ptrace_take(const struct process *process, const struct arch *arch, pid_t tid,
+			  struct user_regs_struct *ret);
 
 /*
  * Sleeps, polls and timed waits for futexes go on after a stop by restart_syscall(2), which kills a

@@ -80,16 +80,6 @@ static void give_regs(const struct user_regs_struct *regs, void *bytes)
 /* On another machine the registers of a tracee do not hold these. */
 #define IS_NATIVE (sizeof(struct user_regs_struct) >= sizeof(struct aarch64_registers))
 
-/* epoll_pwait, epoll_pwait2, rt_sigtimedwait, semop, semtimedop, msgsnd, msgrcv, io_getevents,
- * io_pgetevents, io_uring_enter. */
-static const int eintr_waits[] = { 22, 441, 137, 193, 192, 189, 188, 4, 292, 426, -1 };
-
-/* read, write, readv, writev, recvfrom, recvmsg, recvmmsg, sendto, sendmsg, sendmmsg, accept,
- * accept4, connect. */
-static const int socket_waits[] = {
-	63, 64, 65, 66, 207, 212, 243, 206, 211, 269, 202, 242, 203, -1
-};
-
 /* rt_sigsuspend, ppoll, pselect6, epoll_pwait, epoll_pwait2, io_pgetevents. */
 static const int masked_waits[] = { 133, 73, 72, 22, 441, 292, -1 };
 
@@ -116,8 +106,6 @@ const struct arch arch_aarch64 = {
 		.restart_syscall = 128, .poll = -1, .nanosleep = 101, .clock_nanosleep = 115,
 		.clock_nanosleep_time64 = -1, .futex_time64 = -1,
 	},
-	.eintr_waits = eintr_waits,
-	.socket_waits = socket_waits,
 	.masked_waits = masked_waits,
 	.pure_waits = pure_waits,
 	.registers = registers,

@@ -88,17 +88,6 @@ static void give_regs(const struct user_regs_struct *regs, void *bytes)
 	};
 }
 
-/* epoll_wait, epoll_pwait, epoll_pwait2, rt_sigtimedwait and _time64, semtimedop_time64, msgsnd,
- * msgrcv, io_getevents, io_pgetevents and _time64, ipc, io_uring_enter. */
-static const int eintr_waits[] = { 256, 319, 441, 177, 421, 420, 400,
-				   401, 247, 385, 416, 117, 426, -1 };
-
-/* read, write, readv, writev, recvfrom, recvmsg, recvmmsg and _time64, sendto, sendmsg, sendmmsg,
- * accept4, connect. socketcall is missing: its first argument is no descriptor. */
-static const int socket_waits[] = {
-	3, 4, 145, 146, 371, 372, 337, 417, 369, 370, 345, 364, 362, -1
-};
-
 /* sigsuspend, rt_sigsuspend, ppoll and _time64, pselect6 and _time64, epoll_pwait, epoll_pwait2,
  * io_pgetevents and _time64. */
 static const int masked_waits[] = { 72, 179, 309, 414, 308, 413, 319, 441, 385, 416, -1 };
@@ -137,8 +126,6 @@ const struct arch arch_i386 = {
 		.restart_syscall = 0, .poll = 168, .nanosleep = 162, .clock_nanosleep = 267,
 		.clock_nanosleep_time64 = 407, .futex_time64 = 422,
 	},
-	.eintr_waits = eintr_waits,
-	.socket_waits = socket_waits,
 	.masked_waits = masked_waits,
 	.pure_waits = pure_waits,
 	.registers = registers,

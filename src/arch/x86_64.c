@@ -44,14 +44,6 @@ static void give_regs(const struct user_regs_struct *regs, void *bytes)
 	memcpy(bytes, regs, sizeof(struct x86_registers));
 }
 
-/* epoll_wait, epoll_pwait, epoll_pwait2, rt_sigtimedwait, semop, semtimedop, msgsnd, msgrcv,
- * io_getevents, io_pgetevents, io_uring_enter. */
-static const int eintr_waits[] = { 232, 281, 441, 128, 65, 220, 69, 70, 208, 333, 426, -1 };
-
-/* read, write, readv, writev, recvfrom, recvmsg, recvmmsg, sendto, sendmsg, sendmmsg, accept,
- * accept4, connect. */
-static const int socket_waits[] = { 0, 1, 19, 20, 45, 47, 299, 44, 46, 307, 43, 288, 42, -1 };
-
 /* rt_sigsuspend, ppoll, pselect6, epoll_pwait, epoll_pwait2, io_pgetevents. */
 static const int masked_waits[] = { 130, 271, 270, 281, 441, 333, -1 };
 
@@ -89,8 +81,6 @@ const struct arch arch_x86_64 = {
 		.restart_syscall = 219, .poll = 7, .nanosleep = 35, .clock_nanosleep = 230,
 		.clock_nanosleep_time64 = -1, .futex_time64 = -1,
 	},
-	.eintr_waits = eintr_waits,
-	.socket_waits = socket_waits,
 	.masked_waits = masked_waits,
 	.pure_waits = pure_waits,
 	.registers = registers,

@@ -18,6 +18,7 @@
 #include "memprobe/log.h"
 #include "memprobe/num.h"
 #include "memprobe/permit.h"
+#include "memprobe/waits.h"
 #include "session.h"
 
 /* Between two rounds over all threads; grows, since a thread that is never let run stays unfit. */
@@ -363,32 +364,30 @@ static struct error *ask_filters(struct call_session *session, pid_t tid, int mo
 }
 
 /* The stopped thread runs the script if it is fit to. It is detached afterwards. */
-static struct error *use_stopped(struct call_session *session, pid_t tid, bool strict,
+static struct error *use_stopped(struct call_session *session, pid_t tid,
+				 const struct user_regs_struct *regs, bool strict,
 				 struct attempt *attempt, bool *done_ret)
 {
-	struct user_regs_struct regs;
-	struct error *error = ptrace_get_regs(tid, &regs);
+	struct error *error = NULL;
 
-	if (error)
-		return error;
 	if (strict || ptrace_is_filtered(session->target->process, tid))
 		error = ask_filters(session, tid, strict ? 1 : 2, attempt);
 	if (error_is(error, ERROR_PERMISSION)) {
-		seize_release(session, tid, &regs);
+		ptrace_detach(tid, 0);
 		note_refusal(session, attempt, error);
 		return NULL;
 	}
 	if (error ||
-	    !victim_fits(session, tid, &regs, power_needed(attempt), stack_needed(attempt)) ||
-	    !may_disturb(session, tid, &regs, attempt)) {
-		seize_release(session, tid, &regs);
+	    !victim_fits(session, tid, regs, power_needed(attempt), stack_needed(attempt)) ||
+	    !may_disturb(session, tid, regs, attempt)) {
+		ptrace_detach(tid, 0);
 		return error;
 	}
 	*done_ret = true;
 	if (attempt->as_helper)
-		return helper_run(session, tid, &regs, attempt->script, attempt->options,
+		return helper_run(session, tid, regs, attempt->script, attempt->options,
 				  attempt->deadline, attempt->result);
-	return run_directly(session, tid, &regs, attempt);
+	return run_directly(session, tid, regs, attempt);
 }
 
 /*
@@ -413,6 +412,8 @@ static struct error *try_thread(struct call_session *session, pid_t tid, struct 
 {
 	struct process_status status;
 	struct error *error = process_read_status(session->target->process, tid, &status);
+	struct user_regs_struct regs;
+	char text[WAIT_TEXT_MAX];
 	bool stopped = false;
 
 	*done_ret = false;
@@ -422,12 +423,18 @@ static struct error *try_thread(struct call_session *session, pid_t tid, struct 
 			 (int)tid);
 		return NULL;
 	}
+	if (!error && status.state == 'D') {
+		snprintf(session->reason, sizeof(session->reason),
+			 "thread %d sleeps uninterruptibly%s", (int)tid,
+			 wait_describe(session->target->process, session->target->arch, tid, text));
+		return NULL;
+	}
 	follow(session, tid);
 	if (!error)
 		error = seize_stop(session, tid, attempt->as_helper ? PTRACE_O_TRACECLONE : 0,
-				   &stopped);
+				   &stopped, &regs);
 	if (stopped)
-		error = use_stopped(session, tid, status.seccomp == 1, attempt, done_ret);
+		error = use_stopped(session, tid, &regs, status.seccomp == 1, attempt, done_ret);
 	else
 		snprintf(session->reason, sizeof(session->reason), "thread %d %s", (int)tid,
 			 error ? "did not stop" : "exited");
@@ -454,9 +461,6 @@ static struct error *try_round(struct call_session *session, struct attempt *att
 	struct pid_vec tids = { 0 };
 	struct error *error = victims_list(session, &tids);
 
-	if (!error && tids.size == 0)
-		error = error_create(ERROR_FAILED, "process %d has exited",
-				     (int)session->target->pid);
 	*done_ret = false;
 	attempt->refusals = 0;
 	for (size_t i = 0; !error && !*done_ret && i < tids.size; i++) {

@@ -63,12 +63,10 @@ static struct error *read_result(struct watch *watch)
 static uint64_t syscall_argument(const struct arch *arch, const struct user_regs_struct *regs,
 				 unsigned index)
 {
-	const uint64_t wide[] = { regs->rdi, regs->rsi, regs->rdx, regs->r10, regs->r8, regs->r9 };
-	const uint64_t narrow[] = {
-		regs->rbx, regs->rcx, regs->rdx, regs->rsi, regs->rdi, regs->rbp
-	};
+	uint64_t args[6];
 
-	return arch->bits == 64 ? wide[index] : (uint32_t)narrow[index];
+	ptrace_call_args(arch, regs, args);
+	return args[index];
 }
 
 /* In a system call stop: before the call, not after it. */
@@ -180,14 +178,12 @@ static struct error *put_back(struct watch *watch)
 {
 	const struct engine_run *run = watch->run;
 	struct user_regs_struct regs = run->regs;
-	struct call_session *session = watch->session;
 	/* Makes the kernel look for signals, and so at the restart, before the thread runs on. */
 	struct error *error = ptrace_interrupt(run->tid);
 
 	if (error)
 		return error;
-	if (!ptrace_mark_wait(session->target->process, session->target->arch, &regs) &&
-	    watch->restart_lost && (int32_t)regs.rax == RESTART_BLOCK)
+	if (watch->restart_lost && (int32_t)regs.rax == RESTART_BLOCK)
 		regs.rax = -EINTR;
 	error = ptrace_set_regs(run->tid, &regs);
 	if (!error)
@@ -498,15 +494,13 @@ static uint64_t blocked_signals(void)
 	return mask;
 }
 
-/* @regs: as the thread is now, its wait repaired. */
-static struct error *encode(struct call_session *session, struct engine_run *run,
-			    const struct user_regs_struct *regs)
+static struct error *encode(struct call_session *session, struct engine_run *run)
 {
 	const struct arch *arch = session->target->arch;
 	long nr = arch->bits == 32 ? (int32_t)run->regs.orig_rax : (long)run->regs.orig_rax;
 	struct block_header header = {
-		.plain = arch->pc(regs),
-		.restart = arch->pc(regs) - 2,
+		.plain = arch->pc(&run->regs),
+		.restart = arch->pc(&run->regs) - 2,
 		.xsave_mask = session->xsave_mask,
 		.xsave_size = session->xsave_size,
 		.xsave_used = session->xsave_used,
@@ -530,14 +524,8 @@ static struct error *encode(struct call_session *session, struct engine_run *run
 struct error *engine_run(struct call_session *session, struct engine_run *run)
 {
 	const struct placement *place = &session->place;
-	struct user_regs_struct regs = run->regs;
-	struct error *error;
+	struct error *error = encode(session, run);
 
-	if (ptrace_avoid_restart_syscall(session->target->process, session->target->arch, run->tid,
-					 &run->regs))
-		regs = run->regs;
-	ptrace_repair_eintr(session->target->process, session->target->arch, run->tid, &regs);
-	error = encode(session, run, &regs);
 	if (!error)
 		error = placement_install(session, run->tid);
 	if (!error)

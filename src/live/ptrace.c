@@ -21,6 +21,7 @@
 #include "memprobe/num.h"
 #include "memprobe/process.h"
 #include "memprobe/thread_state.h"
+#include "memprobe/waits.h"
 #include "xsave.h"
 
 #define PTRACE_GET_SYSCALL_USER_DISPATCH 0x4211
@@ -248,9 +249,13 @@ static struct error *poll_stop(pid_t tid, pid_t *tid_ret, struct ptrace_stop *re
 	return NULL;
 }
 
+/* A sleeping thread comes to its stop sooner than a sleeping tracer would wake for it; until then a
+ * wait that the stop has ended is without repair. */
+#define SPIN_US 40
+
 struct error *ptrace_wait(pid_t tid, uint64_t timeout_us, struct ptrace_stop *ret)
 {
-	uint64_t deadline = clock_us() + timeout_us;
+	uint64_t start = clock_us(), deadline = start + timeout_us;
 	sigset_t set;
 	pid_t same;
 
@@ -262,6 +267,8 @@ struct error *ptrace_wait(pid_t tid, uint64_t timeout_us, struct ptrace_stop *re
 
 		if (error || ret->kind != PTRACE_STOP_NONE || now >= deadline)
 			return error;
+		if (now - start < SPIN_US)
+			continue;
 		/* Another tracee's signal can swallow ours: look again at least this often. */
 		wait.tv_nsec = 1000 * (long)min_u64(deadline - now, 50000);
 		if (sigtimedwait(&set, NULL, &wait) < 0 && errno == EINTR)
@@ -316,38 +323,39 @@ void ptrace_join(pthread_t tracer, const struct process *process)
 	}
 }
 
-static bool is_socket(const struct process *process, int fd)
+void ptrace_call_args(const struct arch *arch, const struct user_regs_struct *regs,
+		      uint64_t args[6])
 {
-	char path[32], goal[16];
-	ssize_t length;
+	const uint64_t wide[6] = { regs->rdi, regs->rsi, regs->rdx, regs->r10, regs->r8, regs->r9 };
+	const uint64_t narrow[6] = {
+		(uint32_t)regs->rbx, (uint32_t)regs->rcx, (uint32_t)regs->rdx,
+		(uint32_t)regs->rsi, (uint32_t)regs->rdi, (uint32_t)regs->rbp
+	};
 
-	snprintf(path, sizeof(path), "fd/%d", fd);
-	length = readlinkat(process->dirfd, path, goal, sizeof(goal));
-	return length >= 7 && !memcmp(goal, "socket:", 7);
+	memcpy(args, arch->bits == 32 ? narrow : wide, sizeof(wide));
 }
 
 /*
  * In this stop -EINTR with orig_rax still set is the work of our interrupt: a handler would have
- * run and left orig_rax at -1. Only calls that can be made again count: close() on a network file
- * system ends with EINTR, too, and its descriptor is gone by then.
+ * run and left orig_rax at -1.
  */
 static bool ended_by_interrupt(const struct process *process, const struct arch *arch,
 			       const struct user_regs_struct *regs)
 {
 	long orig = arch->bits == 32 ? (int32_t)regs->orig_rax : (long)regs->orig_rax;
 	long result = arch->bits == 32 ? (int32_t)regs->rax : (long)regs->rax;
-	int fd = (int)(arch->bits == 32 ? regs->rbx : regs->rdi);
+	uint64_t args[6];
 
 	if (orig < 0 || result != -EINTR)
 		return false;
-	return arch_list_has(arch->eintr_waits, orig) ||
-	       (arch_list_has(arch->socket_waits, orig) && is_socket(process, fd));
+	ptrace_call_args(arch, regs, args);
+	return wait_is_repairable(process, arch, orig, args);
 }
 
 /* The kernel's own (include/linux/errno.h): to be made again, but after a handler has run. */
 #define RESTART_IF_NO_HANDLER (-514)
 
-bool ptrace_mark_wait(const struct process *process, const struct arch *arch,
+static bool mark_wait(const struct process *process, const struct arch *arch,
 		      struct user_regs_struct *regs)
 {
 	if (!ended_by_interrupt(process, arch, regs))
@@ -357,40 +365,30 @@ bool ptrace_mark_wait(const struct process *process, const struct arch *arch,
 }
 
 void ptrace_leave_wait(const struct process *process, const struct arch *arch, pid_t tid,
-		       const struct user_regs_struct *regs)
+		       struct user_regs_struct *regs)
 {
 	struct user_regs_struct repaired = *regs;
 	struct error *error;
 
-	if (ptrace_avoid_restart_syscall(process, arch, tid, &repaired) ||
-	    !ptrace_mark_wait(process, arch, &repaired))
+	if (ptrace_avoid_restart_syscall(process, arch, tid, regs) ||
+	    !mark_wait(process, arch, &repaired))
 		return;
 	error = ptrace_set_regs(tid, &repaired);
-	if (error && error->errnum != ESRCH)
+	if (!error)
+		*regs = repaired;
+	else if (error->errnum != ESRCH)
 		log_warn("%s", error->message);
 	error_destroy(error);
 }
 
-static bool is_interrupted_wait(const struct process *process, const struct arch *arch, pid_t tid,
-				const struct user_regs_struct *regs)
+struct error *ptrace_take(const struct process *process, const struct arch *arch, pid_t tid,
+			  struct user_regs_struct *ret)
 {
-	struct process_status status;
-	struct error *error;
-	bool pending;
+	struct error *error = ptrace_get_regs(tid, ret);
 
-	if (!ended_by_interrupt(process, arch, regs))
-		return false;
-	error = process_read_status(process, tid, &status);
-	pending = !error && (status.sig_pending & ~status.sig_blocked & status.sig_caught);
-	error_destroy(error);
-	return !pending;
-}
-
-static void restart(struct user_regs_struct *regs)
-{
-	regs->rax = regs->orig_rax;
-	regs->rip -= 2;
-	regs->orig_rax = -1;
+	if (!error)
+		ptrace_leave_wait(process, arch, tid, ret);
+	return error;
 }
 
 struct error *ptrace_get_mask(pid_t tid, uint64_t *ret)
@@ -430,23 +428,4 @@ bool ptrace_has_dispatch(pid_t tid)
 
 	error_destroy(error);
 	return !error && configuration.mode != 0;
-}
-
-bool ptrace_repair_eintr(const struct process *process, const struct arch *arch, pid_t tid,
-			 struct user_regs_struct *regs)
-{
-	struct user_regs_struct repaired = *regs;
-	struct error *error;
-
-	if (!is_interrupted_wait(process, arch, tid, regs))
-		return false;
-	restart(&repaired);
-	error = ptrace_set_regs(tid, &repaired);
-	if (error) {
-		log_warn("%s", error->message);
-		error_destroy(error);
-		return false;
-	}
-	*regs = repaired;
-	return true;
 }

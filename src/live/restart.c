@@ -34,12 +34,10 @@ static long call_number(const struct arch *arch, const struct user_regs_struct *
 static uint64_t argument(const struct arch *arch, const struct user_regs_struct *regs,
 			 unsigned index)
 {
-	const uint64_t wide[] = { regs->rdi, regs->rsi, regs->rdx, regs->r10, regs->r8, regs->r9 };
-	const uint64_t narrow[] = {
-		regs->rbx, regs->rcx, regs->rdx, regs->rsi, regs->rdi, regs->rbp
-	};
+	uint64_t args[6];
 
-	return arch->bits == 64 ? wide[index] : (uint32_t)narrow[index];
+	ptrace_call_args(arch, regs, args);
+	return args[index];
 }
 
 /* Whether a filter is in force. */
@@ -118,8 +116,7 @@ static bool may_restart(const struct arch *arch, pid_t tid, const struct user_re
 	nr = arch->syscalls.restart_syscall;
 	if (arch->bits == 64)
 		nr |= (int)(regs->orig_rax & X32_CALL);
-	for (unsigned i = 0; i < 6; i++)
-		args[i] = argument(arch, regs, i);
+	ptrace_call_args(arch, regs, args);
 	error = seccomp_load(tid, SECCOMP_FILTERED, &filters);
 	may = !error && is_let_through(seccomp_action(&filters, info.arch, nr, args, regs->rip));
 	error_destroy(error);

@@ -41,6 +41,11 @@ static struct error *linger(struct call_session *session, pid_t tid)
 	return error ? error : error_create(ERROR_BUSY, "thread %d does not stop", (int)tid);
 }
 
+static struct error *take(struct call_session *session, pid_t tid, struct user_regs_struct *ret)
+{
+	return ptrace_take(session->target->process, session->target->arch, tid, ret);
+}
+
 /* Lets go of those of the lingering that have come to their stop. */
 static void release_stopped(struct call_session *session)
 {
@@ -57,16 +62,17 @@ static void release_stopped(struct call_session *session)
 			continue;
 		}
 		if (!error && stop.kind != PTRACE_STOP_EXITED)
-			error = ptrace_get_regs(tid, &regs);
+			error = take(session, tid, &regs);
 		if (!error && stop.kind != PTRACE_STOP_EXITED)
-			seize_release(session, tid, &regs);
+			ptrace_detach(tid, 0);
 		error_destroy(error);
 		take_lingering(session, tid);
 	}
 }
 
+/* *regs_ret is set with *stopped_ret. */
 static struct error *wait_for_stop(struct call_session *session, pid_t tid, uint64_t timeout_us,
-				   bool *stopped_ret)
+				   bool *stopped_ret, struct user_regs_struct *regs_ret)
 {
 	uint64_t deadline = clock_us() + timeout_us;
 
@@ -80,9 +86,9 @@ static struct error *wait_for_stop(struct call_session *session, pid_t tid, uint
 		if (error || stop.kind == PTRACE_STOP_EXITED)
 			return error;
 		if (stop.kind == PTRACE_STOP_TRAP || stop.kind == PTRACE_STOP_GROUP) {
-			ptrace_avoid_restart(session->target->process, session->target->arch, tid);
-			*stopped_ret = true;
-			return NULL;
+			error = take(session, tid, regs_ret);
+			*stopped_ret = !error;
+			return error;
 		}
 		if (stop.kind == PTRACE_STOP_NONE && clock_us() < deadline) {
 			release_stopped(session);
@@ -99,13 +105,13 @@ static struct error *wait_for_stop(struct call_session *session, pid_t tid, uint
 }
 
 struct error *seize_stop(struct call_session *session, pid_t tid, unsigned long options,
-			 bool *stopped_ret)
+			 bool *stopped_ret, struct user_regs_struct *regs_ret)
 {
 	struct error *error = ask_to_stop(session, tid, options);
 
 	*stopped_ret = false;
 	if (!error)
-		error = wait_for_stop(session, tid, SEIZE_TIMEOUT_US, stopped_ret);
+		error = wait_for_stop(session, tid, SEIZE_TIMEOUT_US, stopped_ret, regs_ret);
 	/* A lingering one was seized for another purpose. */
 	if (!error && *stopped_ret)
 		error = ptrace_call(PTRACE_SETOPTIONS, tid, 0,
@@ -120,12 +126,11 @@ void seize_release_lingering(struct call_session *session)
 		pid_t tid = session->lingering.data[--session->lingering.size];
 		struct user_regs_struct regs;
 		bool stopped = false;
-		struct error *error = wait_for_stop(session, tid, SEIZE_TIMEOUT_US, &stopped);
+		struct error *error =
+			wait_for_stop(session, tid, SEIZE_TIMEOUT_US, &stopped, &regs);
 
-		if (stopped && !error)
-			error = ptrace_get_regs(tid, &regs);
-		if (stopped && !error)
-			seize_release(session, tid, &regs);
+		if (stopped)
+			ptrace_detach(tid, 0);
 		if (error_is(error, ERROR_BUSY)) {
 			/* In an uninterruptible sleep: the end of this thread of ours detaches it.
 			 */
@@ -133,12 +138,6 @@ void seize_release_lingering(struct call_session *session)
 		}
 		error_destroy(error);
 	}
-}
-
-void seize_release(struct call_session *session, pid_t tid, struct user_regs_struct *regs)
-{
-	ptrace_leave_wait(session->target->process, session->target->arch, tid, regs);
-	ptrace_detach(tid, 0);
 }
 
 static struct error *at_work(struct call_session *session)
@@ -161,16 +160,13 @@ static struct error *look_for_predecessor(struct call_session *session, pid_t ti
 	if (!error && status.tracer_pid)
 		return at_work(session);
 	if (!error)
-		error = seize_stop(session, tid, 0, &stopped);
+		error = seize_stop(session, tid, 0, &stopped, &regs);
 	if (!stopped) {
 		/* Gone, or in an uninterruptible sleep, perhaps of the function that was called. */
 		session->place.in_use |= !error || error->errnum != ESRCH;
 		error_destroy(error);
 		return NULL;
 	}
-	error = ptrace_get_regs(tid, &regs);
-	if (error)
-		return error;
 	switch (stub_presence(session, &regs)) {
 	case STUB_BEFORE_COPY:
 		error = error_hint(
@@ -186,7 +182,7 @@ static struct error *look_for_predecessor(struct call_session *session, pid_t ti
 	case STUB_OUTSIDE:
 		break;
 	}
-	seize_release(session, tid, &regs);
+	ptrace_detach(tid, 0);
 	return error;
 }
 

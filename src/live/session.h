@@ -171,9 +171,12 @@ struct error *foreseen_check(struct call_session *session, pid_t tid, int mode,
 /* A thread that does not stop in this time is in an uninterruptible sleep. */
 #define SEIZE_TIMEOUT_US 100000
 
-/* Seizes and stops @tid for a try. *stopped_ret false: not a thread to wait for. */
+/*
+ * Seizes and stops @tid for a try, its wait repaired: ptrace_detach() is all that lets it go.
+ * *stopped_ret false: not a thread to wait for; else *regs_ret is set.
+ */
 struct error *seize_stop(struct call_session *session, pid_t tid, unsigned long options,
-			 bool *stopped_ret);
+			 bool *stopped_ret, struct user_regs_struct *regs_ret);
 /*
  * A stub that a killed predecessor left: ERROR_BUSY if a thread has yet to read its parameter
  * block; if one is on its way through it, the stub must stay when we are done.
@@ -182,9 +185,6 @@ struct error *seize_check_predecessor(struct call_session *session);
 
 /* Once the others run again: waits for those that were yet to stop, and lets them go. */
 void seize_release_lingering(struct call_session *session);
-
-/* Lets go of a stopped thread that was not changed, its system call repaired. */
-void seize_release(struct call_session *session, pid_t tid, struct user_regs_struct *regs);
 
 /* ---- engine.c ---- */
 

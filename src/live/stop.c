@@ -12,6 +12,7 @@
 #include "memprobe/permit.h"
 #include "memprobe/ptrace.h"
 #include "signal_frames.h"
+#include "memprobe/waits.h"
 
 /* All threads are held for at most this long when one of them does not stop, by default. */
 #define STOP_WAIT_US 100000
@@ -42,7 +43,9 @@ enum hold {
 struct held {
 	pid_t tid;
 	enum hold hold;
-	bool copied; /* `state` is complete; its stack points into the arena */
+	enum wait_kind kind; /* shortly before the stop */
+	uint64_t sp;	     /* likewise; 0: unknown */
+	bool copied;	     /* `state` is complete; its stack points into the arena */
 	uint64_t seized_us;
 	uint64_t held_since_us; /* when it was last known not to be */
 	struct thread_state state;
@@ -96,7 +99,9 @@ static bool is_exiting(const struct stopper *stopper, pid_t tid)
 
 static struct error *seize(struct stopper *stopper, pid_t tid)
 {
-	struct held held = { .tid = tid, .seized_us = clock_us(), .state.tid = tid };
+	struct held held = {
+		.tid = tid, .kind = WAIT_RUNNING, .seized_us = clock_us(), .state.tid = tid
+	};
 	struct error *error = ptrace_seize(tid, 0);
 	int errnum;
 
@@ -171,18 +176,25 @@ static struct error *seize_all(struct stopper *stopper)
 
 /* ---- getting ready, so that nothing needs memory, files or luck while threads are held ---- */
 
+static void look_at_waits(struct stopper *stopper)
+{
+	const struct target *target = stopper->target;
+
+	vec_for_each (held, &stopper->held) {
+		struct process_syscall call;
+
+		held->kind = wait_kind_now(target->process, target->arch, held->tid, &call);
+		held->sp = call.sp;
+	}
+}
+
 static size_t expected_stack(struct stopper *stopper, const struct held *held)
 {
-	struct process_syscall call;
-	struct error *error = process_read_syscall(stopper->target->process, held->tid, &call);
-	const struct mapping *mapping = NULL;
+	const struct mapping *mapping = held->sp ? mappings_find(&stopper->maps, held->sp) : NULL;
 
-	if (!error && !call.running)
-		mapping = mappings_find(&stopper->maps, call.sp);
-	error_destroy(error);
 	if (!mapping)
 		return min_u64(STACK_GUESS, stopper->options.stack_max);
-	return min_u64(mapping->end - call.sp + 2 * PAGE_SIZE, stopper->options.stack_max);
+	return min_u64(mapping->end - held->sp + 2 * PAGE_SIZE, stopper->options.stack_max);
 }
 
 static struct error *make_arena(struct stopper *stopper)
@@ -233,6 +245,8 @@ static struct error *get_ready(struct stopper *stopper)
 	if (!error)
 		error = target_read_maps(stopper->target, MAPS_PLAIN, &stopper->maps);
 	if (!error)
+		look_at_waits(stopper);
+	if (!error)
 		error = make_arena(stopper);
 	if (!error)
 		read_names(stopper);
@@ -268,6 +282,16 @@ static void pass_on(struct stopper *stopper, struct held *held, const struct ptr
 	error_destroy(error);
 }
 
+static void take(struct stopper *stopper, struct held *held)
+{
+	const struct target *target = stopper->target;
+	struct error *error =
+		ptrace_take(target->process, target->arch, held->tid, &held->state.regs);
+
+	held->hold = error ? HOLD_GONE : HOLD_STOPPED;
+	error_destroy(error);
+}
+
 static void wait_for(struct stopper *stopper, struct held *held, uint64_t deadline_us)
 {
 	while (held->hold == HOLD_INTERRUPTED || held->hold == HOLD_LATE) {
@@ -284,7 +308,7 @@ static void wait_for(struct stopper *stopper, struct held *held, uint64_t deadli
 		switch (stop.kind) {
 		case PTRACE_STOP_TRAP:
 		case PTRACE_STOP_GROUP:
-			held->hold = HOLD_STOPPED;
+			take(stopper, held);
 			break;
 		case PTRACE_STOP_EXITED:
 			held->hold = HOLD_GONE;
@@ -406,32 +430,41 @@ static void copy_stacks(struct stopper *stopper, struct thread_state *state)
 
 static void copy(struct stopper *stopper, struct held *held)
 {
-	struct error *error = ptrace_get_regs(held->tid, &held->state.regs);
-
-	held->copied = !error;
-	if (held->copied && stopper->arena)
+	held->copied = true;
+	if (stopper->arena)
 		copy_stacks(stopper, &held->state);
-	if (held->copied && stopper->options.all_registers)
+	if (stopper->options.all_registers)
 		ptrace_get_all(held->tid, &held->state);
-	error_destroy(error);
 }
 
 static void release(struct stopper *stopper, struct held *held)
 {
-	struct user_regs_struct regs = held->state.regs;
-	struct error *error = NULL;
-
 	if (held->hold != HOLD_STOPPED)
 		return;
-	if (!held->copied)
-		error = ptrace_get_regs(held->tid, &regs);
-	if (!error)
-		ptrace_leave_wait(stopper->target->process, stopper->target->arch, held->tid,
-				  &regs);
 	ptrace_detach(held->tid, 0);
 	held->hold = HOLD_RELEASED;
 	stopper->stopped_us = max_u64(stopper->stopped_us, clock_us() - held->held_since_us);
-	error_destroy(error);
+}
+
+/*
+ * One whose wait fails is stopped by itself, so that no other is between its stop and its repair;
+ * all others at once.
+ */
+static void stop_from(struct stopper *stopper, size_t first, uint64_t deadline_us)
+{
+	for (size_t i = first; i < stopper->held.size && !stopper->cancelled; i++) {
+		struct held *held = &stopper->held.data[i];
+
+		if (held->hold != HOLD_SEIZED || held->kind != WAIT_FAILS)
+			continue;
+		interrupt(held);
+		wait_for(stopper, held, deadline_us);
+	}
+	for (size_t i = first; i < stopper->held.size; i++)
+		if (stopper->held.data[i].hold == HOLD_SEIZED)
+			interrupt(&stopper->held.data[i]);
+	for (size_t i = first; i < stopper->held.size; i++)
+		wait_for(stopper, &stopper->held.data[i], deadline_us);
 }
 
 /* Stops what is attached, then what was born meanwhile, until nothing runs but the late ones. */
@@ -442,11 +475,7 @@ static void stop_all(struct stopper *stopper)
 
 	stopper->stopping = true;
 	for (unsigned pass = 0; count && pass < PASSES_MAX && !stopper->cancelled; pass++) {
-		for (size_t i = done; i < stopper->held.size; i++)
-			if (stopper->held.data[i].hold == HOLD_SEIZED)
-				interrupt(&stopper->held.data[i]);
-		for (size_t i = done; i < stopper->held.size; i++)
-			wait_for(stopper, &stopper->held.data[i], deadline_us);
+		stop_from(stopper, done, deadline_us);
 		done = stopper->held.size;
 		if (stopper->options.tids)
 			return;

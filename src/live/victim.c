@@ -8,6 +8,7 @@
 
 #include "memprobe/io.h"
 #include "memprobe/num.h"
+#include "memprobe/waits.h"
 
 /* What the stub itself takes: registers, block, vector state. */
 #define STUB_STACK (12u << 10)
@@ -40,27 +41,40 @@ static bool unfit(struct call_session *session, pid_t tid, const char *format, .
 
 /* ---- who is worth a try ---- */
 
-enum rank { RANK_BLOCKED, RANK_BLOCKED_LEADER, RANK_RUNNING, RANK_EINTR, RANK_NEVER };
+enum rank {
+	RANK_BLOCKED,
+	RANK_BLOCKED_LEADER,
+	RANK_RUNNING,
+	RANK_FAILS,
+	RANK_UNKNOWN,
+	RANK_NEVER, /* would be harmed, or cannot be stopped: session->reason */
+};
 
 static enum rank rank_of(struct call_session *session, pid_t tid)
 {
-	const struct arch_syscalls *nr = &session->target->arch->syscalls;
-	struct process_syscall state;
-	struct error *error = process_read_syscall(session->target->process, tid, &state);
+	const struct target *target = session->target;
+	struct process_syscall call;
+	char text[WAIT_TEXT_MAX];
 
-	if (error) {
-		error_destroy(error);
+	switch (wait_kind_now(target->process, target->arch, tid, &call)) {
+	case WAIT_RESTARTS:
+		return tid == target->pid ? RANK_BLOCKED_LEADER : RANK_BLOCKED;
+	case WAIT_RUNNING:
 		return RANK_RUNNING;
-	}
-	if (state.running)
-		return RANK_RUNNING;
-	/* The parent of a vfork() cannot be stopped before its child lets go. */
-	if (state.nr >= 0 &&
-	    (state.nr == nr->vfork || state.nr == nr->clone || state.nr == nr->clone3))
+	case WAIT_FAILS:
+		return RANK_FAILS;
+	case WAIT_UNKNOWN:
+		return RANK_UNKNOWN;
+	case WAIT_CUT:
+		unfit(session, tid, "is%s, which a stop would cut short",
+		      wait_describe(target->process, target->arch, tid, text));
 		return RANK_NEVER;
-	if (arch_list_has(session->target->arch->eintr_waits, state.nr))
-		return RANK_EINTR;
-	return tid == session->target->pid ? RANK_BLOCKED_LEADER : RANK_BLOCKED;
+	case WAIT_STAYS:
+		unfit(session, tid, "is%s and cannot be stopped",
+		      wait_describe(target->process, target->arch, tid, text));
+		return RANK_NEVER;
+	}
+	return RANK_NEVER;
 }
 
 struct error *victims_list(struct call_session *session, struct pid_vec *ret)
@@ -71,6 +85,9 @@ struct error *victims_list(struct call_session *session, struct pid_vec *ret)
 
 	if (!error && tids.size && !(ranks = calloc(tids.size, sizeof(*ranks))))
 		error = &error_no_memory;
+	if (!error && !tids.size)
+		error = error_create(ERROR_FAILED, "process %d has exited",
+				     (int)session->target->pid);
 	if (!error)
 		error = pid_vec_reserve(ret, tids.size);
 	if (!error) {
