@@ -97,6 +97,9 @@ struct arch {
 	uint64_t address_max; /* first address beyond user space */
 	struct arch_syscalls syscalls;
 	const struct arch_register *registers; /* ends with dwarf == -1 */
+	/* Of the words of struct user_regs_struct, in their order; NULL: not known. */
+	const char *const *register_names;
+	unsigned register_count;
 	struct arch_core core;
 	const struct arch_signal_frame *signal_frames; /* ends with code_size 0; NULL: not known */
 	/* System calls; -1 ends each list. What a stop does to them: waits.h. */

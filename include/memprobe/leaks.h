@@ -99,6 +99,8 @@ enum leak_root_kind {
 	ROOT_REGISTER,
 	ROOT_STACK,
 	ROOT_MEMORY,
+	ROOT_JOIN,  /* what glibc keeps of a thread that ended, as its result until it is joined */
+	ROOT_ENDED, /* no root: the stack of a thread that ended, which glibc keeps */
 };
 
 /* A step from a root to the block; each points to the next. */
@@ -107,7 +109,8 @@ struct retain_step {
 	/* Where the pointer stands: in a block (then @block and @size are set), or in a root. */
 	uint64_t at;
 	uint64_t block, size;
-	pid_t tid; /* ROOT_REGISTER, ROOT_STACK */
+	pid_t tid;	 /* ROOT_REGISTER, ROOT_STACK */
+	unsigned number; /* ROOT_REGISTER: which word of struct user_regs_struct */
 };
 
 VEC_DEFINE(retain_step_vec, struct retain_step)

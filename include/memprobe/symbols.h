@@ -54,6 +54,19 @@ struct error *symbolize(struct symbolizer *symbolizer, uint64_t pc, bool is_retu
 struct error *symbolizer_name(struct symbolizer *symbolizer, uint64_t address, char **ret,
 			      uint64_t *offset_ret);
 
+/* What a module has at an address of its data. */
+struct data_symbol {
+	char *name;	    /* owned; demangled; NULL: no variable is known there */
+	uint64_t offset;    /* into the variable */
+	char *section;	    /* owned; NULL: unknown */
+	const char *module; /* path as the target sees it; the target owns it */
+};
+
+/* ret->module NULL: @address is in no module. */
+struct error *symbolizer_data(struct symbolizer *symbolizer, uint64_t address,
+			      struct data_symbol *ret);
+void data_symbol_deinit(struct data_symbol *symbol);
+
 /*
  * A C++, Rust or D name as its programmer wrote it; a copy of @name if it is none of these, or
  * its expansion is beyond all measure. The caller frees it; NULL: out of memory.

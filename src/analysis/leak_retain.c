@@ -95,7 +95,9 @@ static struct error *find_roots_to(const struct leak_scan *scan, heap_index targ
 	struct error *error = NULL;
 
 	vec_for_each (word, &scan->roots.words) {
-		struct retain_step step = { .kind = ROOT_REGISTER, .tid = word->tid };
+		struct retain_step step = { .kind = ROOT_REGISTER,
+					    .tid = word->tid,
+					    .number = word->number };
 
 		if (!error && ret->size < max && leak_scan_resolve(scan, word->value) == target)
 			error = retain_step_vec_append(ret, &step);
@@ -135,6 +137,20 @@ static void is_wanted(void *data, heap_index target)
 	referrers->found |= target == referrers->wanted;
 }
 
+/* What threads that ended have left on their stacks keeps nothing, but people look for it. */
+static struct error *find_in_ended(const struct leak_scan *scan, heap_index target,
+				   struct retain_step_vec *ret)
+{
+	const struct retain_step step = { .kind = ROOT_ENDED };
+	struct error *error = NULL;
+
+	vec_for_each (block, &scan->roots.ended)
+		if (!error && ret->size < RETAIN_REFERRERS_MAX)
+			error = find_words(scan, block->start, block->end, NULL, target, &step, ret,
+					   RETAIN_REFERRERS_MAX);
+	return error;
+}
+
 /* Roots first, then the blocks. */
 static struct error *find_referrers(const struct leak_scan *scan, struct reread *reread,
 				    heap_index wanted, struct retain_step_vec *ret)
@@ -142,6 +158,8 @@ static struct error *find_referrers(const struct leak_scan *scan, struct reread 
 	const struct heap *heap = scan->heap;
 	struct error *error = find_roots_to(scan, wanted, ret, RETAIN_REFERRERS_MAX);
 
+	if (!error)
+		error = find_in_ended(scan, wanted, ret);
 	for (uint64_t at = 0; !error && at < heap->bits / 64; at++) {
 		for (uint64_t word = heap->in_use[at]; !error && word; word &= word - 1) {
 			heap_index index = at * 64 + __builtin_ctzll(word);

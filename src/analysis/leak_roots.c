@@ -27,7 +27,6 @@ struct finder {
 	const struct thread_vec *threads;
 	const struct thread_state_vec *states; /* NULL: unknown */
 	struct address_vec used;	       /* by threads: is_used() */
-	struct pthread_block_vec ended;	       /* threads whose stacks glibc still has */
 	struct hole_vec holes;		       /* by start, merged */
 	struct roots *roots;
 	uint64_t shared_bytes;
@@ -133,13 +132,13 @@ static struct error *find_ended(struct finder *finder)
 	size_t count = 0;
 
 	vec_for_each (thread, finder->threads)
-		if (!error && !finder->ended.size && thread->thread_pointer)
+		if (!error && !finder->roots->ended.size && thread->thread_pointer)
 			error = pthread_lists_read(finder->heap->target, finder->heap->maps,
-						   thread->thread_pointer, &finder->ended);
-	vec_for_each (block, &finder->ended)
+						   thread->thread_pointer, &finder->roots->ended);
+	vec_for_each (block, &finder->roots->ended)
 		if (is_ended(finder, block))
-			finder->ended.data[count++] = *block;
-	finder->ended.size = count;
+			finder->roots->ended.data[count++] = *block;
+	finder->roots->ended.size = count;
 	return error;
 }
 
@@ -158,7 +157,7 @@ static struct error *find_holes(struct finder *finder)
 	vec_for_each (thread, finder->threads)
 		if (!error)
 			error = add_dead_stack(finder, thread);
-	vec_for_each (block, &finder->ended)
+	vec_for_each (block, &finder->roots->ended)
 		if (!error)
 			error = add_hole(finder, block->start, block->end);
 	if (error || !holes->size)
@@ -285,19 +284,28 @@ static struct error *add_gap(struct finder *finder, const struct heap_gap *gap)
 	return add_range(finder, gap->start, gap->end, NULL);
 }
 
-/* Of a thread that ended: what glibc keeps with its stack, and what pthread_join() returns. */
+static struct error *add_kept(struct finder *finder, uint64_t start, uint64_t size)
+{
+	const struct root root = { .start = start, .end = start + size, .kind = ROOT_JOIN };
+
+	return root_vec_append(&finder->roots->ranges, &root);
+}
+
+/*
+ * Of a thread that ended: its dtv, which the next thread on that stack gets, and until it is joined
+ * its result and tpp, which is behind four words of bounds.
+ */
 static struct error *add_ended(struct finder *finder, const struct pthread_block *block)
 {
 	const struct arch *arch = finder->heap->target->arch;
 	const unsigned word = arch->word_size;
-	const uint64_t dtv = block->address + word, result = block->bounds - arch->pthread.result;
-	const uint64_t priorities = block->bounds + 4 * word;
-	struct error *error = add_range(finder, dtv, dtv + word, NULL);
+	struct error *error = add_kept(finder, block->address + word, word);
 
 	if (!error && !block->is_freed)
-		error = add_range(finder, result, result + arch->pthread.result_size, NULL);
+		error = add_kept(finder, block->bounds - arch->pthread.result,
+				 arch->pthread.result_size);
 	if (!error && !block->is_freed)
-		error = add_range(finder, priorities, priorities + word, NULL);
+		error = add_kept(finder, block->bounds + 4 * word, word);
 	return error;
 }
 
@@ -309,7 +317,7 @@ static struct error *add_registers(struct finder *finder, const struct thread_st
 
 	memcpy(words, &state->regs, sizeof(words));
 	for (size_t i = 0; !error && i < sizeof(words) / sizeof(words[0]); i++) {
-		struct root_word word = { words[i], state->tid };
+		struct root_word word = { words[i], state->tid, i };
 
 		if (word.value)
 			error = root_word_vec_append(&finder->roots->words, &word);
@@ -329,7 +337,7 @@ static struct error *find_all(struct finder *finder)
 	vec_for_each (gap, &finder->heap->gaps)
 		if (!error)
 			error = add_gap(finder, gap);
-	vec_for_each (block, &finder->ended)
+	vec_for_each (block, &finder->roots->ended)
 		if (!error)
 			error = add_ended(finder, block);
 	for (size_t i = 0; !error && finder->states && i < finder->states->size; i++)
@@ -360,7 +368,6 @@ struct error *roots_find(const struct heap *heap, const struct leak_options *opt
 	if (!error)
 		error = find_all(&finder);
 	hole_vec_deinit(&finder.holes);
-	pthread_block_vec_deinit(&finder.ended);
 	address_vec_deinit(&finder.used);
 	thread_vec_deinit(&own);
 	return error;
@@ -370,4 +377,5 @@ void roots_deinit(struct roots *roots)
 {
 	root_vec_deinit(&roots->ranges);
 	root_word_vec_deinit(&roots->words);
+	pthread_block_vec_deinit(&roots->ended);
 }

@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 
 #include "memprobe/leaks.h"
+#include "memprobe/pthread_lists.h"
 
 /* ---- leak_roots.c ---- */
 
@@ -25,6 +26,7 @@ VEC_DEFINE(root_vec, struct root)
 struct root_word {
 	uint64_t value;
 	pid_t tid;
+	unsigned number; /* of the words of struct user_regs_struct */
 };
 
 VEC_DEFINE(root_word_vec, struct root_word)
@@ -32,6 +34,7 @@ VEC_DEFINE(root_word_vec, struct root_word)
 struct roots {
 	struct root_vec ranges; /* by address, no overlaps, at most ROOT_PART bytes each */
 	struct root_word_vec words;
+	struct pthread_block_vec ended; /* threads whose stacks glibc still has: no roots */
 };
 
 #define ROOT_PART (1u << 20)

@@ -14,6 +14,12 @@ static const struct arch_register registers[] = {
 	{ 8, offsetof(struct x86_registers, rip) }, { -1, 0 },
 };
 
+/* The order of struct x86_registers. */
+static const char *const register_names[] = { NULL,	NULL,  NULL,  NULL,	  "ebp", "ebx",
+					      NULL,	NULL,  NULL,  NULL,	  "eax", "ecx",
+					      "edx",	"esi", "edi", "orig_eax", "eip", "cs",
+					      "eflags", "esp", "ss" };
+
 static uint64_t i386_pc(const struct user_regs_struct *regs)
 {
 	return (uint32_t)((const struct x86_registers *)regs)->rip;
@@ -129,6 +135,8 @@ const struct arch arch_i386 = {
 	.masked_waits = masked_waits,
 	.pure_waits = pure_waits,
 	.registers = registers,
+	.register_names = register_names,
+	.register_count = sizeof(register_names) / sizeof(register_names[0]),
 	.signal_frames = signal_frames,
 	.core = {
 		.prstatus_size = 144, .sigpend = 16, .sighold = 20, .pid = 24,

@@ -5,6 +5,7 @@
 #ifndef MEMPROBE_ARCH_X86_H
 #define MEMPROBE_ARCH_X86_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 struct x86_registers {

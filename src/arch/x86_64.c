@@ -19,6 +19,12 @@ static const struct arch_register registers[] = {
 	{ 16, offsetof(struct x86_registers, rip) }, { -1, 0 },
 };
 
+/* The order of struct x86_registers. */
+static const char *const register_names[] = { "r15",	"r14", "r13", "r12",	  "rbp",    "rbx",
+					      "r11",	"r10", "r9",  "r8",	  "rax",    "rcx",
+					      "rdx",	"rsi", "rdi", "orig_rax", "rip",    "cs",
+					      "eflags", "rsp", "ss",  "fs_base",  "gs_base" };
+
 static uint64_t x86_64_pc(const struct user_regs_struct *regs)
 {
 	return ((const struct x86_registers *)regs)->rip;
@@ -84,6 +90,8 @@ const struct arch arch_x86_64 = {
 	.masked_waits = masked_waits,
 	.pure_waits = pure_waits,
 	.registers = registers,
+	.register_names = register_names,
+	.register_count = sizeof(register_names) / sizeof(register_names[0]),
 	.signal_frames = signal_frames,
 	.core = {
 		.prstatus_size = 336, .sigpend = 16, .sighold = 24, .pid = 32,

@@ -67,7 +67,8 @@ static struct error *run_retain(struct leaks_run *run, uint64_t address)
 	error = leaks_retain(heap, &run->leaks.options, chunk.index, &chain, &referrers);
 	command_stopped(run->context, snapshot_stopped_us(run->leaks.frozen.snapshot));
 	if (!error)
-		error = retain_write(run->context, heap, &chunk, &chain, &referrers);
+		error = retain_write(run->context, heap, &run->leaks.options, &chunk, &chain,
+				     &referrers);
 	retain_step_vec_deinit(&chain);
 	retain_step_vec_deinit(&referrers);
 	return error;

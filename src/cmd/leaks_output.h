@@ -69,8 +69,10 @@ void leak_report_deinit(struct leak_report *report);
 struct error *leak_report_write(struct command_context *context, const struct leak_report *report,
 				const struct profile_output *output);
 
+/* retain_output.c: with what each root is. */
 struct error *retain_write(struct command_context *context, const struct heap *heap,
-			   const struct heap_chunk *chunk, const struct retain_step_vec *chain,
+			   const struct leak_options *options, const struct heap_chunk *chunk,
+			   const struct retain_step_vec *chain,
 			   const struct retain_step_vec *referrers);
 
 #endif

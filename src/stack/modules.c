@@ -30,6 +30,24 @@ static uint64_t reported_start(struct target *target, struct module *module)
 	return module->start;
 }
 
+/* With the part of .bss that is no mapping of the file, as long as no other module begins there. */
+static uint64_t reported_end(struct target *target, struct module *module)
+{
+	uint64_t end = module->end;
+	Elf64_Phdr header;
+
+	for (unsigned i = 0; module_program_header(target, module, i, &header); i++) {
+		uint64_t segment_end = module->bias + header.p_vaddr + header.p_memsz;
+
+		if (header.p_type == PT_LOAD && segment_end > end)
+			end = segment_end;
+	}
+	vec_for_each (other, &target->modules)
+		if (other->start >= module->end && other->start < end)
+			end = other->start;
+	return end;
+}
+
 const struct module *symbolizer_module(Dwfl_Module *dwfl_module)
 {
 	const struct module_source *source;
@@ -99,7 +117,8 @@ struct error *symbolizer_open(struct symbolizer *symbolizer)
 
 		*source = (struct module_source){ target, i };
 		dwfl_module = dwfl_report_module(symbolizer->dwfl, module->path,
-						 reported_start(target, module), module->end);
+						 reported_start(target, module),
+						 reported_end(target, module));
 		if (!dwfl_module ||
 		    !dwfl_module_info(dwfl_module, &userdata, NULL, NULL, NULL, NULL, NULL, NULL))
 			log_debug("no symbols for %s: %s", module->path, dwfl_errmsg(-1));

@@ -145,3 +145,53 @@ struct error *symbolizer_name(struct symbolizer *symbolizer, uint64_t address, c
 	*offset_ret = offset;
 	return name && !*ret ? &error_no_memory : NULL;
 }
+
+static struct error *find_section(Dwfl_Module *module, uint64_t address, char **ret)
+{
+	Dwarf_Addr in_section = address, bias;
+	Elf_Scn *section = dwfl_module_address_section(module, &in_section, &bias);
+	Elf *elf = section ? dwfl_module_getelf(module, &bias) : NULL;
+	const char *name = NULL;
+	GElf_Shdr header;
+	size_t names;
+
+	if (elf && !elf_getshdrstrndx(elf, &names) && gelf_getshdr(section, &header))
+		name = elf_strptr(elf, names, header.sh_name);
+	*ret = name ? strdup(name) : NULL;
+	return name && !*ret ? &error_no_memory : NULL;
+}
+
+struct error *symbolizer_data(struct symbolizer *symbolizer, uint64_t address,
+			      struct data_symbol *ret)
+{
+	Dwfl_Module *dwfl_module = dwfl_addrmodule(symbolizer->dwfl, address);
+	const struct module *module = dwfl_module ? symbolizer_module(dwfl_module) : NULL;
+	const char *name;
+	GElf_Off offset = 0;
+	GElf_Sym sym;
+	struct error *error;
+
+	*ret = (struct data_symbol){ 0 };
+	if (!module)
+		return NULL;
+	ret->module = module->path;
+	name = dwfl_module_addrinfo(dwfl_module, address, &offset, &sym, NULL, NULL, NULL);
+	/* Behind the nearest variable's end is nobody's, or a local one's without a symbol. */
+	if (name && *name && offset < sym.st_size) {
+		ret->offset = offset;
+		ret->name = demangle(name);
+		if (!ret->name)
+			return &error_no_memory;
+	}
+	error = find_section(dwfl_module, address, &ret->section);
+	if (error)
+		data_symbol_deinit(ret);
+	return error;
+}
+
+void data_symbol_deinit(struct data_symbol *symbol)
+{
+	free(symbol->name);
+	free(symbol->section);
+	*symbol = (struct data_symbol){ 0 };
+}

@@ -163,3 +163,46 @@ stacks_are_right() {
 		stop_victim
 	done
 }
+
+# ---- the names of roots ----
+
+retain() { # BLOCK FILTER [jq option...]
+	probe leaks "$victim_pid" --retain "$1" --json
+	status_is 0
+	json "${@:2}"
+}
+
+@test "--retain names the variable, the function's frame, the register, the thread" {
+	for variant in leaks leaks-32 leaks-static; do
+		start_victim $variant
+		retain "$(kept interior)" '.chain[0] | .symbol == "interior" and
+			.what == "interior in .bss of " + $v and (.module | endswith("/" + $v))' \
+			--arg v $variant
+		retain "$(kept chain)" '.chain[0].what == "chain in .bss of " + $v' --arg v $variant
+		retain "$(kept tls)" '.chain[0].what ==
+			"thread-local in_tls of thread \($pid) \"\($v[0:15])\""' \
+			--arg v $variant --argjson pid "$victim_pid"
+		retain "$(kept mmap)" '.chain[0].what == "anonymous memory" and .chain[0].module == null'
+		retain "$(kept shared)" '.chain[0].what | startswith("memory of /")'
+		retain "$(kept stack)" '.chain[0] | .symbol == "holder" and
+			(.tid as $tid | .what | test("^stack of thread \($tid) \"leaks.*\", in holder$"))'
+		retain "$(kept register)" '.chain[0].what |
+			test("^register (r[1b][2-5x]|e[a-z]+) of thread [0-9]+ \"leaks")'
+		probe leaks "$victim_pid" --retain "$(kept interior)"
+		[[ $output = *": interior in .bss of $variant"* ]]
+		victim_check
+		stop_victim
+	done
+}
+
+@test "--retain names what ended threads have left" {
+	start_victim threadstacks ended
+	probe leaks "$victim_pid" --json --top 0
+	block=$(json_get '.leaks[] | select(.size == 2216) | .examples[0]')
+	retain "$block" '.block.leaked and .chain == [] and
+		(.referrers | length > 0 and all(.kind == "cached-stack"))'
+	probe leaks "$victim_pid" --retain "$block"
+	[[ $output = *": cached stack of a thread that ended: no root"* ]]
+	retain "$(victim_truth joinable)" '.block.leaked == false and .chain[0].kind == "ended"'
+	victim_check
+}

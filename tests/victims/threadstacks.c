@@ -8,7 +8,7 @@
  * coheap, costatic; or alternate stacks of signals in use: alternate; or threads that ended: ended.
  *
  * Truth: `lost SIZE COUNT` and `kept SIZE COUNT` of blocks by usable size, and `thread TID START
- * END` of each running thread (as pthread_getattr_np() says).
+ * END` of each running thread (as pthread_getattr_np() says), `joinable ADDRESS` a result.
  *
  * variants: 32 static
  */
@@ -249,6 +249,8 @@ static void *end(void *argument)
 	void *volatile lost = make(2104, true);
 	void *result = argument ? make(2304, false) : make(2404, true);
 
+	if (argument)
+		say("joinable %p", result);
 	lost_in_tls = make(2204, true);
 	pthread_barrier_wait(&barrier);
 	(void)lost;

@@ -1,0 +1,141 @@
+/* What `leaks --retain` says: who points to a block. */
+#include "leaks_output.h"
+
+#include <inttypes.h>
+
+#include "memprobe/leak_names.h"
+
+struct retain_output {
+	const struct heap_chunk *chunk;
+	const struct retain_step_vec *chain, *referrers;
+	/* Of each step, those of the chain first. */
+	struct leak_name *names;
+};
+
+static const char *kind_name(enum leak_root_kind kind)
+{
+	static const char *const names[] = { "block",  "register", "stack",
+					     "memory", "ended",	   "cached-stack" };
+
+	return names[kind];
+}
+
+static json_t *json_or_null(const char *text)
+{
+	return text ? json_text(text) : json_null();
+}
+
+static json_t *json_steps(const struct retain_step_vec *steps, const struct leak_name *names)
+{
+	json_t *array = json_array();
+
+	for (size_t i = 0; i < steps->size; i++) {
+		const struct retain_step *step = &steps->data[i];
+		json_t *object = json_object();
+
+		json_object_set_new(object, "kind", json_string(kind_name(step->kind)));
+		json_object_set_new(object, "at",
+				    step->kind == ROOT_REGISTER ? json_null()
+								: json_address(step->at));
+		json_object_set_new(object, "block",
+				    step->block ? json_address(step->block) : json_null());
+		json_object_set_new(object, "size",
+				    step->block ? json_integer((json_int_t)step->size)
+						: json_null());
+		json_object_set_new(object, "tid",
+				    step->tid ? json_integer(step->tid) : json_null());
+		json_object_set_new(object, "what", json_or_null(names[i].text));
+		json_object_set_new(object, "symbol", json_or_null(names[i].symbol));
+		json_object_set_new(object, "module", json_or_null(names[i].module));
+		json_array_append_new(array, object);
+	}
+	return array;
+}
+
+static void print_step(FILE *out, const struct retain_step *step, const struct leak_name *name)
+{
+	if (step->kind == ROOT_NONE)
+		fprintf(out, "  0x%" PRIx64 " in the block 0x%" PRIx64 " of %" PRIu64 " bytes\n",
+			step->at, step->block, step->size);
+	else if (step->kind == ROOT_REGISTER)
+		fprintf(out, "  %s\n", name->text);
+	else
+		fprintf(out, "  0x%" PRIx64 ": %s\n", step->at, name->text);
+}
+
+static struct error *print_retain(FILE *out, void *data)
+{
+	const struct retain_output *output = data;
+	const struct leak_name *names = output->names;
+
+	fprintf(out, "the block 0x%" PRIx64 " of %" PRIu64 " bytes is ", output->chunk->address,
+		output->chunk->size);
+	if (!output->chain->size)
+		fprintf(out, "leaked: no root reaches it\n");
+	else
+		fprintf(out, "reached from\n");
+	vec_for_each (step, output->chain)
+		print_step(out, step, names++);
+	if (output->referrers->size)
+		fprintf(out, "pointers to it%s:\n",
+			output->referrers->size == RETAIN_REFERRERS_MAX ? " (the first of them)"
+									: "");
+	vec_for_each (step, output->referrers)
+		print_step(out, step, names++);
+	return NULL;
+}
+
+static struct error *find_names(const struct heap *heap, const struct leak_options *options,
+				struct retain_output *output)
+{
+	const struct retain_step_vec *vecs[] = { output->chain, output->referrers };
+	cleanup(leak_names) struct leak_names *names = NULL;
+	struct error *error = leak_names_create(heap, options, &names);
+	size_t at = 0;
+
+	for (unsigned i = 0; i < 2; i++)
+		vec_for_each (step, vecs[i]) {
+			if (!error && step->kind != ROOT_NONE)
+				error = leak_names_find(names, step, &output->names[at]);
+			at++;
+		}
+	return error;
+}
+
+static struct error *write_retain(struct command_context *context,
+				  const struct retain_output *output)
+{
+	json_t *document, *block;
+
+	if (!context->json)
+		return command_print(context, print_retain, (void *)output);
+	document = command_json(context);
+	block = json_object();
+	json_object_set_new(block, "address", json_address(output->chunk->address));
+	json_object_set_new(block, "size", json_integer((json_int_t)output->chunk->size));
+	json_object_set_new(block, "leaked", json_boolean(output->chain->size == 0));
+	json_object_set_new(document, "block", block);
+	json_object_set_new(document, "chain", json_steps(output->chain, output->names));
+	json_object_set_new(document, "referrers",
+			    json_steps(output->referrers, output->names + output->chain->size));
+	return command_write_json(context, document);
+}
+
+struct error *retain_write(struct command_context *context, const struct heap *heap,
+			   const struct leak_options *options, const struct heap_chunk *chunk,
+			   const struct retain_step_vec *chain,
+			   const struct retain_step_vec *referrers)
+{
+	size_t count = chain->size + referrers->size;
+	struct retain_output output = { chunk, chain, referrers, NULL };
+	struct error *error;
+
+	output.names = calloc(count + 1, sizeof(*output.names));
+	error = output.names ? find_names(heap, options, &output) : &error_no_memory;
+	if (!error)
+		error = write_retain(context, &output);
+	for (size_t i = 0; output.names && i < count; i++)
+		leak_name_deinit(&output.names[i]);
+	free(output.names);
+	return error;
+}
