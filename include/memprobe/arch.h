@@ -102,6 +102,10 @@ struct arch {
 	unsigned register_count;
 	struct arch_core core;
 	const struct arch_signal_frame *signal_frames; /* ends with code_size 0; NULL: not known */
+	/* The registers that stand in a row in such a frame, by DWARF's numbers, and which of them
+	 * is the stack pointer. */
+	const uint8_t *signal_registers;
+	unsigned signal_sp_index;
 	/* System calls; -1 ends each list. What a stop does to them: waits.h. */
 	/* They wait with a signal mask of their own, which ptrace shows differently by kernel. */
 	const int *masked_waits;

@@ -8,6 +8,7 @@
 #ifndef MEMPROBE_EH_FRAME_H
 #define MEMPROBE_EH_FRAME_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -37,5 +38,25 @@ struct eh_frame_counts {
  */
 struct error *eh_frame_compile(const struct eh_frame *eh_frame, struct unwind_row *rows,
 			       size_t capacity, size_t *count_ret, struct eh_frame_counts *counts);
+
+/* What describes a function; addresses are as in the file. */
+struct eh_frame_function {
+	uint64_t start, end;
+	uint64_t position; /* of its description (FDE) in eh_frame.bytes */
+	bool is_signal;	   /* the frame of a signal: what it was called by was interrupted */
+	/* Written in the way that compilers and assemblers write, without anything that could lead
+	 * a less careful unwinder astray. */
+	bool is_usual;
+};
+
+struct eh_frame_index;
+
+/* Keeps @eh_frame->bytes, which must outlive it. What makes no sense is left out. */
+struct error *eh_frame_index_create(const struct eh_frame *eh_frame, struct eh_frame_index **ret);
+void eh_frame_index_destroy(struct eh_frame_index *index);
+
+/* What describes the code at @address; false: nothing does. */
+bool eh_frame_index_find(const struct eh_frame_index *index, uint64_t address,
+			 struct eh_frame_function *ret);
 
 #endif

@@ -1,9 +1,11 @@
 /*
  * unwind.h - call stacks out of copied registers and stack bytes.
  *
- * By libdwfl with the call frame information of the target's modules. Memory comes from the
- * copied stack and, beyond it, from mappings that nobody can write to. A target of any
- * architecture that libdwfl knows is unwound by any memprobe.
+ * By libunwind and by libdwfl, with the call frame information of the target's modules; code
+ * without it by frame pointers. Memory comes from the copied stacks and, beyond them, from mappings
+ * that nobody can write to. Where the libraries differ, the chain that ends in a thread's start
+ * is taken, of two such chains the longer one. A target of another architecture than memprobe's,
+ * as i386, is unwound by libdwfl alone.
  */
 #ifndef MEMPROBE_UNWIND_H
 #define MEMPROBE_UNWIND_H
@@ -22,6 +24,9 @@ struct frame {
 	uint64_t cfa; /* the caller's stack pointer; 0: unknown */
 	/* @pc was interrupted there; else it is a return address and the call is in front of it. */
 	bool is_activation;
+	/* Found by frame pointers, without call frame information: others may be missing between
+	 * it and the one below. */
+	bool is_guessed;
 	/* The last frame, and its caller could not be found: the stack goes on. */
 	bool is_cut;
 };
@@ -34,6 +39,14 @@ struct unwinder;
 struct error *unwinder_create(struct symbolizer *symbolizer, struct unwinder **ret);
 void unwinder_destroy(struct unwinder *unwinder);
 CLEANUP_DEFINE(unwinder, struct unwinder *, unwinder_destroy)
+
+/* For tests and measurements: by one library alone. */
+enum unwind_library { UNWIND_BOTH, UNWIND_LIBUNWIND, UNWIND_LIBDWFL };
+void unwinder_use(struct unwinder *unwinder, enum unwind_library library);
+
+/* Whether the libraries found different stacks of the last thread, both to its start, or neither.
+ */
+bool unwinder_differed(const struct unwinder *unwinder);
 
 /* Appends the frames of a thread, innermost first; at least one. */
 struct error *unwind_thread(struct unwinder *unwinder, const struct thread_state *state,

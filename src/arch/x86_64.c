@@ -67,6 +67,11 @@ static const struct arch_signal_frame signal_frames[] = {
 	{ .code_size = 0 },
 };
 
+/* struct sigcontext_64 begins with r8 to r15, di, si, bp, bx, dx, ax, cx, sp, ip. */
+static const uint8_t signal_registers[] = {
+	8, 9, 10, 11, 12, 13, 14, 15, 5, 4, 6, 3, 1, 0, 2, 7, 16
+};
+
 const struct arch arch_x86_64 = {
 	.name = "x86_64",
 	.bits = 64,
@@ -93,6 +98,8 @@ const struct arch arch_x86_64 = {
 	.register_names = register_names,
 	.register_count = sizeof(register_names) / sizeof(register_names[0]),
 	.signal_frames = signal_frames,
+	.signal_registers = signal_registers,
+	.signal_sp_index = 15,
 	.core = {
 		.prstatus_size = 336, .sigpend = 16, .sighold = 24, .pid = 32,
 		.regs = 112, .regs_size = sizeof(struct x86_registers), .fpvalid = 328,

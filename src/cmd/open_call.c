@@ -24,7 +24,10 @@ static bool unwind(void *data, const struct thread_state *state, struct call_fra
 		error = unwinder_create(opinion->symbolizer, &opinion->unwinder);
 	if (!error)
 		error = unwind_thread(opinion->unwinder, state, &frames);
-	whole = !error && frames.size && frames.size <= max && !frames.data[frames.size - 1].is_cut;
+	whole = !error && frames.size && frames.size <= max &&
+		!frames.data[frames.size - 1].is_cut && !unwinder_differed(opinion->unwinder);
+	for (size_t i = 0; i < frames.size; i++)
+		whole &= !frames.data[i].is_guessed;
 	for (size_t i = 0; whole && i < frames.size; i++)
 		ret[i] = (struct call_frame){ frames.data[i].pc, frames.data[i].cfa };
 	*count_ret = whole ? frames.size : 0;

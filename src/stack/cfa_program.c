@@ -8,6 +8,9 @@
 /* States that one program may remember at a time; compilers use one or two. */
 #define REMEMBER_MAX 16
 
+/* Bytes of an expression that compilers and assemblers write: some 10. */
+#define CFA_EXPRESSION_MAX 256
+
 /* ---- bytes ---- */
 
 uint64_t cursor_number(struct cursor *cursor, unsigned size)
@@ -103,7 +106,8 @@ struct machine {
 	/* Of a function; NULL: of a CIE, which has no address. */
 	const struct cfa_function *function;
 	uint64_t pc;
-	struct row_sink *sink;
+	struct row_sink *sink; /* NULL: rows are not wanted */
+	bool unusual;
 };
 
 static struct cfa_place *place_of(struct cfa_state *state, uint64_t ra_register, uint64_t reg)
@@ -146,7 +150,8 @@ static bool go_to(struct machine *machine, uint64_t pc)
 {
 	if (!machine->function || pc < machine->pc)
 		return false;
-	if (pc > machine->pc)
+	machine->unusual |= pc > machine->pc && machine->state.cfa.how == CFA_SAME;
+	if (pc > machine->pc && machine->sink)
 		row_sink_add(machine->sink, machine->pc, cfa_rule(machine->cie, &machine->state));
 	machine->pc = pc;
 	return true;
@@ -176,6 +181,7 @@ static bool take_expression(struct machine *machine, struct cfa_place *place)
 	uint64_t size = cursor_uleb(&machine->program);
 	const uint8_t *bytes = cursor_bytes(&machine->program, size);
 
+	machine->unusual |= bytes && !cfa_expression_is_usual(bytes, size);
 	*place = (struct cfa_place){ .how = CFA_EXPRESSION, .expression = { bytes, size } };
 	return bytes;
 }
@@ -208,9 +214,11 @@ static bool define_cfa(struct machine *machine, uint8_t op)
 	case DW_CFA_def_cfa_sf:
 		*cfa = (struct cfa_place){ .how = CFA_OFFSET };
 		cfa->reg = cursor_uleb(program);
+		machine->unusual |= cfa->reg > DWARF_RA;
 		break;
 	case DW_CFA_def_cfa_register:
 		cfa->reg = cursor_uleb(program);
+		machine->unusual |= cfa->reg > DWARF_RA;
 		return cfa->how == CFA_OFFSET;
 	}
 	if (op == DW_CFA_def_cfa_sf || op == DW_CFA_def_cfa_offset_sf)
@@ -227,6 +235,7 @@ static bool define_register(struct machine *machine, uint8_t op)
 	uint64_t reg = cursor_uleb(program);
 	struct cfa_place place = { .how = CFA_OTHER };
 
+	machine->unusual |= reg > DWARF_RA;
 	switch (op) {
 	case DW_CFA_offset_extended:
 		set_offset(machine, reg, cursor_uleb(program));
@@ -246,11 +255,15 @@ static bool define_register(struct machine *machine, uint8_t op)
 		place.how = CFA_SAME;
 		break;
 	case DW_CFA_register:
+		machine->unusual |= cursor_uleb(program) > DWARF_RA;
+		break;
 	case DW_CFA_val_offset:
 		cursor_uleb(program);
+		machine->unusual = true;
 		break;
 	case DW_CFA_val_offset_sf:
 		cursor_sleb(program);
+		machine->unusual = true;
 		break;
 	case DW_CFA_expression:
 	case DW_CFA_val_expression:
@@ -282,6 +295,7 @@ static bool run_extended(struct machine *machine, uint8_t op)
 	case DW_CFA_advance_loc4:
 		return advance(machine, cursor_number(program, 4));
 	case DW_CFA_MIPS_advance_loc8:
+		machine->unusual = true;
 		return advance(machine, cursor_number(program, 8));
 	case DW_CFA_remember_state:
 		return remember(machine);
@@ -308,6 +322,7 @@ static bool run_one(struct machine *machine)
 	uint8_t op = *machine->program.at++;
 	uint8_t operand = op & 0x3f;
 
+	machine->unusual |= (op & 0xc0) > DW_CFA_advance_loc && operand > DWARF_RA;
 	switch (op & 0xc0) {
 	case DW_CFA_advance_loc:
 		return advance(machine, operand);
@@ -327,8 +342,8 @@ static bool run_all(struct machine *machine)
 	while (machine->program.at < machine->program.end) {
 		if (!run_one(machine) || machine->program.failed)
 			return false;
-		if (machine->function &&
-		    (machine->pc >= machine->function->end || machine->sink->full))
+		if (machine->function && (machine->pc >= machine->function->end ||
+					  (machine->sink && machine->sink->full)))
 			return true;
 	}
 	return true;
@@ -345,10 +360,26 @@ bool cfa_run_initial(struct cie *cie, struct cursor program)
 	machine.program = program;
 	machine.function = NULL;
 	machine.sink = NULL;
+	machine.unusual = false;
 	if (!run_all(&machine))
 		return false;
 	cie->initial = machine.state;
+	cie->unusual |= machine.unusual;
 	return true;
+}
+
+static void begin(struct machine *machine, const struct cfa_function *function,
+		  struct cursor program, struct row_sink *sink)
+{
+	machine->cie = function->cie;
+	machine->state = function->cie->initial;
+	machine->initial = &function->cie->initial;
+	machine->depth = 0;
+	machine->program = program;
+	machine->function = function;
+	machine->pc = function->start;
+	machine->sink = sink;
+	machine->unusual = function->cie->unusual;
 }
 
 bool cfa_run(const struct cfa_function *function, struct cursor program, struct row_sink *sink)
@@ -356,18 +387,71 @@ bool cfa_run(const struct cfa_function *function, struct cursor program, struct 
 	struct machine machine;
 	bool good;
 
-	machine.cie = function->cie;
-	machine.state = function->cie->initial;
-	machine.initial = &function->cie->initial;
-	machine.depth = 0;
-	machine.program = program;
-	machine.function = function;
-	machine.pc = function->start;
-	machine.sink = sink;
+	begin(&machine, function, program, sink);
 	good = run_all(&machine);
 	if (machine.pc < function->end)
 		row_sink_add(sink, machine.pc,
 			     good ? cfa_rule(machine.cie, &machine.state)
 				  : UNWIND_RULE_UNSUPPORTED);
 	return good;
+}
+
+bool cfa_is_usual(const struct cfa_function *function, struct cursor program)
+{
+	struct machine machine;
+
+	begin(&machine, function, program, NULL);
+	return run_all(&machine) && !machine.unusual && machine.state.cfa.how != CFA_SAME;
+}
+
+bool cfa_expression_is_usual(const uint8_t *bytes, size_t size)
+{
+	struct cursor cursor = { bytes, bytes + size, size > CFA_EXPRESSION_MAX };
+
+	while (!cursor.failed && cursor.at < cursor.end) {
+		uint8_t op = *cursor.at++;
+
+		switch (op) {
+		case DW_OP_lit0 ... DW_OP_lit31:
+		case DW_OP_dup:
+		case DW_OP_drop:
+		case DW_OP_over:
+		case DW_OP_swap:
+		case DW_OP_deref:
+		case DW_OP_and:
+		case DW_OP_or:
+		case DW_OP_xor:
+		case DW_OP_plus:
+		case DW_OP_minus:
+		case DW_OP_neg:
+		case DW_OP_not:
+		case DW_OP_shl:
+		case DW_OP_shr:
+		case DW_OP_shra:
+		case DW_OP_eq ... DW_OP_ne:
+		case DW_OP_nop:
+			break;
+		case DW_OP_breg0 ... DW_OP_breg16:
+			cursor_sleb(&cursor);
+			break;
+		case DW_OP_plus_uconst:
+			cursor_uleb(&cursor);
+			break;
+		case DW_OP_const1u:
+		case DW_OP_const1s:
+			cursor_number(&cursor, 1);
+			break;
+		case DW_OP_const2u:
+		case DW_OP_const2s:
+			cursor_number(&cursor, 2);
+			break;
+		case DW_OP_const4u:
+		case DW_OP_const4s:
+			cursor_number(&cursor, 4);
+			break;
+		default:
+			return false;
+		}
+	}
+	return !cursor.failed;
 }

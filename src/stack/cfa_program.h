@@ -63,6 +63,7 @@ struct cie {
 	uint8_t pointer_encoding;
 	bool has_augmentation, is_signal;
 	bool bad;
+	bool unusual; /* see cfa_is_usual() */
 	struct cfa_state initial;
 };
 
@@ -92,5 +93,15 @@ bool cfa_run_initial(struct cie *cie, struct cursor program);
 
 /* False: it makes no sense from some address on; the rows there say UNWIND_RULE_UNSUPPORTED. */
 bool cfa_run(const struct cfa_function *function, struct cursor program, struct row_sink *sink);
+
+/*
+ * Whether other unwinders read the program as it is read here, and nothing in it can make them
+ * loop, divide or reach beyond their arrays: known operations on the registers of the table's
+ * columns, and expressions that only add, mask, compare and load.
+ */
+bool cfa_is_usual(const struct cfa_function *function, struct cursor program);
+
+/* The same of one expression. */
+bool cfa_expression_is_usual(const uint8_t *bytes, size_t size);
 
 #endif

@@ -13,6 +13,11 @@
 /* Between functions so near to each other there is only padding, in which nobody is. */
 #define PADDING_MAX 16
 
+/* What other unwinders keep of the letters of a CIE. */
+#define AUGMENTATION_MAX 4
+/* The largest description of a function that others are to read: they have no limit. */
+#define USUAL_SIZE_MAX (1u << 20)
+
 VEC_DEFINE(cie_vec, struct cie)
 
 /* A frame description entry (FDE). */
@@ -21,6 +26,7 @@ struct entry {
 	uint32_t cie;
 	uint32_t program_size;
 	uint64_t program; /* position */
+	uint64_t position;
 };
 
 VEC_DEFINE(entry_vec, struct entry)
@@ -130,12 +136,15 @@ static void take_augmentation(struct cie *cie, struct cursor *cursor,
 			break;
 		case 'B':
 		case 'G': /* of aarch64 */
+			cie->unusual = true;
 			break;
 		default:
 			/* The size says where it ends, but what follows is not known. */
+			cie->unusual = true;
 			return;
 		}
 	}
+	cie->unusual |= data.at != data.end;
 	cursor->failed |= data.failed;
 }
 
@@ -150,6 +159,7 @@ static void take_cie(struct cie *cie, struct cursor *cursor, const struct eh_fra
 	if (cursor->failed || !end || (version != 1 && version != 3))
 		return;
 	cursor->at = (const uint8_t *)end + 1;
+	cie->unusual = strlen(letters) > AUGMENTATION_MAX || (*letters && *letters != 'z');
 	if (!strcmp(letters, "eh")) /* of the GCC of 1999 */
 		cursor_number(cursor, 8);
 	else if (*letters && *letters != 'z')
@@ -163,6 +173,12 @@ static void take_cie(struct cie *cie, struct cursor *cursor, const struct eh_fra
 	cie->bad = cursor->failed || cie->ra_register != DWARF_RA || !cfa_run_initial(cie, *cursor);
 }
 
+/* The long form of a size is read in different ways by different programs. */
+static bool has_long_size(const struct eh_frame *eh_frame, uint64_t position)
+{
+	return load_word(eh_frame->bytes + position, 4) == UINT32_MAX;
+}
+
 static struct error *add_cie(struct compiler *compiler, uint64_t position, struct cursor cursor)
 {
 	struct cie cie = { .position = position };
@@ -170,6 +186,8 @@ static struct error *add_cie(struct compiler *compiler, uint64_t position, struc
 	if (compiler->cies.size == CIES_MAX)
 		return NULL;
 	take_cie(&cie, &cursor, compiler->eh_frame);
+	cie.unusual |= has_long_size(compiler->eh_frame, position) ||
+		       cursor.end - cursor.at > USUAL_SIZE_MAX;
 	compiler->counts->has_signal |= cie.is_signal && !cie.bad;
 	return cie_vec_append(&compiler->cies, &cie);
 }
@@ -222,12 +240,12 @@ static bool take_entry(const struct compiler *compiler, uint64_t cie_position,
 	return true;
 }
 
-static struct error *add_entry(struct compiler *compiler, uint64_t cie_position,
+static struct error *add_entry(struct compiler *compiler, uint64_t position, uint64_t cie_position,
 			       struct cursor cursor)
 {
 	struct entry_vec *entries = &compiler->entries;
+	struct entry entry = { .position = position };
 	bool is_elsewhere;
-	struct entry entry;
 
 	compiler->counts->entries++;
 	if (!take_entry(compiler, cie_position, &cursor, &entry, &is_elsewhere)) {
@@ -265,7 +283,7 @@ static struct error *take_one(struct compiler *compiler, uint64_t position, uint
 		return NULL;
 	if (!id)
 		return add_cie(compiler, position, cursor);
-	return add_entry(compiler, id_position - id, cursor);
+	return add_entry(compiler, position, id_position - id, cursor);
 }
 
 static struct error *take_all(struct compiler *compiler)
@@ -291,6 +309,19 @@ static int compare_entries(const void *a, const void *b)
 	if (left->start != right->start)
 		return left->start < right->start ? -1 : 1;
 	return left->program < right->program ? -1 : left->program > right->program;
+}
+
+/* All entries, sorted; of those that begin at one address, the last. */
+static struct error *read_all(struct compiler *compiler)
+{
+	struct error *error;
+
+	*compiler->counts = (struct eh_frame_counts){ 0 };
+	error = take_all(compiler);
+	if (!error && !compiler->is_sorted)
+		qsort(compiler->entries.data, compiler->entries.size,
+		      sizeof(*compiler->entries.data), compare_entries);
+	return error;
 }
 
 /* ---- rows ---- */
@@ -335,12 +366,8 @@ struct error *eh_frame_compile(const struct eh_frame *eh_frame, struct unwind_ro
 	struct compiler compiler = { .eh_frame = eh_frame, .counts = counts, .is_sorted = true };
 	struct error *error;
 
-	*counts = (struct eh_frame_counts){ 0 };
-	error = take_all(&compiler);
+	error = read_all(&compiler);
 	if (!error) {
-		if (!compiler.is_sorted)
-			qsort(compiler.entries.data, compiler.entries.size,
-			      sizeof(*compiler.entries.data), compare_entries);
 		add_rows(&compiler, &sink);
 		if (sink.full)
 			error = error_create(ERROR_FAILED, "the unwind table is full");
@@ -353,4 +380,90 @@ struct error *eh_frame_compile(const struct eh_frame *eh_frame, struct unwind_ro
 		counts->unsupported += rows[i].rule == UNWIND_RULE_UNSUPPORTED;
 	*count_ret = sink.count;
 	return NULL;
+}
+
+/* ---- looking up ---- */
+
+struct eh_frame_index {
+	struct eh_frame eh_frame;
+	struct cie_vec cies;
+	struct entry_vec entries;
+};
+
+struct error *eh_frame_index_create(const struct eh_frame *eh_frame, struct eh_frame_index **ret)
+{
+	struct eh_frame_index *index = calloc(1, sizeof(*index));
+	struct eh_frame_counts counts;
+	struct compiler compiler = {
+		.eh_frame = eh_frame,
+		.counts = &counts,
+		.is_sorted = true,
+	};
+	struct error *error;
+
+	if (!index)
+		return &error_no_memory;
+	error = read_all(&compiler);
+	index->eh_frame = *eh_frame;
+	index->cies = compiler.cies;
+	index->entries = compiler.entries;
+	if (error)
+		eh_frame_index_destroy(index);
+	else
+		*ret = index;
+	return error;
+}
+
+void eh_frame_index_destroy(struct eh_frame_index *index)
+{
+	if (!index)
+		return;
+	cie_vec_deinit(&index->cies);
+	entry_vec_deinit(&index->entries);
+	free(index);
+}
+
+/* The last one that begins at @offset or below. */
+static const struct entry *find_entry(const struct eh_frame_index *index, uint64_t offset)
+{
+	const struct entry *entries = index->entries.data;
+	size_t low = 0, high = index->entries.size;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (entries[middle].start <= offset)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low && offset < entries[low - 1].end ? &entries[low - 1] : NULL;
+}
+
+bool eh_frame_index_find(const struct eh_frame_index *index, uint64_t address,
+			 struct eh_frame_function *ret)
+{
+	const struct eh_frame *eh_frame = &index->eh_frame;
+	struct cfa_function function = { .text_start = eh_frame->text_start };
+	const struct entry *entry;
+
+	if (address < eh_frame->text_start || address >= eh_frame->text_end)
+		return false;
+	entry = find_entry(index, address - eh_frame->text_start);
+	if (!entry)
+		return false;
+	function.cie = &index->cies.data[entry->cie];
+	function.start = entry->start;
+	function.end = entry->end;
+	*ret = (struct eh_frame_function){
+		.start = eh_frame->text_start + entry->start,
+		.end = eh_frame->text_start + entry->end,
+		.position = entry->position,
+		.is_signal = function.cie->is_signal,
+		.is_usual = !has_long_size(eh_frame, entry->position) &&
+			    entry->program_size <= USUAL_SIZE_MAX &&
+			    cfa_is_usual(&function,
+					 cursor_at(eh_frame, entry->program, entry->program_size)),
+	};
+	return true;
 }

@@ -180,41 +180,44 @@ static void find_sigreturns(struct target *target, struct module *module,
 
 /* ---- a module ---- */
 
-static struct error *compile_cfi(struct target *target, struct module *module,
-				 struct eh_frame *eh_frame, struct unwind_row *rows,
-				 size_t capacity, size_t *count_ret, struct eh_frame_counts *counts)
+bool unwind_read_eh_frame(struct target *target, struct module *module, struct eh_frame *ret,
+			  uint8_t **bytes_ret)
 {
-	cleanup(free) uint8_t *bytes = NULL;
+	uint64_t start, end;
 	struct place place;
 
-	if (find_place(target, module, &place)) {
-		place.size = min_u64(place.size, EH_FRAME_MAX);
-		bytes = module_copy(target, module, place.address, place.size);
-		if (bytes) {
-			eh_frame->bytes = bytes;
-			eh_frame->size = place.size;
-			eh_frame->address = place.address;
-			eh_frame->data_base = place.data_base;
-		} else {
-			log_debug("cannot read .eh_frame of %s", module->path);
-		}
+	if (!module_text(module, &start, &end))
+		return false;
+	*ret = (struct eh_frame){ .text_start = start - module->bias,
+				  .text_end = end - module->bias };
+	*bytes_ret = NULL;
+	if (!find_place(target, module, &place))
+		return true;
+	place.size = min_u64(place.size, EH_FRAME_MAX);
+	*bytes_ret = module_copy(target, module, place.address, place.size);
+	if (*bytes_ret) {
+		ret->bytes = *bytes_ret;
+		ret->size = place.size;
+		ret->address = place.address;
+		ret->data_base = place.data_base;
+	} else {
+		log_debug("cannot read .eh_frame of %s", module->path);
 	}
-	return eh_frame_compile(eh_frame, rows, capacity, count_ret, counts);
+	return true;
 }
 
 struct error *unwind_compile(struct target *target, struct module *module, struct unwind_row *rows,
 			     size_t capacity, size_t *count_ret, struct eh_frame_counts *counts)
 {
-	struct eh_frame eh_frame = { 0 };
+	cleanup(free) uint8_t *bytes = NULL;
+	struct eh_frame eh_frame;
 	struct error *error;
-	uint64_t start, end;
 
-	if (!module_text(module, &start, &end))
+	if (!unwind_read_eh_frame(target, module, &eh_frame, &bytes))
 		return error_create(ERROR_UNSUPPORTED, "%s has no code", module->path);
-	eh_frame.text_start = start - module->bias;
-	eh_frame.text_end = end - module->bias;
-	error = compile_cfi(target, module, &eh_frame, rows, capacity, count_ret, counts);
-	if (!error && !counts->has_signal && may_have_sigreturn(target, module, end - start))
+	error = eh_frame_compile(&eh_frame, rows, capacity, count_ret, counts);
+	if (!error && !counts->has_signal &&
+	    may_have_sigreturn(target, module, eh_frame.text_end - eh_frame.text_start))
 		find_sigreturns(target, module, &eh_frame, rows, count_ret, capacity);
 	return error;
 }

@@ -10,6 +10,13 @@
 /* What of a module is executable, from the first such mapping to the last; false: nothing. */
 bool module_text(const struct module *module, uint64_t *start, uint64_t *end);
 
+/*
+ * The call frame information of a module that has code. *@bytes_ret, which the caller frees, is
+ * what it lies in; NULL: there is none, or it cannot be read.
+ */
+bool unwind_read_eh_frame(struct target *target, struct module *module, struct eh_frame *ret,
+			  uint8_t **bytes_ret);
+
 /* Entries of the index of a text of that many bytes. */
 uint64_t unwind_index_size(uint64_t text_size);
 

@@ -5,7 +5,7 @@ load lib
 
 # The functions of one thread, innermost first, inlined ones included, without parameters.
 functions() { # TID
-	jq -r --argjson tid "$1" '.threads[] | select(.tid == $tid) | .frames[].function // "?"' \
+	jq -r --argjson tid "$1" '.threads[] | select(.tid == $tid) | .frames[] | .function // "?"' \
 		<<<"$output"
 }
 

@@ -1,9 +1,9 @@
 /*
  * unwind_compare PID... COUNT: stops the processes again and again and unwinds what is stopped by
- * the compiled table and by libdwfl, until COUNT points of each have been compared. A point counts
- * if the thread has moved since the last one. Prints for each process
- *	PID NAME: points N identical M frames F cut C distinct D
- * and the first pairs that differ. Exit status 1: some differed.
+ * the compiled table, by libunwind and by libdwfl, until COUNT points of each have been compared. A
+ *point counts if the thread has moved since the last one. Prints for each process PID NAME: points
+ *N identical M frames F cut C distinct D and the first pairs that differ. Exit status 1: some
+ *differed.
  *
  * unwind_compare --print PID: the functions of each thread by the table, a line a thread.
  */
@@ -33,7 +33,7 @@ struct comparison {
 	struct unwind_table *table;
 	struct last_vec last;
 	struct hash_vec hashes;
-	uint64_t points, identical, cut, frames, table_ns, libdwfl_ns;
+	uint64_t points, identical, longer, cut, frames, table_ns, libunwind_ns, libdwfl_ns;
 };
 
 static void must(struct error *error)
@@ -115,6 +115,13 @@ static bool is_identical(const struct frame_vec *a, const struct frame_vec *b)
 	return true;
 }
 
+/* With the same end, unless @b is cut. */
+static bool is_longer(const struct frame_vec *a, const struct frame_vec *b)
+{
+	return a->size > b->size && !a->data[a->size - 1].is_cut &&
+	       (b->data[b->size - 1].is_cut || a->data[a->size - 1].pc == b->data[b->size - 1].pc);
+}
+
 static void show(struct comparison *comparison, const char *who, const struct frame_vec *frames)
 {
 	printf("  %s:\n", who);
@@ -142,29 +149,42 @@ static void note_stack(struct comparison *comparison, const struct frame_vec *fr
 	must(hash_vec_append(&comparison->hashes, &hash));
 }
 
+static uint64_t unwind_by(struct comparison *comparison, enum unwind_library library,
+			  const struct thread_state *state, struct frame_vec *frames)
+{
+	uint64_t begun = now_ns();
+
+	unwinder_use(comparison->unwinder, library);
+	must(unwind_thread(comparison->unwinder, state, frames));
+	return now_ns() - begun;
+}
+
 static void compare(struct comparison *comparison, const struct thread_state *state)
 {
-	struct frame_vec ours = { 0 }, theirs = { 0 };
-	uint64_t begun = now_ns(), between;
+	struct frame_vec table = { 0 }, libunwind = { 0 }, libdwfl = { 0 };
+	uint64_t begun = now_ns();
 
-	must(unwind_table_walk(comparison->table, state, &ours));
-	between = now_ns();
-	must(unwind_thread(comparison->unwinder, state, &theirs));
-	comparison->libdwfl_ns += now_ns() - between;
-	comparison->table_ns += between - begun;
+	must(unwind_table_walk(comparison->table, state, &table));
+	comparison->table_ns += now_ns() - begun;
+	comparison->libunwind_ns += unwind_by(comparison, UNWIND_LIBUNWIND, state, &libunwind);
+	comparison->libdwfl_ns += unwind_by(comparison, UNWIND_LIBDWFL, state, &libdwfl);
 	comparison->points++;
-	comparison->frames += ours.size;
-	comparison->cut += ours.data[ours.size - 1].is_cut;
-	note_stack(comparison, &ours);
-	if (is_identical(&ours, &theirs)) {
+	comparison->frames += table.size;
+	comparison->cut += table.data[table.size - 1].is_cut;
+	note_stack(comparison, &table);
+	if (is_identical(&table, &libdwfl) &&
+	    (is_identical(&libunwind, &libdwfl) || is_longer(&libunwind, &libdwfl))) {
 		comparison->identical++;
+		comparison->longer += !is_identical(&libunwind, &libdwfl);
 	} else if (comparison->points - comparison->identical <= SHOWN_MAX) {
 		printf("thread %d differs:\n", (int)state->tid);
-		show(comparison, "table", &ours);
-		show(comparison, "libdwfl", &theirs);
+		show(comparison, "table", &table);
+		show(comparison, "libunwind", &libunwind);
+		show(comparison, "libdwfl", &libdwfl);
 	}
-	frame_vec_deinit(&ours);
-	frame_vec_deinit(&theirs);
+	frame_vec_deinit(&table);
+	frame_vec_deinit(&libunwind);
+	frame_vec_deinit(&libdwfl);
 }
 
 static void sample(struct comparison *comparison, uint64_t count)
@@ -187,10 +207,13 @@ static bool finish(struct comparison *comparison)
 		return false;
 	}
 	printf("%d %s: points %" PRIu64 " identical %" PRIu64 " frames %.1f cut %" PRIu64
-	       " distinct %zu; ns a stack: table %" PRIu64 " libdwfl %" PRIu64 "\n",
+	       " distinct %zu longer %" PRIu64 "; ns a stack: table %" PRIu64 " libunwind %" PRIu64
+	       " libdwfl %" PRIu64 "\n",
 	       (int)comparison->target->pid, comparison->target->name, comparison->points,
 	       comparison->identical, (double)comparison->frames / comparison->points,
-	       comparison->cut, comparison->hashes.size, comparison->table_ns / comparison->points,
+	       comparison->cut, comparison->hashes.size, comparison->longer,
+	       comparison->table_ns / comparison->points,
+	       comparison->libunwind_ns / comparison->points,
 	       comparison->libdwfl_ns / comparison->points);
 	close_target(comparison);
 	return comparison->points == comparison->identical;

@@ -629,6 +629,134 @@ static void test_mutated(void **state)
 	}
 }
 
+/* ---- looking up ---- */
+
+static struct eh_frame whole(const struct section *section)
+{
+	return (struct eh_frame){
+		.bytes = section->bytes,
+		.size = section->size,
+		.address = ADDRESS,
+		.data_base = DATA_BASE,
+		.text_start = TEXT_START,
+		.text_end = TEXT_END,
+	};
+}
+
+static struct eh_frame_index *make_index(const struct section *section)
+{
+	struct eh_frame eh_frame = whole(section);
+	struct eh_frame_index *index = NULL;
+
+	assert_null(eh_frame_index_create(&eh_frame, &index));
+	return index;
+}
+
+static void test_index(void **state)
+{
+	struct section section = { .size = 0 };
+	size_t cie = put_plain_cie(&section), second, first;
+	struct eh_frame_function function;
+	struct eh_frame_index *index;
+
+	second = section.size;
+	put_fde(&section, cie, 0x1100, 0x40, NULL, 0);
+	first = section.size;
+	put_fde(&section, cie, 0x1000, 0x80, NULL, 0);
+	index = make_index(&section);
+	assert_true(eh_frame_index_find(index, 0x1000, &function));
+	assert_int_equal(function.start, 0x1000);
+	assert_int_equal(function.end, 0x1080);
+	assert_int_equal(function.position, first);
+	assert_true(function.is_usual);
+	assert_false(function.is_signal);
+	assert_true(eh_frame_index_find(index, 0x107f, &function));
+	assert_int_equal(function.position, first);
+	assert_false(eh_frame_index_find(index, 0x1080, &function));
+	assert_true(eh_frame_index_find(index, 0x113f, &function));
+	assert_int_equal(function.position, second);
+	assert_false(eh_frame_index_find(index, 0x1140, &function));
+	assert_false(eh_frame_index_find(index, 0x0fff, &function));
+	assert_false(eh_frame_index_find(index, TEXT_END, &function));
+	eh_frame_index_destroy(index);
+}
+
+#define USUAL(program, expected)                       \
+	{                                              \
+		program, sizeof(program) - 1, expected \
+	}
+
+static const struct {
+	const char *program;
+	size_t size;
+	bool is_usual;
+} programs[] = {
+	USUAL("\x41\x0e\x10\x86\x02", true), /* advance, def_cfa_offset, offset rbp */
+	USUAL("\x0a\x0e\x20\x0b", true),     /* remember, restore */
+	USUAL("\x0b", false),		     /* restores what was not remembered */
+	USUAL("\x90\x01", true),	     /* offset of the return address */
+	USUAL("\x91\x01", false),	     /* of a register that is none of these */
+	USUAL("\x05\x11\x01", false),	     /* offset_extended of one */
+	USUAL("\x09\x03\x06", true),	     /* register: rbx in rbp */
+	USUAL("\x09\x03\x7f", false),	     /* in register 127 */
+	USUAL("\x0c\x20\x08", false),	     /* def_cfa of one */
+	USUAL("\x14\x03\x01", false),	     /* val_offset */
+	USUAL("\x3e\x01", false),	     /* no operation */
+	/* def_cfa_expression: breg7 8 */
+	USUAL("\x0f\x02\x77\x08", true),
+	/* breg7 8, deref, plus_uconst 16 */
+	USUAL("\x0f\x05\x77\x08\x06\x23\x10", true),
+	/* lit1, lit0, div */
+	USUAL("\x0f\x03\x31\x30\x1b", false),
+	/* skip back for ever */
+	USUAL("\x0f\x03\x2f\xfd\xff", false),
+	/* longer than the program */
+	USUAL("\x0f\x20\x77\x08", false),
+};
+
+static void test_usual(void **state)
+{
+	for (size_t i = 0; i < sizeof(programs) / sizeof(programs[0]); i++) {
+		struct section section = { .size = 0 };
+		size_t cie = put_plain_cie(&section);
+		struct eh_frame_function function = { .is_usual = false };
+		struct eh_frame_index *index;
+
+		put_fde(&section, cie, 0x1100, 0x40, programs[i].program, programs[i].size);
+		index = make_index(&section);
+		if (eh_frame_index_find(index, 0x1100, &function) != true ||
+		    function.is_usual != programs[i].is_usual)
+			fail_msg("program %zu is %susual", i, function.is_usual ? "" : "un");
+		eh_frame_index_destroy(index);
+	}
+}
+
+/* A CIE whose letters others read differently, and one that leaves the CFA open. */
+static void test_unusual_cies(void **state)
+{
+	static const uint8_t no_cfa[] = { 0x14, 0,    0,  0, 0, 0, 0, 0, 1, 'z', 'R', 0,
+					  1,	0x78, 16, 1, 0, 0, 0, 0, 0, 0,	 0,   0 };
+	struct eh_frame_function function;
+
+	for (unsigned what = 0; what < 3; what++) {
+		struct section section = { .size = 0 };
+		size_t cie = 0;
+		struct eh_frame_index *index;
+
+		if (what == 0)
+			put(&section, no_cfa, sizeof(no_cfa));
+		else if (what == 1)
+			cie = put_cie(&section, 1, "zRX", "\x02\x00\x00", 3);
+		else
+			cie = put_cie(&section, 1, "zR", "\x02\x00\x00", 3);
+		put_fde(&section, cie, 0x1100, 0x40, "\x41", 1);
+		index = make_index(&section);
+		assert_true(eh_frame_index_find(index, 0x1100, &function));
+		assert_false(function.is_usual);
+		eh_frame_index_destroy(index);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -639,7 +767,8 @@ int main(void)
 		cmocka_unit_test(test_long_size),      cmocka_unit_test(test_order),
 		cmocka_unit_test(test_none),	       cmocka_unit_test(test_terminator),
 		cmocka_unit_test(test_full),	       cmocka_unit_test(test_cut),
-		cmocka_unit_test(test_mutated),
+		cmocka_unit_test(test_mutated),	       cmocka_unit_test(test_index),
+		cmocka_unit_test(test_usual),	       cmocka_unit_test(test_unusual_cies),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
