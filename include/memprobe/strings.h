@@ -19,14 +19,15 @@ struct string_group {
 	uint64_t count, count_max;
 	uint64_t bytes; /* of those that were seen */
 	bool is_cut;	/* the strings go on behind the text */
-	bool varies;	/* in different ways: the text is what they have in common */
+	bool varies;	/* they differ: the text is what they have in common */
 };
 
 VEC_DEFINE(string_group_vec, struct string_group)
 
 /*
- * Whole strings; and strings that begin with the same STRINGS_PREFIX_AUTO bytes as one group, if
- * it has twice as many as the most frequent whole string of it.
+ * Whole strings; and as one group those that differ in numbers only, or begin with the same
+ * STRINGS_PREFIX bytes but for numbers, if it has more than twice as many as the most frequent
+ * whole string or smaller group of it. A number that differs is a # in its text.
  */
 #define STRINGS_PREFIX_AUTO SIZE_MAX
 #define STRINGS_PREFIX	    16u

@@ -110,13 +110,66 @@ static void compare_text(struct string_entry *entry, const char *text, size_t si
 	size_t common = 0, limit = min_u64(entry->size, size);
 
 	if (entry->length != size)
-		entry->varies = true;
+		entry->varies = entry->goes_on = true;
 	if (limit == entry->size && !memcmp(entry->text, text, limit))
 		return;
 	while (common < limit && entry->text[common] == text[common])
 		common++;
-	entry->varies = true;
+	entry->varies = entry->goes_on = true;
 	entry->size = (uint32_t)common;
+}
+
+/* The end of the number that begins at @at. */
+static size_t skip_digits(const char *text, size_t at, size_t size)
+{
+	while (at < size && string_is_digit((uint8_t)text[at]))
+		at++;
+	return at;
+}
+
+/* The same, but numbers may differ. */
+static void compare_masked(struct string_entry *entry, const char *text, size_t size)
+{
+	size_t at = 0, other = 0;
+
+	if (entry->size == size && !memcmp(entry->text, text, size))
+		return;
+	while (at < entry->size && other < size) {
+		size_t end, other_end;
+
+		if (entry->text[at] == STRING_NUMBER && string_is_digit((uint8_t)text[other])) {
+			at++;
+			other = skip_digits(text, other, size);
+			continue;
+		}
+		if (!string_is_digit((uint8_t)entry->text[at]) ||
+		    !string_is_digit((uint8_t)text[other])) {
+			if (entry->text[at] != text[other])
+				break;
+			at++;
+			other++;
+			continue;
+		}
+		end = skip_digits(entry->text, at, entry->size);
+		other_end = skip_digits(text, other, size);
+		if (end - at != other_end - other ||
+		    memcmp(entry->text + at, text + other, end - at) != 0) {
+			entry->text[at] = STRING_NUMBER;
+			memmove(entry->text + at + 1, entry->text + end, entry->size - end);
+			entry->size -= (uint32_t)(end - at - 1);
+			entry->varies = true;
+			end = at + 1;
+		}
+		at = end;
+		other = other_end;
+	}
+	if (at == entry->size && other == size)
+		return;
+	/* What is not kept of the text may be the same. */
+	if (at < entry->size || !entry->goes_on)
+		entry->varies = true;
+	entry->goes_on = true;
+	entry->size = (uint32_t)at;
 }
 
 static struct error *keep_text(struct string_table *table, struct string_entry *entry,
@@ -128,6 +181,7 @@ static struct error *keep_text(struct string_table *table, struct string_entry *
 	if (!entry->text)
 		return &error_no_memory;
 	memcpy(entry->text, text, entry->size);
+	entry->goes_on = entry->size < size;
 	table->text_bytes += entry->size;
 	return NULL;
 }
@@ -143,7 +197,9 @@ struct error *string_table_add(struct string_table *table, uint64_t hash, const 
 		entry->bytes += size;
 		if (!entry->text)
 			return keep_text(table, entry, text, size);
-		if (!table->lazy)
+		if (table->masked)
+			compare_masked(entry, text, size);
+		else if (!table->lazy)
 			compare_text(entry, text, size);
 		return NULL;
 	}

@@ -23,7 +23,8 @@ struct string_entry {
 	char *text;	 /* not terminated; NULL: seen once only, if the table is lazy */
 	uint32_t size;	 /* of the text */
 	uint32_t length; /* of the first string */
-	bool varies;	 /* strings behind the text are not the same */
+	bool varies;	 /* strings differ, in a number or behind the text */
+	bool goes_on;	 /* some go on behind the text */
 };
 
 struct string_table {
@@ -33,13 +34,23 @@ struct string_table {
 	size_t used_max; /* then the rarer half goes */
 	uint64_t text_bytes, text_max;
 	uint64_t forgotten; /* what is not here was there so often at most */
+	/* Strings of one hash are alike but for their numbers: one that differs is a
+	 * STRING_NUMBER in the text. */
+	bool masked;
 	bool lazy; /* no text before it repeats: for tables in which equal hashes are equal strings
 		    */
 };
 
+#define STRING_NUMBER '\1' /* no printable character */
+
 /* @lazy: see above. */
 void string_table_init(struct string_table *table, size_t used_max, bool lazy);
 void string_table_deinit(struct string_table *table);
+
+static inline bool string_is_digit(uint8_t c)
+{
+	return (uint8_t)(c - '0') < 10;
+}
 
 /* Counts @text. Strings of one hash are one group, whose text is what they have in common. */
 struct error *string_table_add(struct string_table *table, uint64_t hash, const void *text,

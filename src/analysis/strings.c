@@ -7,6 +7,8 @@
 #include "string_table.h"
 
 #define CHARACTER_MAX 4u /* bytes */
+/* Letters that make a text with numbers more than numbers. */
+#define WORD_LETTERS 4u
 
 /* ---- characters ---- */
 
@@ -62,7 +64,9 @@ static const uint8_t *skip_others(const uint8_t *at, const uint8_t *end)
 /* ---- strings of a block ---- */
 
 struct text {
-	uint64_t hash, prefix_hash; /* prefix_hash 0: it is not longer than that */
+	uint64_t hash;
+	uint64_t number_hash; /* without its numbers; 0: it has none, or nothing else */
+	uint64_t prefix_hash; /* 0: it is not longer than that */
 	uint32_t offset, size;
 };
 
@@ -71,7 +75,7 @@ VEC_DEFINE(text_vec, struct text)
 struct strings {
 	const struct strings_request *request;
 	struct strings_result *result;
-	struct string_table whole, prefixes;
+	struct string_table whole, numbered, prefixes;
 	uint64_t seed;
 };
 
@@ -104,8 +108,58 @@ static bool is_wanted(const struct strings *strings, const uint8_t *text, size_t
 	return blanks < size;
 }
 
+/* The first @max bytes of the text with one digit for each number. */
+static size_t mask_numbers(const uint8_t *text, size_t size, uint8_t *masked, size_t max)
+{
+	size_t length = 0;
+	bool in_number = false;
+
+	for (size_t i = 0; i < size && length < max; i++) {
+		bool digit = string_is_digit(text[i]);
+
+		/* Written over where the number goes on: without a branch, which nobody foretells.
+		 */
+		masked[length] = digit ? '0' : text[i];
+		length += !(digit && in_number);
+		in_number = digit;
+	}
+	return length;
+}
+
+/* What a text that is nothing but numbers and blanks has not. */
+static bool has_words(const uint8_t *masked, size_t size)
+{
+	unsigned letters = 0;
+
+	for (size_t i = 0; i < size && letters < WORD_LETTERS; i++)
+		letters += masked[i] > '9';
+	return letters >= WORD_LETTERS;
+}
+
+static uint64_t hash_prefix(const uint8_t *masked, size_t length, uint64_t seed)
+{
+	return length > STRINGS_PREFIX ? hash_bytes(masked, STRINGS_PREFIX, seed) | 1 : 0;
+}
+
+static void hash_groups(const struct strings *strings, const uint8_t *at, size_t size,
+			bool has_number, struct text *text)
+{
+	uint8_t masked[STRINGS_LENGTH_MAX];
+	size_t length;
+
+	if (!has_number) {
+		text->prefix_hash = hash_prefix(at, size, strings->seed);
+		return;
+	}
+	length = mask_numbers(at, size, masked, sizeof(masked));
+	text->prefix_hash = hash_prefix(masked, length, strings->seed);
+	if (has_words(masked, length))
+		text->number_hash = hash_bytes(masked, length, strings->seed) | 1;
+}
+
 static struct error *add_text(const struct strings *strings, const struct scan_block *block,
-			      const uint8_t *at, size_t size, struct text_vec *texts)
+			      const uint8_t *at, size_t size, bool has_number,
+			      struct text_vec *texts)
 {
 	size_t prefix = strings->request->prefix;
 	struct text text = {
@@ -115,8 +169,7 @@ static struct error *add_text(const struct strings *strings, const struct scan_b
 
 	if (prefix == STRINGS_PREFIX_AUTO) {
 		text.hash = hash_bytes(at, size, strings->seed);
-		if (size > STRINGS_PREFIX)
-			text.prefix_hash = hash_bytes(at, STRINGS_PREFIX, strings->seed) | 1;
+		hash_groups(strings, at, size, has_number, &text);
 	} else {
 		text.hash = hash_bytes(at, prefix ? min_u64(size, prefix) : size, strings->seed);
 	}
@@ -151,15 +204,17 @@ static struct error *look(void *data, const struct scan_block *block, void *resu
 	while (!error && (at = skip_others(at, last)) < last) {
 		const uint8_t *start = at;
 		size_t characters = 0, size, length;
+		bool has_number = false;
 
 		while (at < end && (length = decode(at, end)) &&
 		       at + length - start <= (ptrdiff_t)STRINGS_LENGTH_MAX) {
+			has_number |= string_is_digit(*at);
 			at += length;
 			characters++;
 		}
 		size = at - start;
 		if (is_wanted(strings, start, size, characters))
-			error = add_text(strings, block, start, size, texts);
+			error = add_text(strings, block, start, size, has_number, texts);
 		at = skip_printable(at, last);
 	}
 	return error;
@@ -179,8 +234,13 @@ static struct error *commit(void *data, const struct scan_block *block, void *re
 		if (i + AHEAD < texts->size) {
 			string_table_prefetch(&strings->whole, text[AHEAD].hash);
 			string_table_prefetch(&strings->prefixes, text[AHEAD].prefix_hash);
+			if (text[AHEAD].number_hash)
+				string_table_prefetch(&strings->numbered, text[AHEAD].number_hash);
 		}
 		error = string_table_add(&strings->whole, text->hash, bytes, text->size);
+		if (!error && text->number_hash)
+			error = string_table_add(&strings->numbered, text->number_hash, bytes,
+						 text->size);
 		if (!error && text->prefix_hash)
 			error = string_table_add(&strings->prefixes, text->prefix_hash, bytes,
 						 text->size);
@@ -212,19 +272,23 @@ static size_t whole_characters(const char *text, size_t size)
 	return skip_printable(start, start + size) - start;
 }
 
-static struct error *add_group(struct string_group_vec *groups, const struct string_entry *entry)
+static struct error *add_group(struct string_group_vec *groups, struct string_entry *entry)
 {
-	size_t size = whole_characters(entry->text, entry->size);
 	struct string_group group = {
-		.text = strndup(entry->text, size),
 		.count = entry->count,
 		.count_max = entry->count + entry->missed,
 		.bytes = entry->bytes,
-		.is_cut = entry->varies || entry->length > size,
 		.varies = entry->varies,
 	};
 	struct error *error;
+	size_t size;
 
+	for (size_t i = 0; i < entry->size; i++)
+		if (entry->text[i] == STRING_NUMBER)
+			entry->text[i] = '#';
+	size = whole_characters(entry->text, entry->size);
+	group.text = strndup(entry->text, size);
+	group.is_cut = entry->goes_on || size < entry->size;
 	if (!group.text)
 		return &error_no_memory;
 	error = string_group_vec_append(groups, &group);
@@ -233,22 +297,62 @@ static struct error *add_group(struct string_group_vec *groups, const struct str
 	return error;
 }
 
-/* Tells each group of a prefix how often the most frequent whole string of it is there. */
-static void compare_tables(struct strings *strings)
+/* A group is shown beside what it has more than twice as much of. */
+static bool is_worth(const struct string_entry *entry)
 {
-	for (size_t i = 0; i < strings->whole.capacity; i++) {
-		const struct string_entry *entry = &strings->whole.entries[i];
-		struct string_entry *group;
+	return entry->hash && entry->varies && entry->count > 2 * max_u64(entry->best, 1);
+}
 
-		if (!entry->text || entry->length <= STRINGS_PREFIX)
-			continue;
-		group = string_table_find(
-			&strings->prefixes,
-			hash_bytes((const uint8_t *)entry->text, STRINGS_PREFIX, strings->seed) |
-				1);
+/* Tells the groups that strings like that of @entry are in how often it is there. */
+static void tell_groups(struct strings *strings, const struct string_entry *entry,
+			bool tell_numbered)
+{
+	uint8_t masked[STRINGS_TEXT_MAX];
+	size_t length = 0;
+	struct string_entry *group;
+	uint64_t hash;
+
+	/* STRING_NUMBER is a number, too. */
+	for (size_t i = 0; i < entry->size; i++) {
+		uint8_t c = (uint8_t)entry->text[i];
+		bool digit = string_is_digit(c);
+
+		if (!digit)
+			masked[length++] = c == STRING_NUMBER ? '0' : c;
+		else if (!i || !string_is_digit((uint8_t)entry->text[i - 1]))
+			masked[length++] = '0';
+	}
+	if (tell_numbered && !entry->goes_on && has_words(masked, length)) {
+		hash = hash_bytes(masked, length, strings->seed) | 1;
+		group = string_table_find(&strings->numbered, hash);
 		if (group)
 			group->best = max_u64(group->best, entry->count);
 	}
+	hash = hash_prefix(masked, length, strings->seed);
+	group = hash ? string_table_find(&strings->prefixes, hash) : NULL;
+	if (group)
+		group->best = max_u64(group->best, entry->count);
+}
+
+/* Tells each group how often the most frequent whole string of it is there, or smaller group. */
+static void compare_tables(struct strings *strings)
+{
+	for (size_t i = 0; i < strings->whole.capacity; i++)
+		if (strings->whole.entries[i].text)
+			tell_groups(strings, &strings->whole.entries[i], true);
+	for (size_t i = 0; i < strings->numbered.capacity; i++)
+		if (is_worth(&strings->numbered.entries[i]))
+			tell_groups(strings, &strings->numbered.entries[i], false);
+}
+
+static struct error *add_groups(struct strings_result *result, const struct string_table *table)
+{
+	struct error *error = NULL;
+
+	for (size_t i = 0; !error && i < table->capacity; i++)
+		if (is_worth(&table->entries[i]))
+			error = add_group(&result->groups, &table->entries[i]);
+	return error;
 }
 
 static int compare_groups(const void *left, const void *right)
@@ -271,17 +375,15 @@ static struct error *collect(struct strings *strings)
 
 	compare_tables(strings);
 	for (size_t i = 0; !error && i < strings->whole.capacity; i++) {
-		const struct string_entry *entry = &strings->whole.entries[i];
+		struct string_entry *entry = &strings->whole.entries[i];
 
 		if (entry->hash && entry->count > 1)
 			error = add_group(groups, entry);
 	}
-	for (size_t i = 0; !error && i < strings->prefixes.capacity; i++) {
-		const struct string_entry *entry = &strings->prefixes.entries[i];
-
-		if (entry->hash && entry->varies && entry->count > 2 * max_u64(entry->best, 1))
-			error = add_group(groups, entry);
-	}
+	if (!error)
+		error = add_groups(result, &strings->numbered);
+	if (!error)
+		error = add_groups(result, &strings->prefixes);
 	if (groups->size)
 		qsort(groups->data, groups->size, sizeof(*groups->data), compare_groups);
 	while (groups->size > strings->request->top) {
@@ -314,11 +416,14 @@ struct error *strings_run(const struct strings_request *request, struct strings_
 	if (getrandom(&strings.seed, sizeof(strings.seed), GRND_NONBLOCK) < 0)
 		strings.seed = (uint64_t)(uintptr_t)&strings;
 	string_table_init(&strings.whole, distinct, whole);
+	string_table_init(&strings.numbered, distinct, false);
 	string_table_init(&strings.prefixes, distinct, false);
+	strings.numbered.masked = strings.prefixes.masked = true;
 	error = memory_scan(&scan, &ret->scan);
 	if (!error)
 		error = collect(&strings);
 	string_table_deinit(&strings.whole);
+	string_table_deinit(&strings.numbered);
 	string_table_deinit(&strings.prefixes);
 	return error;
 }

@@ -17,7 +17,8 @@ static const struct command_option options[] = {
 	{ "in", 0, "WHERE", "look at this range or type of mapping only (heap, arena, ...)" },
 	{ "top", 0, "N", "show the N strings that repeat most (default 20; 0: all)" },
 	{ "min-length", 0, "N", "strings of at least N characters (default 6)" },
-	{ "prefix", 0, "N", "strings are one group if they begin with the same N bytes; 0: never" },
+	{ "prefix", 0, "N",
+	  "strings are one group if they begin with the same N bytes; 0: no groups" },
 	{ NULL, 0, NULL, NULL },
 };
 
@@ -168,8 +169,9 @@ static struct error *write_result(struct output *output)
 	vec_for_each (group, &result->groups)
 		varies = varies || group->varies;
 	if (!error && varies && !command_option(context, "prefix"))
-		command_hint(context, "`...`: strings that go on in different ways are one group; "
-				      "--prefix 0 counts whole strings only");
+		command_hint(context,
+			     "`#` is a number that differs, `...` what goes on in different "
+			     "ways; --prefix 0 counts whole strings only");
 	return error;
 }
 

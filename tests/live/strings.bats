@@ -11,8 +11,8 @@ load lib
 	json '.strings[0] | .text == "Host: example.com" and .count == $n' --argjson n $((same + numbered))
 	json '.strings[1] | .text == "GET /comm/itop?channelid=4099 HTTP/1.1" and .count == $n and .cut == false and .bytes == 38 * $n' \
 		--argjson n "$same"
-	# Each has a number of its own: none of them repeats, but the first part does.
-	json '.strings[2] | .text == "POST /comm/order?number=" and .count == $n and .varies and .cut' \
+	# Each has a number of its own: none of them repeats, but all the rest does.
+	json '.strings[2] | .text == "POST /comm/order?number=# HTTP/1.1" and .count == $n and .varies and (.cut | not)' \
 		--argjson n "$numbered"
 	json '.strings | all(.count == .count_max)'
 	json '.unseen_max == 0 and .stopped_us == 0 and .warnings == [] and .missing == []'

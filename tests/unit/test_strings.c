@@ -112,8 +112,9 @@ static void groups(void **state)
 				       "GET /commitop?chan\0"
 				       "something else\0something else";
 
+	/* The group of those that begin alike has little more than that. */
 	RUN(requests, .min_length = 6, .prefix = STRINGS_PREFIX_AUTO);
-	assert_groups("4 ~GET /commitop?chan...\n2 something else");
+	assert_groups("3 ~GET /commitop?channel=4099&seq=#\n2 something else");
 	RUN(requests, .min_length = 6, .prefix = 0);
 	assert_groups("2 something else");
 	RUN(requests, .min_length = 6, .prefix = 26);
@@ -132,6 +133,56 @@ static void groups(void **state)
 	assert_groups("2 something else");
 	RUN(requests, .min_length = 1, .prefix = 1, .top = 1);
 	assert_int_equal(result.left_out, 1);
+}
+
+static void numbers(void **state)
+{
+	RUN("order number 1\0order number 22\0order number 22\0order number 333\0order number x\0"
+	    "order number 4444",
+	    .min_length = 6, .prefix = STRINGS_PREFIX_AUTO);
+	assert_groups("5 ~order number #\n2 order number 22");
+	/* What is the same in all stays; and what follows. */
+	RUN("GET /v2/item/17?a=9 HTTP/1.1\0GET /v2/item/18?a=9 HTTP/1.1\0"
+	    "GET /v2/item/1000000?a=9 HTTP/1.1",
+	    .min_length = 6, .prefix = STRINGS_PREFIX_AUTO);
+	assert_groups("3 ~GET /v2/item/#?a=9 HTTP/1.1");
+	/* A number at the beginning, where the first bytes are never the same. */
+	RUN("2026-11-30 10:00:01 connection lost\0002026-11-30 10:00:02 connection lost\0"
+	    "2026-12-01 23:59:59 connection lost\0002027-01-01 00:00:00 connection made",
+	    .min_length = 6, .prefix = STRINGS_PREFIX_AUTO);
+	assert_groups("3 ~2026-#-# #:#:# connection lost");
+	/* In different words behind a number. */
+	RUN("user 1 of the group red\0user 2 of the group green\0user 33 of the group blue",
+	    .min_length = 6, .prefix = STRINGS_PREFIX_AUTO);
+	assert_groups("3 ~user # of the group ...");
+	/* Equal numbers are no kind, and a # is one of the text's own. */
+	RUN("item #1 of 5\0item #1 of 5", .min_length = 6, .prefix = STRINGS_PREFIX_AUTO);
+	assert_groups("2 item #1 of 5");
+	RUN("item #1 of 5\0item #2 of 5\0item #3 of 5", .min_length = 6,
+	    .prefix = STRINGS_PREFIX_AUTO);
+	assert_groups("3 ~item ## of 5");
+	/* Nothing but numbers is no kind of text. */
+	RUN("1234567\0007654321\0001111111\0 123 456\0 789 012\0 345 678", .min_length = 6,
+	    .prefix = STRINGS_PREFIX_AUTO);
+	assert_groups("");
+	RUN("order number 1\0order number 2\0order number 3", .min_length = 6, .prefix = 0);
+	assert_groups("");
+}
+
+/* Texts of which not all is kept. */
+static void long_numbers(void **state)
+{
+	static char bytes[3][STRINGS_TEXT_MAX + 100];
+
+	for (unsigned i = 0; i < 3; i++) {
+		memset(bytes[i], 'x', sizeof(bytes[i]));
+		memset(bytes[i] + 10, '0' + i, STRINGS_TEXT_MAX - 20);
+		memset(bytes[i] + STRINGS_TEXT_MAX - 5, '0' + i, 20);
+		bytes[i][sizeof(bytes[i]) - 1] = '\0';
+	}
+	run(bytes, sizeof(bytes),
+	    (struct strings_request){ .min_length = 6, .prefix = STRINGS_PREFIX_AUTO });
+	assert_groups("3 ~xxxxxxxxxx#xxxxx#...");
 }
 
 static void across_blocks(void **state)
@@ -224,7 +275,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_is_a_string), cmocka_unit_test(utf8),
-		cmocka_unit_test(groups),	    cmocka_unit_test(across_blocks),
+		cmocka_unit_test(groups),	    cmocka_unit_test(numbers),
+		cmocka_unit_test(long_numbers),	    cmocka_unit_test(across_blocks),
 		cmocka_unit_test(long_strings),	    cmocka_unit_test(too_many),
 	};
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);
