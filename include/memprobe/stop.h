@@ -74,10 +74,17 @@ struct stop {
  * so. NULL @options: the defaults.
  *
  * ERROR_UNSUPPORTED: not a live process. ERROR_PERMISSION: may not attach. ERROR_NO_TARGET: it
- * vanished, or has none of the given threads. ERROR_FAILED: interrupted.
+ * vanished, or has none of the given threads. ERROR_BUSY: as stop_check(). ERROR_FAILED:
+ * interrupted.
  */
 struct error *stop_threads(struct target *target, const struct stop_options *options,
 			   struct stop **ret);
+
+/*
+ * ERROR_BUSY if not one thread of @target has stopped, with the reason: it sleeps uninterruptibly,
+ * say. stop_threads() has asked that itself, but for who is called back.
+ */
+struct error *stop_check(struct target *target, const struct stop *stop);
 
 void stop_destroy(struct stop *stop);
 CLEANUP_DEFINE(stop, struct stop *, stop_destroy)

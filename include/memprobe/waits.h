@@ -67,4 +67,14 @@ const char *wait_call_name(const struct arch *arch, long nr);
 const char *wait_describe(const struct process *process, const struct arch *arch, pid_t tid,
 			  char text[WAIT_TEXT_MAX]);
 
+/* Whether a control group's freezer holds the thread: it does nothing until it is thawed. */
+bool wait_is_frozen(const struct process *process, pid_t tid);
+
+/*
+ * What keeps a thread from stopping: `sleeps uninterruptibly in vfork() (kernel_clone)`, `has not
+ * stopped in time`. Returns @text.
+ */
+const char *wait_describe_stuck(const struct process *process, const struct arch *arch, pid_t tid,
+				char text[WAIT_TEXT_MAX]);
+
 #endif

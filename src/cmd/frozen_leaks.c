@@ -40,8 +40,9 @@ void frozen_leaks_close(struct command_context *context, struct frozen_leaks *le
 void frozen_leaks_warn_missed(const struct snapshot *snapshot)
 {
 	vec_for_each (tid, &snapshot->missed)
-		log_warn("thread %d did not stop: what only its registers hold counts as leaked",
-			 (int)*tid);
+		log_warn(
+			"what only the registers of thread %d hold counts as leaked: it did not stop",
+			(int)*tid);
 }
 
 void frozen_leaks_warn(struct command_context *context, const struct leak_result *result)

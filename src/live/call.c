@@ -147,6 +147,12 @@ static struct error *check_process(struct target *target, struct process_status 
 		return error_create(ERROR_UNSUPPORTED,
 				    "%d runs with a shadow stack, which a detour would break",
 				    (int)target->pid);
+	if (wait_is_frozen(target->process, target->pid))
+		return error_hint(error_create(ERROR_BUSY,
+					       "cannot run code in %d: it is frozen by its control "
+					       "group",
+					       (int)target->pid),
+				  "thaw the group first");
 	if (status.seccomp == 1)
 		return error_create(ERROR_PERMISSION,
 				    "%d is in seccomp strict mode: a call would kill it",
@@ -424,9 +430,9 @@ static struct error *try_thread(struct call_session *session, pid_t tid, struct 
 		return NULL;
 	}
 	if (!error && status.state == 'D') {
-		snprintf(session->reason, sizeof(session->reason),
-			 "thread %d sleeps uninterruptibly%s", (int)tid,
-			 wait_describe(session->target->process, session->target->arch, tid, text));
+		snprintf(session->reason, sizeof(session->reason), "thread %d %s", (int)tid,
+			 wait_describe_stuck(session->target->process, session->target->arch, tid,
+					     text));
 		return NULL;
 	}
 	follow(session, tid);

@@ -176,10 +176,13 @@ static bool use_thread(void *data, pid_t tid, struct user_regs_struct *regs)
 	return true;
 }
 
-static void take_states(struct freezer *freezer, struct stop *stop)
+static void take_states(struct freezer *freezer, struct stop *stop, struct error *error)
 {
 	struct snapshot *snapshot = freezer->snapshot;
 
+	freezer->error = stop ? stop_check(freezer->target, stop) : error;
+	if (!stop)
+		return;
 	snapshot->threads = stop->threads;
 	stop->threads = (struct thread_state_vec){ 0 };
 	snapshot->missed = stop->missed;
@@ -219,9 +222,7 @@ static void after_stop(void *data, struct stop *stop, struct error *error)
 {
 	struct freezer *freezer = data;
 
-	freezer->error = error;
-	if (stop)
-		take_states(freezer, stop);
+	take_states(freezer, stop, error);
 	set_phase(freezer, PHASE_READY);
 	while (!wait_phase_for(freezer, PHASE_ENDING, LOOKS_MS)) {
 		enum fork_loss loss;
@@ -244,9 +245,7 @@ static void while_held(void *data, struct stop *stop, struct error *error)
 	struct freezer *freezer = data;
 
 	ptrace_restore_priority();
-	freezer->error = error;
-	if (stop)
-		take_states(freezer, stop);
+	take_states(freezer, stop, error);
 	set_phase(freezer, PHASE_READY);
 	wait_phase(freezer, PHASE_ENDING);
 }
@@ -493,7 +492,7 @@ static struct error *take(struct freezer *freezer)
 	if (!held)
 		log_warn("process %d is held while it is read: %s", (int)freezer->target->pid,
 			 error->message);
-	else
+	else if (strcmp(held->message, error->message))
 		held = error_prefix(held, "%s", error->message);
 	error_destroy(error);
 	return held;

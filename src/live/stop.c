@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -557,8 +558,10 @@ static struct error *take_state(struct stop *stop, struct held *held)
 
 static struct error *make_result(struct stopper *stopper, struct stop **ret)
 {
+	const struct target *target = stopper->target;
 	cleanup(stop) struct stop *stop = calloc(1, sizeof(*stop));
 	struct error *error = NULL;
+	char text[WAIT_TEXT_MAX];
 
 	if (!stop)
 		return &error_no_memory;
@@ -577,9 +580,10 @@ static struct error *make_result(struct stopper *stopper, struct stop **ret)
 		return error_create(ERROR_NO_TARGET, "process %d has exited",
 				    (int)stopper->target->pid);
 	/* Who has so little patience tries again. */
-	if (stopper->options.patience_us >= STOP_WAIT_US)
+	if (stopper->options.patience_us >= STOP_WAIT_US && stop->threads.size)
 		vec_for_each (tid, &stop->missed)
-			log_warn("thread %d did not stop: it is left out", (int)*tid);
+			log_warn("thread %d is left out: it %s", (int)*tid,
+				 wait_describe_stuck(target->process, target->arch, *tid, text));
 	if (stopper->late)
 		log_warn("%zu of the threads took more than %d ms to stop: "
 			 "they were taken later than the others",
@@ -690,6 +694,7 @@ struct error *stop_threads(struct target *target, const struct stop_options *opt
 			   struct stop **ret)
 {
 	struct stopper stopper = { .target = target };
+	cleanup(stop) struct stop *stop = NULL;
 	struct error *error;
 
 	if (!target->process)
@@ -706,7 +711,11 @@ struct error *stop_threads(struct target *target, const struct stop_options *opt
 	ptrace_prepare();
 	error = start_stopper(&stopper);
 	if (!error && !stopper.options.after && !stopper.options.held)
-		error = outcome(&stopper, ret);
+		error = outcome(&stopper, &stop);
+	if (stop)
+		error = stop_check(target, stop);
+	if (stop && !error)
+		*ret = take_pointer(stop);
 	if (stopper.options.stopped_us_ret)
 		*stopper.options.stopped_us_ret =
 			max_u64(*stopper.options.stopped_us_ret, stopper.stopped_us);
@@ -718,6 +727,23 @@ struct error *stop_threads(struct target *target, const struct stop_options *opt
 	pid_vec_deinit(&stopper.listing);
 	mappings_deinit(&stopper.maps);
 	return error;
+}
+
+struct error *stop_check(struct target *target, const struct stop *stop)
+{
+	pid_t tid = stop->missed.size ? stop->missed.data[0] : 0;
+	char text[WAIT_TEXT_MAX], subject[64];
+
+	if (!tid || stop->threads.size)
+		return NULL;
+	wait_describe_stuck(target->process, target->arch, tid, text);
+	if (stop->missed.size == 1 && tid == target->pid)
+		snprintf(subject, sizeof(subject), "it");
+	else
+		snprintf(subject, sizeof(subject), "thread %d", (int)tid);
+	return error_hint(error_create(ERROR_BUSY, "cannot stop %d now: %s %s", (int)target->pid,
+				       subject, text),
+			  "try again when that is over");
 }
 
 void stop_destroy(struct stop *stop)

@@ -70,8 +70,8 @@ static enum rank rank_of(struct call_session *session, pid_t tid)
 		      wait_describe(target->process, target->arch, tid, text));
 		return RANK_NEVER;
 	case WAIT_STAYS:
-		unfit(session, tid, "is%s and cannot be stopped",
-		      wait_describe(target->process, target->arch, tid, text));
+		unfit(session, tid, "%s",
+		      wait_describe_stuck(target->process, target->arch, tid, text));
 		return RANK_NEVER;
 	}
 	return RANK_NEVER;

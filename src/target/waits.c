@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -322,21 +323,29 @@ bool wait_is_repairable(const struct process *process, const struct arch *arch, 
 	}
 }
 
+/* The function of the kernel that the thread sleeps in; NULL: it does not, or that is not to be
+ * told. The caller frees it. */
+static char *kernel_function(const struct process *process, pid_t tid)
+{
+	char path[40], *text = NULL;
+
+	snprintf(path, sizeof(path), "task/%d/wchan", (int)tid);
+	error_destroy(read_file_at(process->dirfd, path, &text, NULL));
+	if (text && *text && *text != '0')
+		return text;
+	free(text);
+	return NULL;
+}
+
 const char *wait_describe(const struct process *process, const struct arch *arch, pid_t tid,
 			  char text[WAIT_TEXT_MAX])
 {
 	struct process_syscall call = { .nr = -1 };
-	char path[40], number[32];
-	cleanup(free) char *where = NULL;
+	cleanup(free) char *where = kernel_function(process, tid);
 	const char *name;
+	char number[32];
 
-	*text = 0;
 	error_destroy(process_read_syscall(process, tid, &call));
-	snprintf(path, sizeof(path), "task/%d/wchan", (int)tid);
-	error_destroy(read_file_at(process->dirfd, path, &where, NULL));
-	/* 0: not waiting, or not to be told. */
-	if (where && (!*where || *where == '0'))
-		free(take_pointer(where));
 	if (call.running || call.nr < 0) {
 		snprintf(text, WAIT_TEXT_MAX, "%s%.60s", where ? " in " : "", where ? where : "");
 		return text;
@@ -345,5 +354,30 @@ const char *wait_describe(const struct process *process, const struct arch *arch
 	name = wait_call_name(arch, call.nr);
 	snprintf(text, WAIT_TEXT_MAX, " in %s%s%s%.40s%s", name ? name : number, name ? "()" : "",
 		 where ? " (" : "", where ? where : "", where ? ")" : "");
+	return text;
+}
+
+/* Linux kernel/cgroup/freezer.c, kernel/signal.c; kernel/freezer.c for version 1. */
+bool wait_is_frozen(const struct process *process, pid_t tid)
+{
+	cleanup(free) char *where = kernel_function(process, tid);
+
+	return where && (strstr(where, "freezer_trap") || strstr(where, "refrigerator"));
+}
+
+const char *wait_describe_stuck(const struct process *process, const struct arch *arch, pid_t tid,
+				char text[WAIT_TEXT_MAX])
+{
+	struct process_status status = { 0 };
+	char where[WAIT_TEXT_MAX];
+
+	error_destroy(process_read_status(process, tid, &status));
+	if (wait_is_frozen(process, tid))
+		snprintf(text, WAIT_TEXT_MAX, "is frozen by its control group");
+	else if (status.state == 'D')
+		snprintf(text, WAIT_TEXT_MAX, "sleeps uninterruptibly%.70s",
+			 wait_describe(process, arch, tid, where));
+	else
+		snprintf(text, WAIT_TEXT_MAX, "did not stop in time");
 	return text;
 }
