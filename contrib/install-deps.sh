@@ -35,7 +35,7 @@ tests m32 g++-multilib glibc-devel.i686,libstdc++-devel.i686 gcc-c++-32bit lib32
 tests cmd:musl-gcc musl-tools musl-gcc - musl
 tests h:jemalloc/jemalloc.h libjemalloc-dev jemalloc-devel jemalloc-devel jemalloc
 tests h:gperftools/tcmalloc.h libgoogle-perftools-dev gperftools-devel gperftools-devel gperftools
-tests h:mimalloc.h|mimalloc-2.0/mimalloc.h|mimalloc-2.1/mimalloc.h libmimalloc-dev mimalloc-devel mimalloc-devel mimalloc
+tests? h:mimalloc.h|mimalloc-2.0/mimalloc.h|mimalloc-2.1/mimalloc.h libmimalloc-dev mimalloc-devel mimalloc-devel mimalloc
 tests cmd:python3 python3 python3 python3 python
 tests cmd:gdb gdb gdb gdb gdb
 tests cmd:strace strace strace strace strace

@@ -71,11 +71,14 @@ include tests/bench.mk
 LIVE_TESTS ?= $(sort $(wildcard tests/live/*.bats))
 RUN_TESTS = BUILD=$(BUILD) CHECK_JOBS=$(CHECK_JOBS) CHECK_TIMEOUT=$(CHECK_TIMEOUT) tests/run.sh
 
-.PHONY: check-run
-check:
+.PHONY: check-run check-ready
+check: check-ready
+	$(MAKE) check-run
+
+# All that the tests are made of: installs and builds it.
+check-ready:
 	sh contrib/install-deps.sh --build --tests
 	$(MAKE) $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc)) all unit-tests victims
-	$(MAKE) check-run
 
 check-run: all unit-tests victims
 	$(RUN_TESTS) $(UNIT_TESTS) $(LIVE_TESTS)

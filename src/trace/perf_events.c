@@ -25,6 +25,10 @@
 #include "memprobe/memory_room.h"
 #include "memprobe/num.h"
 
+/* Younger than the headers of some systems: PERF_FORMAT_LOST, and attr.inherit_thread's place. */
+#define FORMAT_LOST	   (1u << 4)
+#define INHERIT_THREAD_BIT (1ull << 35)
+
 #define RING_BYTES (64u << 20)
 
 /* Rings take no more than this part of what memory there is: they are to bring nobody to its
@@ -68,6 +72,17 @@ static struct error *explain(const struct perf_session *session, int errnum)
 	return error_errno(ERROR_FAILED, errnum, "cannot watch %d", pid);
 }
 
+/* The flags are one word of the interface, behind read_format. */
+static void set_flags(struct perf_event_attr *attr, uint64_t bits)
+{
+	unsigned char *place = (unsigned char *)&attr->read_format + sizeof(attr->read_format);
+	uint64_t flags;
+
+	memcpy(&flags, place, sizeof(flags));
+	flags |= bits;
+	memcpy(place, &flags, sizeof(flags));
+}
+
 static void fill_attr(const struct perf_session *session, unsigned spec, bool first,
 		      struct perf_event_attr *attr)
 {
@@ -81,10 +96,9 @@ static void fill_attr(const struct perf_session *session, unsigned spec, bool fi
 		.config2 = wanted->config2,
 		.sample_period = 1,
 		.sample_type = PERF_SAMPLE_TYPE_ALL_OURS | (wanted->raw ? PERF_SAMPLE_RAW : 0),
-		.read_format = session->no_lost_format ? 0 : PERF_FORMAT_LOST,
+		.read_format = session->no_lost_format ? 0 : FORMAT_LOST,
 		.disabled = 1,
 		.inherit = !session->no_inherit,
-		.inherit_thread = !session->no_inherit && session->threads_only,
 		.exclude_kernel = session->user_only,
 		.exclude_hv = 1,
 		.watermark = 1,
@@ -99,6 +113,8 @@ static void fill_attr(const struct perf_session *session, unsigned spec, bool fi
 		.comm = first,
 		.comm_exec = first,
 	};
+	if (!session->no_inherit && session->threads_only)
+		set_flags(attr, INHERIT_THREAD_BIT);
 	if (!session->lean)
 		attr->sample_type |= PERF_SAMPLE_IP | PERF_SAMPLE_ADDR;
 	if (!attr->sample_stack_user)

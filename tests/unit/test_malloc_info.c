@@ -9,8 +9,7 @@
 
 #include <cmocka.h>
 
-#include <malloc.h>
-
+#include "../victims/mallinfo2.h"
 #include "memprobe/malloc_info.h"
 
 static const char sample[] =

@@ -9,9 +9,9 @@
  *
  * variants: 32 static
  */
+#include "mallinfo2.h"
 #include "victim.h"
 
-#include <malloc.h>
 #include <sys/mman.h>
 
 #define BLOCKS 3000

@@ -13,9 +13,9 @@
  *
  * variants: 32 static
  */
+#include "mallinfo2.h"
 #include "victim.h"
 
-#include <malloc.h>
 #include <pthread.h>
 
 #define BLOCKS 4000
