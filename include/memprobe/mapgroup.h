@@ -47,7 +47,8 @@ VEC_DEFINE(map_change_vec, struct map_change)
 /*
  * What is different: mappings that overlap are the same one, grown or moved at either end; each is
  * matched once, so that the changes add up to the difference of the totals. Those whose RSS grew
- * most first.
+ * most first. A heap of an arena and the rest of its reserve, which shrinks by what that grows, are
+ * one.
  */
 struct error *maps_compare(const struct mapping_vec *before, const struct mapping_vec *now,
 			   struct map_change_vec *ret);

@@ -63,13 +63,14 @@ struct mapping {
 	char *path;
 	/* Filled by mappings_classify() (analysis), not by the parser. */
 	enum mapping_type type;
-	pid_t tid;   /* thread-stack, arena: a thread that uses it; 0: none known */
-	char *label; /* owned; for people, e.g. `arena 3 of 12`; NULL */
+	pid_t tid;    /* thread-stack, arena: a thread that uses it; 0: none known */
+	char *thread; /* owned; the name of that thread; NULL */
+	char *label;  /* owned; for people, e.g. `arena 3 of 12`; NULL */
 };
 
 VEC_DEFINE(mapping_vec, struct mapping)
 
-/* Frees paths and labels, too. */
+/* Frees paths, labels and names, too. */
 void mappings_deinit(struct mapping_vec *maps);
 
 /*

@@ -53,8 +53,9 @@ struct classifier {
 	struct stack_vec stacks;    /* by start */
 	struct arena_vec arenas;
 	struct heap_vec heaps; /* by start */
-	pid_t *arena_tids;     /* of each of @arenas; 0: none known */
-	bool chunks;	       /* glibc's chunk headers can be looked for */
+	/* Of each of @arenas, one that uses it; NULL: none known. */
+	const struct thread **arena_threads;
+	bool chunks; /* glibc's chunk headers can be looked for */
 	unsigned small_misses;
 };
 
@@ -337,8 +338,8 @@ static struct error *collect_arenas(struct classifier *classifier, const struct 
 
 	if (!error)
 		error = collect_heaps(classifier);
-	classifier->arena_tids = calloc(arenas->size + 1, sizeof(*classifier->arena_tids));
-	if (!error && !classifier->arena_tids)
+	classifier->arena_threads = calloc(arenas->size + 1, sizeof(*classifier->arena_threads));
+	if (!error && !classifier->arena_threads)
 		error = &error_no_memory;
 	if (error || !classifier->heaps.size || !threads)
 		return error;
@@ -346,8 +347,8 @@ static struct error *collect_arenas(struct classifier *classifier, const struct 
 		const struct arena *arena = arena_of_thread(classifier->target, thread, arenas);
 		size_t index = arena ? arena - arenas->data : 0;
 
-		if (arena && !classifier->arena_tids[index])
-			classifier->arena_tids[index] = thread->tid;
+		if (arena && !classifier->arena_threads[index])
+			classifier->arena_threads[index] = thread;
 	}
 	return NULL;
 }
@@ -401,11 +402,23 @@ static struct error *set_label(struct mapping *mapping, const char *format, ...)
 	return mapping->label ? NULL : &error_no_memory;
 }
 
+static struct error *set_thread(struct mapping *mapping, const struct thread *thread)
+{
+	mapping->tid = thread->tid;
+	mapping->thread = strdup(thread->name);
+	return mapping->thread ? NULL : &error_no_memory;
+}
+
 static struct error *set_arena(struct classifier *classifier, struct mapping *mapping,
 			       const struct heap *heap)
 {
+	const struct thread *thread =
+		classifier->arena_threads[heap->arena - classifier->arenas.data];
+	struct error *error = thread ? set_thread(mapping, thread) : NULL;
+
 	mapping->type = MAPPING_ARENA;
-	mapping->tid = classifier->arena_tids[heap->arena - classifier->arenas.data];
+	if (error)
+		return error;
 	return set_label(mapping, "arena %u%s", heap->arena->index,
 			 !(mapping->perms & PERM_WRITE) ? ", reserve"
 			 : heap->first			? ""
@@ -442,6 +455,7 @@ static struct error *classify_anonymous(struct classifier *classifier, struct ma
 {
 	const struct heap *heap = heap_of(classifier, mapping);
 	const struct stack *stack;
+	struct error *error;
 
 	if (heap)
 		return set_arena(classifier, mapping, heap);
@@ -453,8 +467,8 @@ static struct error *classify_anonymous(struct classifier *classifier, struct ma
 	stack = find_stack(&classifier->stacks, mapping);
 	if (stack) {
 		mapping->type = MAPPING_THREAD_STACK;
-		mapping->tid = stack->thread->tid;
-		return set_label(mapping, "stack of %s", stack->thread->name);
+		error = set_thread(mapping, stack->thread);
+		return error ? error : set_label(mapping, "stack of %s", stack->thread->name);
 	}
 	if (is_bss(classifier, mapping, previous)) {
 		mapping->type = previous->type;
@@ -505,7 +519,7 @@ struct error *mappings_classify(struct target *target, struct mapping_vec *maps,
 	stack_vec_deinit(&classifier.stacks);
 	heap_vec_deinit(&classifier.heaps);
 	arenas_deinit(&classifier.arenas);
-	free(classifier.arena_tids);
+	free(classifier.arena_threads);
 	return error;
 }
 

@@ -186,17 +186,55 @@ static int compare_changes(const void *left, const void *right)
 	return a->mapping->start < b->mapping->start ? -1 : a->mapping->start > b->mapping->start;
 }
 
+/*
+ * What is compared: a mapping, or a heap of an arena together with the rest of its reserve, which
+ * shrinks by what the heap grows.
+ */
+struct piece {
+	const struct mapping *mapping;
+	uint64_t start, end;
+	struct map_sum sum;
+};
+
+static bool is_reserve_of(const struct mapping *reserve, const struct mapping *heap)
+{
+	const unsigned access = PERM_READ | PERM_WRITE | PERM_EXEC;
+
+	/* Without usage, size is all that tells. */
+	return heap->usage_known && heap->type == MAPPING_ARENA && reserve->type == MAPPING_ARENA &&
+	       heap->end == reserve->start && (heap->perms & PERM_WRITE) &&
+	       !(reserve->perms & access);
+}
+
+/* The piece at *index_ret, which is then that of the next; false: there is none. */
+static bool take_piece(const struct mapping_vec *maps, size_t *index_ret, struct piece *ret)
+{
+	const struct mapping *mapping = maps->data + *index_ret;
+
+	if (*index_ret >= maps->size)
+		return false;
+	*ret = (struct piece){ mapping, mapping->start, mapping->end, { 0 } };
+	add(&ret->sum, mapping);
+	++*index_ret;
+	if (*index_ret < maps->size && is_reserve_of(mapping + 1, mapping)) {
+		ret->end = mapping[1].end;
+		add(&ret->sum, mapping + 1);
+		++*index_ret;
+	}
+	return true;
+}
+
 /* Either may be NULL: it was not there. */
-static struct error *note_change(const struct mapping *before, const struct mapping *now,
+static struct error *note_change(const struct piece *before, const struct piece *now,
 				 struct map_change_vec *ret)
 {
 	struct map_sum old = { 0 }, new = { 0 };
-	struct map_change change = { .mapping = now ? now : before };
+	struct map_change change = { .mapping = now ? now->mapping : before->mapping };
 
 	if (before)
-		add(&old, before);
+		old = before->sum;
 	if (now)
-		add(&new, now);
+		new = now->sum;
 	change.size = (int64_t)(new.size - old.size);
 	change.rss = (int64_t)(new.rss - old.rss);
 	change.pss = (int64_t)(new.pss - old.pss);
@@ -218,24 +256,20 @@ static struct error *note_change(const struct mapping *before, const struct mapp
 struct error *maps_compare(const struct mapping_vec *before, const struct mapping_vec *now,
 			   struct map_change_vec *ret)
 {
-	struct error *error = NULL;
 	size_t i = 0, j = 0;
+	struct piece old, new;
+	bool has_old = take_piece(before, &i, &old), has_new = take_piece(now, &j, &new);
+	struct error *error = NULL;
 
-	while (!error && (i < before->size || j < now->size)) {
-		const struct mapping *old = i < before->size ? &before->data[i] : NULL;
-		const struct mapping *new = j < now->size ? &now->data[j] : NULL;
+	while (!error && (has_old || has_new)) {
+		bool takes_old = has_old && (!has_new || old.start < new.end);
+		bool takes_new = has_new && (!has_old || new.start < old.end);
 
-		if (!new || (old && old->end <= new->start)) {
-			error = note_change(old, NULL, ret);
-			i++;
-		} else if (!old || new->end <= old->start) {
-			error = note_change(NULL, new, ret);
-			j++;
-		} else {
-			error = note_change(old, new, ret);
-			i++;
-			j++;
-		}
+		error = note_change(takes_old ? &old : NULL, takes_new ? &new : NULL, ret);
+		if (takes_old)
+			has_old = take_piece(before, &i, &old);
+		if (takes_new)
+			has_new = take_piece(now, &j, &new);
 	}
 	if (ret->size)
 		qsort(ret->data, ret->size, sizeof(*ret->data), compare_changes);

@@ -35,7 +35,10 @@ static void name_cell(struct table *table, const struct mapping *mapping)
 	const char *separator = mapping->path[0] && mapping->label ? "  " : "";
 	const char *label = mapping->label ? mapping->label : "";
 
-	if (mapping->tid)
+	if (mapping->tid && mapping->thread && mapping->type == MAPPING_ARENA)
+		table_cell(table, "%s%s%s of %s (tid %d)", mapping->path, separator, label,
+			   mapping->thread, (int)mapping->tid);
+	else if (mapping->tid)
 		table_cell(table, "%s%s%s (tid %d)", mapping->path, separator, label,
 			   (int)mapping->tid);
 	else
@@ -229,6 +232,8 @@ static void set_identity(json_t *object, const struct mapping *mapping)
 			    mapping->label ? json_text(mapping->label) : json_null());
 	if (mapping->tid)
 		json_object_set_new(object, "tid", json_integer(mapping->tid));
+	if (mapping->thread)
+		json_object_set_new(object, "thread", json_text(mapping->thread));
 }
 
 json_t *maps_json_mappings(const struct mapping_vec *maps, const struct mapping *const *order,

@@ -62,7 +62,7 @@ static struct error *append_copy(struct mapping_vec *maps, const struct mapping 
 	struct error *error;
 
 	copy.path = strdup(mapping->path);
-	copy.label = NULL;
+	copy.label = copy.thread = NULL;
 	if (!copy.path)
 		return &error_no_memory;
 	error = mapping_vec_append(maps, &copy);

@@ -382,6 +382,7 @@ void mappings_deinit(struct mapping_vec *maps)
 	vec_for_each (mapping, maps) {
 		free(mapping->path);
 		free(mapping->label);
+		free(mapping->thread);
 	}
 	mapping_vec_deinit(maps);
 }

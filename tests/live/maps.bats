@@ -38,8 +38,9 @@ assert_regions() {
 		read -r tid heap <<<"$(victim_truth worker)"
 		probe maps "$victim_pid" --json
 		json '[.mappings[] | select(.start == $heap)] | length == 1 and
-			.[0].type == "arena" and .[0].tid == $tid and .[0].label == "arena 1"' \
-			--arg heap "$heap" --argjson tid "$tid"
+			.[0].type == "arena" and .[0].tid == $tid and .[0].label == "arena 1" and
+			.[0].thread == $name' --arg heap "$heap" --argjson tid "$tid" \
+			--arg name "$(cat "/proc/$victim_pid/task/$tid/comm")"
 		json '[.mappings[] | select(.type == "arena" and .perms == "---p")] | length == 1'
 		json '[.mappings[] | select(.type == "thread-stack")] | length == 1 and .[0].tid == $tid' \
 			--argjson tid "$tid"

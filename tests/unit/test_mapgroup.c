@@ -138,6 +138,55 @@ static void splits_and_merges_add_up(void **state)
 	mappings_deinit(&now);
 }
 
+static void add_arena(struct mapping_vec *maps, uint64_t start, uint64_t middle, uint64_t end,
+		      uint64_t rss)
+{
+	if (start < middle) {
+		add(maps, start, middle, MAPPING_ARENA, rss, "");
+		maps->data[maps->size - 1].perms = PERM_READ | PERM_WRITE;
+	}
+	if (middle < end)
+		add(maps, middle, end, MAPPING_ARENA, 0, "");
+}
+
+static void arenas_grow_into_their_reserve(void **state)
+{
+	struct mapping_vec now = { 0 };
+	struct map_change_vec changes = { 0 };
+
+	add_arena(&look, 0x10000, 0x12000, 0x20000, 0x1000);
+	add_arena(&look, 0x30000, 0x38000, 0x40000, 0x8000);
+	add_arena(&look, 0x50000, 0x51000, 0x60000, 0x1000);
+	add(&look, 0x60000, 0x61000, MAPPING_GUARD, 0, "");
+	add_arena(&now, 0x10000, 0x18000, 0x20000, 0x7000); /* grew */
+	add_arena(&now, 0x30000, 0x32000, 0x40000, 0x2000); /* was trimmed */
+	add_arena(&now, 0x50000, 0x60000, 0x60000, 0x9000); /* used up */
+	add(&now, 0x60000, 0x61000, MAPPING_GUARD, 0, "");
+	add_arena(&now, 0x70000, 0x71000, 0x80000, 0x800); /* new */
+	assert_null(maps_compare(&look, &now, &changes));
+	assert_int_equal(changes.size, 4);
+	for (size_t i = 0; i < 4; i++) {
+		static const struct {
+			uint64_t start;
+			enum map_change_kind kind;
+			int64_t rss, size;
+		} expected[] = {
+			{ 0x50000, MAP_GREW, 0x8000, 0 },
+			{ 0x10000, MAP_GREW, 0x6000, 0 },
+			{ 0x70000, MAP_NEW, 0x800, 0x10000 },
+			{ 0x30000, MAP_SHRANK, -0x6000, 0 },
+		};
+
+		assert_int_equal(changes.data[i].mapping->start, expected[i].start);
+		assert_int_equal(changes.data[i].kind, expected[i].kind);
+		assert_int_equal(changes.data[i].rss, expected[i].rss);
+		assert_int_equal(changes.data[i].size, expected[i].size);
+	}
+	assert_int_equal(added_up(&changes), maps_total(&now).size - maps_total(&look).size);
+	map_change_vec_deinit(&changes);
+	mappings_deinit(&now);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -145,6 +194,7 @@ int main(void)
 		cmocka_unit_test_teardown(files_and_sizes_are_grouped, teardown),
 		cmocka_unit_test_teardown(changes_are_found_and_add_up, teardown),
 		cmocka_unit_test_teardown(splits_and_merges_add_up, teardown),
+		cmocka_unit_test_teardown(arenas_grow_into_their_reserve, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
