@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "memprobe/elf_file.h"
+#include "memprobe/guard.h"
 #include "memprobe/log.h"
 #include "memprobe/num.h"
 #include "memprobe/permit.h"
@@ -519,6 +520,16 @@ struct error *call_place(struct call_session *session, size_t size)
 	return error;
 }
 
+/* Nothing is in our hands but what lingers. */
+static void pause_between(const struct call_session *session, useconds_t pause)
+{
+	if (!session->lingering.size)
+		guard_leave();
+	usleep(pause);
+	if (!session->lingering.size)
+		guard_enter();
+}
+
 static struct error *search_thread(struct call_session *session, struct attempt *attempt,
 				   bool helper_possible)
 {
@@ -539,7 +550,7 @@ static struct error *search_thread(struct call_session *session, struct attempt 
 			return error;
 		if (clock_us() + pause >= attempt->deadline)
 			return no_safe_point(session);
-		usleep(pause);
+		pause_between(session, pause);
 		pause = min_u64(pause * 2, ROUND_PAUSE_MAX_US);
 		/* Stacks come and go. */
 		mappings_deinit(&session->maps);
@@ -581,7 +592,9 @@ static void *work(void *data)
 	struct worker *worker = data;
 
 	ptrace_raise_priority();
+	guard_enter();
 	worker->error = run(worker->session, worker->attempt);
+	guard_leave();
 	return NULL;
 }
 

@@ -15,6 +15,7 @@
 #include "fork_script.h"
 #include "frozen.h"
 #include "memprobe/core.h"
+#include "memprobe/guard.h"
 #include "memprobe/log.h"
 #include "memprobe/num.h"
 #include "memprobe/pause.h"
@@ -247,7 +248,8 @@ static void while_held(void *data, struct stop *stop, struct error *error)
 	ptrace_restore_priority();
 	take_states(freezer, stop, error);
 	set_phase(freezer, PHASE_READY);
-	wait_phase(freezer, PHASE_ENDING);
+	while (!wait_phase_for(freezer, PHASE_ENDING, LOOKS_MS) && !guard_is_orphan())
+		;
 }
 
 static void *freeze(void *data)
@@ -304,8 +306,10 @@ static void *place(void *data)
 	struct placing *placing = data;
 	struct freezer *freezer = placing->freezer;
 
+	guard_enter();
 	placing->error = call_place(freezer->session, script_size(&freezer->script.outer_script));
 	seize_release_lingering(freezer->session);
+	guard_leave();
 	return NULL;
 }
 

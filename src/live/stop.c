@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "memprobe/guard.h"
 #include "memprobe/log.h"
 #include "memprobe/num.h"
 #include "memprobe/permit.h"
@@ -652,6 +653,7 @@ static void *run_stopper(void *data)
 	if (stopper->error)
 		goto out;
 	ptrace_raise_priority();
+	guard_enter();
 	stop_all(stopper);
 	if (!stopper->cancelled && !stopper->error)
 		vec_for_each (held, &stopper->held)
@@ -662,6 +664,7 @@ static void *run_stopper(void *data)
 	vec_for_each (held, &stopper->held)
 		release(stopper, held);
 	take_late(stopper);
+	guard_leave();
 out:
 	/* Whoever waits for a callback is told of a failure, too. */
 	if (stopper->options.after)

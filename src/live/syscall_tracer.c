@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "call_queue.h"
+#include "memprobe/guard.h"
 #include "memprobe/log.h"
 #include "memprobe/map64.h"
 #include "memprobe/num.h"
@@ -419,7 +420,8 @@ static struct error *trace(struct syscall_tracer *tracer)
 	uint64_t deadline_us = clock_us() + FIRST_STOPS_US;
 	bool announced = false;
 
-	while (tracer->living && !atomic_load(&tracer->ending) && !atomic_load(&tracer->execed)) {
+	while (tracer->living && !atomic_load(&tracer->ending) && !atomic_load(&tracer->execed) &&
+	       !guard_is_orphan()) {
 		struct ptrace_stop stop;
 		pid_t tid;
 		struct error *error = ptrace_wait_any(WAIT_US, &tid, &stop);
@@ -447,10 +449,12 @@ static void *run_tracer(void *data)
 	error = seize_all(tracer);
 	if (!error) {
 		ptrace_raise_priority();
+		guard_enter();
 		interrupt_all(tracer);
 		error = trace(tracer);
 		if (!error && !atomic_load(&tracer->execed))
 			leave(tracer);
+		guard_leave();
 	}
 	atomic_store(&tracer->ended, true);
 	call_queue_end(&tracer->queue, error);

@@ -2,6 +2,7 @@
 # Code is run in a filtered process only if its filters let all of it through.
 
 load lib
+load kill_series
 
 setup() {
 	skip_unless_root
@@ -161,4 +162,72 @@ spared_by() { # VICTIM MODEL COMMAND...
 		done
 		stop_victim
 	done
+}
+
+# ---- killed at work ----
+
+# Between a thread's stop and its repair, a SIGKILL of memprobe must not have the thread make the call
+# that its filter kills for.
+@test "killed at its system calls and at random, memprobe leaves what sleeps under such a filter alive" {
+	local killed model command
+	for model in nsjail openssh; do
+		start_sandboxed sandboxed $model
+		for command in stack "mallinfo --method=call"; do
+			[[ $model != openssh || $command == stack ]] || continue
+			read -ra words <<<"$command"
+			for kind in at random; do
+				killed=$("$BUILD/tests/torture/killer" $kind "$(count 25 1000)" "$victim_pid" \
+					"$MEMPROBE" "${words[0]}" "$victim_pid" "${words[@]:1}") ||
+					fail "$model $command $kind: $killed"
+				[[ $killed != *kills=0* ]] || fail "$killed"
+				victim_stub_may_stay=1 every_thread_works || fail "$model $command $kind"
+			done
+		done
+		stop_victim
+	done
+}
+
+worker_of() { # PID: the child that memprobe works in
+	children_of "$1" | grep -m 1 .
+}
+
+has_worker() {
+	[ -n "$(worker_of "$1")" ]
+}
+
+@test "signals reach memprobe where it works in a child, and its status is the child's" {
+	local pid worker
+	start_sandboxed sandboxed docker
+	"$MEMPROBE" allocs "$victim_pid" -d 60s -v >"$BATS_TEST_TMPDIR/out" 2>"$BATS_TEST_TMPDIR/err" 3>&- &
+	pid=$!
+	wait_until 60 grep -q 'recording begins' "$BATS_TEST_TMPDIR/err"
+	worker=$(worker_of "$pid")
+	[ -n "$worker" ]
+	kill -INT "$pid"
+	wait "$pid"
+	is_gone "$worker"
+	grep -q total "$BATS_TEST_TMPDIR/out"
+	run memprobe call "$victim_pid" 'no_such_function()'
+	[ "$status" -ne 0 ]
+	every_thread_works
+
+	"$MEMPROBE" allocs "$victim_pid" -d 60s -v >/dev/null 2>"$BATS_TEST_TMPDIR/err" 3>&- &
+	pid=$!
+	wait_until 60 grep -q 'recording begins' "$BATS_TEST_TMPDIR/err"
+	worker=$(worker_of "$pid")
+	kill -KILL "$pid"
+	wait "$pid" || true
+	wait_until 60 is_gone "$worker"
+}
+
+@test "a recording by ptrace whose memprobe is killed lets go of all threads" {
+	start_sandboxed sandboxed nsjail
+	"$MEMPROBE" syscalls "$victim_pid" --engine=ptrace -d 60s >/dev/null 2>&1 3>&- &
+	local pid=$!
+	wait_until 60 has_worker "$pid"
+	wait_until 60 grep -q '^TracerPid:[[:space:]]*[1-9]' "/proc/$victim_pid/status"
+	kill -KILL "$pid"
+	wait "$pid" || true
+	wait_until 60 grep -q '^TracerPid:[[:space:]]*0' "/proc/$victim_pid/status"
+	every_thread_works
 }

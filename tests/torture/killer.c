@@ -348,22 +348,27 @@ static void on_call(struct traced *traced, pid_t tid)
 	kill(traced->pid, SIGKILL);
 }
 
-/* Status of the whole process as wait(2) gives it. */
+/*
+ * Status of the process that was started, as wait(2) gives it. A child that does its work outlives
+ * its kill to finish something, and is let go as it is seen then.
+ */
 static int follow(struct traced *traced)
 {
 	uint64_t deadline = now_us() + RUN_LIMIT * UINT64_C(1000000);
-	int status;
+	int status, result = 0;
 	pid_t tid;
 
 	for (;;) {
 		int signal;
 
 		tid = waitpid(-1, &status, __WALL);
+		if (tid < 0 && errno == ECHILD)
+			return result;
 		if (tid < 0)
 			die("waitpid");
 		if (!WIFSTOPPED(status)) {
 			if (tid == traced->pid)
-				return status;
+				result = status;
 			continue;
 		}
 		if (now_us() > deadline) {
@@ -374,8 +379,10 @@ static int follow(struct traced *traced)
 		signal = WSTOPSIG(status);
 		if (signal == (SIGTRAP | 0x80))
 			on_call(traced, tid);
-		if (traced->killed)
+		if (traced->killed) {
+			ptrace(PTRACE_DETACH, tid, NULL, NULL);
 			continue;
+		}
 		if (signal == (SIGTRAP | 0x80) || signal == SIGTRAP || signal == SIGSTOP)
 			signal = 0;
 		ptrace(PTRACE_SYSCALL, tid, NULL, (void *)(uintptr_t)signal);
@@ -390,7 +397,8 @@ static int run_traced(struct killer *killer, struct traced *traced)
 	waitpid(traced->pid, &status, 0);
 	if (!WIFSTOPPED(status) ||
 	    ptrace(PTRACE_SETOPTIONS, traced->pid, NULL,
-		   PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE | PTRACE_O_EXITKILL) < 0 ||
+		   PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK |
+			   PTRACE_O_EXITKILL) < 0 ||
 	    ptrace(PTRACE_SYSCALL, traced->pid, NULL, NULL) < 0)
 		die("cannot trace");
 	return follow(traced);
