@@ -206,3 +206,38 @@ retain() { # BLOCK FILTER [jq option...]
 	retain "$(victim_truth joinable)" '.block.leaked == false and .chain[0].kind == "ended"'
 	victim_check
 }
+
+# ---- what keeps and what loses blocks in real programs ----
+
+@test "what LeakSanitizer's and valgrind's own test programs keep and lose" {
+	local flags
+	for variant in leakkinds leakkinds-32; do
+		flags=
+		[ $variant = leakkinds ] || flags=-m32
+		for name in one two; do
+			gcc $flags -shared -fPIC -o "lib$name.so" -x c - <<-'EOF'
+				static void *data;
+				static __thread void *tls[100];
+				void set_all(void *to_data, void *to_tls)
+				{
+					data = to_data;
+					if (to_tls)
+						tls[50] = to_tls;
+				}
+			EOF
+		done
+		start_victim $variant "$PWD/libone.so" "$PWD/libtwo.so"
+		settle
+		lost=$(awk '$1 == "lost" { n += $3; bytes += $2 * $3 } END { print n, bytes }' "$victim_out")
+		memprobe core "$victim_pid" -o core.of
+		for target in "$victim_pid" core.of; do
+			probe leaks "$target" --json --top 0
+			status_is 0
+			[ "$(json_get '.totals | "\(.leaked_count) \(.leaked_bytes)"')" = "$lost" ] ||
+				fail "$variant: not $lost:" "$(json_get '.leaks[] |
+					"\(.size) \(.count) \(.indirect_count)"')" || return
+		done
+		victim_check
+		stop_victim
+	done
+}
