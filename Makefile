@@ -52,6 +52,7 @@ $(BUILD)/%.o: %.S
 
 # What these take in by .incbin.
 $(BUILD)/src/report/flamegraph_files.o: src/report/flamegraph.css src/report/flamegraph.js
+$(BUILD)/src/cmd/pool_files.o: $(wildcard contrib/pools/*.pool)
 
 -include $(OBJECTS:.o=.d) $(BUILD)/src/main.d
 

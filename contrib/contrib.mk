@@ -20,7 +20,7 @@ MANDIR ?= $(PREFIX)/share/man
 BASH_COMPLETIONS ?= $(PREFIX)/share/bash-completion/completions
 ZSH_COMPLETIONS ?= $(PREFIX)/share/zsh/site-functions
 FISH_COMPLETIONS ?= $(PREFIX)/share/fish/vendor_completions.d
-# Where the program looks for them: beside its own folder.
+# To be read and changed: they are in the program, which looks here, beside its own folder, before.
 POOLDIR = $(PREFIX)/share/memprobe/pools
 POOLS := $(sort $(wildcard contrib/pools/*.pool))
 INSTALL ?= install

@@ -14,13 +14,19 @@
 
 /* ---- files ---- */
 
-/* Where they are beside the program: installed, or in its source tree. */
+/* Files of the same name that count before those in the program: the user's, then the
+ * installation's, beside the program's folder. */
 static const char *const directories[] = {
 	"../share/memprobe/pools",
-	"../contrib/pools",
 	"/usr/local/share/memprobe/pools",
 	"/usr/share/memprobe/pools",
 };
+
+/* pool_files.S */
+struct builtin_pool {
+	const char *name, *text, *end;
+};
+extern const struct builtin_pool builtin_pools[], builtin_pools_end[];
 
 static bool is_path(const char *name)
 {
@@ -32,7 +38,19 @@ static bool has_pool(const char *directory, const char *name)
 	char path[PATH_MAX];
 	int length = snprintf(path, sizeof(path), "%s/%s.pool", directory, name);
 
-	return length > 0 && (size_t)length < sizeof(path) && !access(path, R_OK);
+	return length > 0 && (size_t)length < sizeof(path) && !access(path, F_OK);
+}
+
+static bool find_of_user(const char *name, char *ret, size_t size)
+{
+	const char *config = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
+	bool has_config = config && *config == '/';
+	int used = -1;
+
+	if (has_config || (home && *home == '/'))
+		used = snprintf(ret, size, "%s%s/memprobe/pools", has_config ? config : home,
+				has_config ? "" : "/.config");
+	return used > 0 && (size_t)used < size && has_pool(ret, name);
 }
 
 static bool find_directory(const char *name, char *ret, size_t size)
@@ -41,6 +59,8 @@ static bool find_directory(const char *name, char *ret, size_t size)
 	ssize_t length = readlink("/proc/self/exe", program, sizeof(program) - 1);
 	char *slash;
 
+	if (find_of_user(name, ret, size))
+		return true;
 	program[length > 0 ? length : 0] = '\0';
 	slash = strrchr(program, '/');
 	if (slash)
@@ -56,6 +76,26 @@ static bool find_directory(const char *name, char *ret, size_t size)
 	return false;
 }
 
+static struct error *open_builtin(const char *name, struct pool_file **ret)
+{
+	char names[200] = "", file[64];
+
+	for (const struct builtin_pool *pool = builtin_pools; pool < builtin_pools_end; pool++) {
+		size_t length = strlen(names);
+
+		snprintf(names + length, sizeof(names) - length, "%s%s", length ? ", " : "",
+			 pool->name);
+		if (strcmp(pool->name, name))
+			continue;
+		snprintf(file, sizeof(file), "%s.pool", name);
+		return pool_file_parse(file, pool->text, (size_t)(pool->end - pool->text), ret);
+	}
+	return error_hint(error_create(ERROR_USAGE, "no pool is called '%s'", name),
+			  "there are %s; --pool FILE takes one of your own, as memprobe-allocs(1) "
+			  "describes",
+			  names);
+}
+
 struct error *allocs_pool_open(const struct command_context *context, struct allocs_pool *ret)
 {
 	const char *name = command_option(context, "pool");
@@ -65,9 +105,7 @@ struct error *allocs_pool_open(const struct command_context *context, struct all
 	if (!name)
 		return NULL;
 	if (!is_path(name) && !find_directory(name, directory, sizeof(directory)))
-		return error_hint(error_create(ERROR_USAGE, "no pool is called '%s'", name),
-				  "there are postgres, apr, nginx, talloc, glib; --pool FILE takes "
-				  "one of your own, as memprobe-allocs(1) describes");
+		return open_builtin(name, &ret->file);
 	error = pool_file_open(name, directory, &ret->file);
 	if (error && error->code == ERROR_FAILED)
 		error->code = ERROR_USAGE;

@@ -177,6 +177,32 @@ wrong() { # LINE MESSAGE
 	victim_check
 }
 
+@test "a program that is copied elsewhere has its pools with it, and files override them" {
+	local alone="$BATS_TEST_TMPDIR/alone"
+	mkdir -p "$alone/bin" "$alone/config/memprobe/pools"
+	cp "$MEMPROBE" "$alone/bin/memprobe"
+	export XDG_CONFIG_HOME="$alone/config"
+	start_victim idle
+	MEMPROBE="$alone/bin/memprobe"
+	for pool in contrib/pools/*.pool; do
+		pool=$(basename "$pool" .pool)
+		probe allocs "$victim_pid" --pool "$pool" -d 1
+		status_is 2
+		[[ $stderr == *"$pool.pool:"*"idle has no function"* ]] || fail "$stderr"
+		probe allocs "$victim_pid" --pool nothing -d 1
+		[[ $stderr == *"hint: there are "*"$pool"* ]] || fail "$stderr"
+	done
+	echo 'alloc of_the_user size=arg0' >"$alone/config/memprobe/pools/apr.pool"
+	probe allocs "$victim_pid" --pool apr -d 1
+	status_is 2
+	[[ $stderr == *"idle has no function 'of_the_user'"* ]] || fail "$stderr"
+	mkdir -p "$alone/share/memprobe/pools"
+	echo 'alloc installed size=arg0' >"$alone/share/memprobe/pools/glib.pool"
+	probe allocs "$victim_pid" --pool glib -d 1
+	[[ $stderr == *"idle has no function 'installed'"* ]] || fail "$stderr"
+	victim_check
+}
+
 @test "a file of one's own: parameters by name, contexts emptied with those below" {
 	start_victim poolwork
 	cat >"$BATS_TEST_TMPDIR/own.pool" <<-EOF2
