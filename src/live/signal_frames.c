@@ -61,3 +61,28 @@ bool signal_frame_next(struct target *target, const struct stack_copy *stack, si
 	}
 	return false;
 }
+
+bool signal_frame_sp(struct target *target, uint64_t address, uint64_t *sp_ret)
+{
+	const struct arch_signal_frame *frames = target->arch->signal_frames;
+	unsigned word = target->arch->word_size;
+	uint8_t bytes[256];
+
+	for (const struct arch_signal_frame *frame = frames; frame && frame->code_size; frame++) {
+		size_t size = max_u64(max_u64(frame->flags, frame->cs), frame->sp) + word;
+		struct error *error;
+
+		if (size > sizeof(bytes))
+			continue;
+		error = target_read(target, address, bytes, size);
+		if (error) {
+			error_destroy(error);
+			return false;
+		}
+		if (!is_frame(target, frame, bytes, size))
+			continue;
+		*sp_ret = load_word(bytes + frame->sp, word);
+		return true;
+	}
+	return false;
+}

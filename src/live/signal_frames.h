@@ -19,4 +19,8 @@
 bool signal_frame_next(struct target *target, const struct stack_copy *stack, size_t *offset,
 		       uint64_t *sp_ret);
 
+/* Whether what begins at @address looks like one; *sp_ret: the stack pointer that was interrupted.
+ */
+bool signal_frame_sp(struct target *target, uint64_t address, uint64_t *sp_ret);
+
 #endif

@@ -1,4 +1,5 @@
 #include "session.h"
+#include "signal_frames.h"
 
 #include <fcntl.h>
 #include <stdarg.h>
@@ -237,6 +238,27 @@ struct signal_context {
 	uint64_t flags, link, stack, stack_flags, stack_size;
 };
 
+/* A frame of the kernel's is not larger, with all vector and tile registers. */
+#define SIGNAL_FRAME_MAX (64u << 10)
+
+static bool is_restorer(const struct call_session *session, uint64_t word)
+{
+	vec_for_each (restorer, &session->unsafe.restorers)
+		if (word == *restorer)
+			return true;
+	return false;
+}
+
+/* What is as the kernel sets an alternate stack up, or says that there is none. */
+static bool is_stack_sane(const struct arch *arch, const struct signal_context *context)
+{
+	/* SS_ONSTACK, SS_DISABLE, SS_AUTODISARM. */
+	if (context->stack_flags & ~UINT64_C(0x80000003) & UINT32_MAX)
+		return false;
+	return context->stack <= arch->address_max &&
+	       context->stack_size <= arch->address_max - context->stack;
+}
+
 /*
  * Whether the word at @address is where a signal handler returns to, with around it what the kernel
  * writes there; else it is stale. (Linux arch/x86/include/asm/sigframe.h.)
@@ -244,16 +266,14 @@ struct signal_context {
 static bool read_signal_frame(struct call_session *session, uint64_t address, uint64_t word,
 			      struct signal_context *ret)
 {
-	unsigned size = session->target->arch->word_size;
+	const struct arch *arch = session->target->arch;
+	unsigned size = arch->word_size;
 	/* pretcode, then (i386: signal, two pointers, siginfo) ucontext. */
-	uint64_t context = address + (size == 8 ? 8 : 16 + 128);
-	bool is_restorer = false;
+	uint64_t context = address + (size == 8 ? 8 : 16 + 128), sp;
 	uint8_t bytes[5 * 8];
 	struct error *error;
 
-	vec_for_each (restorer, &session->unsafe.restorers)
-		is_restorer |= word == *restorer;
-	if (!is_restorer)
+	if (!is_restorer(session, word))
 		return false;
 	error = target_read(session->target, context, bytes, (size_t)5 * size);
 	if (error) {
@@ -268,7 +288,12 @@ static bool read_signal_frame(struct call_session *session, uint64_t address, ui
 		load_word(bytes + 4 * size, size),
 	};
 	/* UC_FP_XSTATE, UC_SIGCONTEXT_SS, UC_STRICT_RESTORE_SS. */
-	return ret->flags <= 7 && ret->link == 0;
+	if (ret->flags > 7 || ret->link != 0 || !is_stack_sane(arch, ret) ||
+	    !signal_frame_sp(session->target, address, &sp))
+		return false;
+	/* The handler's frame lies on the alternate stack, or below what was interrupted. */
+	return address - ret->stack < ret->stack_size ||
+	       (sp > address && sp - address < SIGNAL_FRAME_MAX);
 }
 
 static bool in_signal_handler(struct call_session *session, uint64_t address, uint64_t word,
@@ -278,9 +303,7 @@ static bool in_signal_handler(struct call_session *session, uint64_t address, ui
 
 	/* i386 has another, older frame, too: there the word alone has to do. */
 	if (session->target->arch->bits == 32)
-		vec_for_each (restorer, &session->unsafe.restorers)
-			if (word == *restorer)
-				return true;
+		return is_restorer(session, word);
 	return read_signal_frame(session, address, word, &context);
 }
 
@@ -294,8 +317,9 @@ static bool on_signal_stack(struct call_session *session, uint64_t address, uint
 	uint64_t sp = *(const uint64_t *)data;
 	struct signal_context context;
 
-	return read_signal_frame(session, address, word, &context) && sp >= context.stack &&
-	       sp - context.stack < context.stack_size;
+	return read_signal_frame(session, address, word, &context) &&
+	       sp - context.stack < context.stack_size &&
+	       address - context.stack < context.stack_size;
 }
 
 /* How far the main thread's stack may still grow below @sp. */

@@ -105,3 +105,9 @@ has_returned() {
 	[[ $stderr == *RLIMIT_FSIZE* ]]
 	victim_check
 }
+
+@test "a shell that has handled signals is used, whatever they left on its stack" {
+	command -v bash python3 >/dev/null || skip "no bash or no python3"
+	run timeout 300 python3 "$BATS_TEST_DIRNAME/shell.py" "$MEMPROBE"
+	status_is 0
+}
