@@ -69,6 +69,10 @@ struct heap_arena {
 	uint64_t address; /* of its administration: no root of a leak scan */
 	uint64_t size;	  /* bytes of it */
 	bool is_main;
+	/* Which copy of malloc it is of, how many arenas that has (main arenas only), and the path
+	 * of its file, lent by the target. */
+	unsigned libc, libc_size;
+	const char *module;
 	struct heap_figures figures;
 };
 
@@ -104,6 +108,9 @@ struct heap {
 	uint64_t bits; /* of each bitmap; a multiple of 64 */
 	/* in_use: the program's blocks, exactly. The allocator's own have both fast and tcache. */
 	uint64_t *starts, *in_use, *fast, *tcache;
+	/* By block: usable bytes at its end that are the allocator's (MALLOC_CHECK_). NULL: none.
+	 */
+	uint16_t *trailers;
 	uint64_t mmapped_count, mmapped_bytes; /* as the allocator counts; STAT_UNKNOWN */
 	struct heap_issue_vec issues;
 	uint64_t missing_bytes; /* that malloc has, by its own figures, but that were not found */

@@ -29,6 +29,8 @@ struct arena_stats {
 	unsigned index;
 	bool is_main;
 	uint64_t address;	/* 0: unknown */
+	unsigned libc;		/* which copy of malloc it is of */
+	const char *module;	/* path of that, lent by the target; NULL: unknown */
 	bool threads_known;	/* else the vector is empty for want of knowledge */
 	struct pid_vec threads; /* those that allocate from it */
 	struct heap_figures figures;

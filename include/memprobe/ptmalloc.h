@@ -1,9 +1,11 @@
 /*
  * ptmalloc.h - finds the arenas of glibc's malloc, from outside and without symbols.
  *
- * main_arena is recognised by its 127 self-consistent bins in libc's (or a static program's)
- * writable data, the others by the ring of `next` that starts there, each checked against the
- * heap_info in front of it. Nothing is stopped: in a running process a read can be torn, so that
+ * main_arena is recognised by its 127 self-consistent bins in the writable data of libc, a static
+ * program, or another library that has a malloc like it (a second libc of dlmopen(),
+ * libc_malloc_debug.so, a static copy in a plugin); the others by the ring of `next` that starts
+ * there, each checked against the heap_info in front of it. Before the first malloc() main_arena is
+ * zeros but for `next`. Nothing is stopped: in a running process a read can be torn, so that
  * the search tolerates bins in motion and is repeated a few times. Works for 2.12 to 2.43, 64 and
  * 32 bit (layouts: malloc/malloc.c and malloc/arena.c of those releases).
  */
@@ -39,8 +41,15 @@ VEC_DEFINE(arena_heap_vec, struct arena_heap)
 
 struct arena {
 	uint64_t address; /* of its struct malloc_state */
-	unsigned index;	  /* as malloc_info counts: main_arena is 0, then along `next` */
+	/* As malloc_info counts: main_arena is 0, then along `next`. Those of further copies of
+	 * malloc go on with the numbers. */
+	unsigned index;
 	bool is_main;
+	unsigned libc;	    /* which copy of malloc it is of; 0: the one that comes first */
+	unsigned libc_size; /* arenas of that copy; of main arenas only */
+	const char
+		*module; /* path of the file with main_arena; lent by the target; "" if unknown */
+	const struct ptmalloc_layout *layout;
 	uint64_t top; /* address of the top chunk; 0: it never allocated */
 	uint64_t system_mem, max_system_mem;
 	/* Newest first, as the heaps are linked. May be short where memory changed under us. */
@@ -52,23 +61,22 @@ VEC_DEFINE(arena_vec, struct arena)
 /* Frees the heaps, too. */
 void arenas_deinit(struct arena_vec *arenas);
 
-/*
- * In the order of their index; *ret has to be empty. No arenas (another libc or allocator, or
- * malloc was never called) is no error: *ret stays empty. @layout_ret may be NULL; it is set if
- * arenas were found.
- */
+/* In the order of their index; *ret has to be empty. No arenas (another libc or allocator) is no
+ * error: *ret stays empty. */
 struct error *ptmalloc_find_arenas(struct target *target, struct arena_vec *ret);
 
-/* The same for who has read the maps already and may want the layout. */
+/* The same for who has read the maps already. */
 struct error *ptmalloc_find_arenas_in(struct target *target, const struct mapping_vec *maps,
-				      struct arena_vec *ret,
-				      const struct ptmalloc_layout **layout_ret);
+				      struct arena_vec *ret);
 
 /*
  * The arena that @thread allocates from: what its thread-local `thread_arena` holds, found by its
- * value near the thread pointer. NULL: it has not allocated yet, or it is not found.
+ * value near the thread pointer. NULL: it has not allocated yet, or it is not found. Of several
+ * copies of malloc, the nearest hit; arena_of_thread_in() asks for one of them.
  */
 const struct arena *arena_of_thread(struct target *target, const struct thread *thread,
 				    const struct arena_vec *arenas);
+const struct arena *arena_of_thread_in(struct target *target, const struct thread *thread,
+				       const struct arena_vec *arenas, unsigned libc);
 
 #endif

@@ -332,9 +332,8 @@ static struct error *collect_arenas(struct classifier *classifier, const struct 
 {
 	struct arena_vec *arenas = &classifier->arenas;
 	bool failed = false;
-	struct error *error =
-		forgive(ptmalloc_find_arenas_in(classifier->target, classifier->maps, arenas, NULL),
-			&failed);
+	struct error *error = forgive(
+		ptmalloc_find_arenas_in(classifier->target, classifier->maps, arenas), &failed);
 
 	if (!error)
 		error = collect_heaps(classifier);

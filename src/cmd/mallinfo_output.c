@@ -46,7 +46,13 @@ static json_t *json_threads(const struct arena_stats *arena)
 	return threads;
 }
 
-static json_t *json_arena(const struct arena_stats *arena)
+/* Copies of malloc in the process: dlmopen(), MALLOC_CHECK_, a static one in a plugin. */
+static bool has_libcs(const struct heap_stats *stats)
+{
+	return stats->arenas.size && stats->arenas.data[stats->arenas.size - 1].libc != 0;
+}
+
+static json_t *json_arena(const struct arena_stats *arena, bool has_libcs)
 {
 	json_t *object = json_object();
 
@@ -56,6 +62,9 @@ static json_t *json_arena(const struct arena_stats *arena)
 	json_object_set_new(object, "main", json_boolean(arena->is_main));
 	add_figures(object, &arena->figures);
 	json_object_set_new(object, "threads", json_threads(arena));
+	if (has_libcs)
+		json_object_set_new(object, "libc",
+				    arena->module ? json_text(arena->module) : json_null());
 	return object;
 }
 
@@ -71,7 +80,7 @@ json_t *mallinfo_json(struct command_context *context, const char *method,
 		stats = &unknown;
 	json_object_set_new(document, "method", json_string(method));
 	vec_for_each (arena, &stats->arenas)
-		json_array_append_new(arenas, json_arena(arena));
+		json_array_append_new(arenas, json_arena(arena, has_libcs(stats)));
 	json_object_set_new(document, "arenas", arenas);
 	json_object_set_new(mmapped, "count", json_stat(stats->mmapped_count));
 	json_object_set_new(mmapped, "bytes", json_stat(stats->mmapped_bytes));
@@ -130,6 +139,17 @@ static void figure_cells(struct table *table, const struct heap_figures *figures
 	size_cell(table, figures->top);
 }
 
+/* Files of the same name are told apart by a number. */
+static void libc_cell(struct table *table, const struct arena_stats *arena)
+{
+	const char *path = arena->module ? arena->module : "-", *name = strrchr(path, '/');
+
+	if (arena->libc)
+		table_cell(table, "%s (%u)", name ? name + 1 : path, arena->libc + 1);
+	else
+		table_cell_text(table, name ? name + 1 : path);
+}
+
 static struct error *print_arenas(FILE *out, const struct output *output)
 {
 	static const char *const headings[] = { "SYSTEM", "IN USE", "FREE", "FREE%",
@@ -143,6 +163,8 @@ static struct error *print_arenas(FILE *out, const struct output *output)
 	for (size_t i = 0; i < sizeof(headings) / sizeof(headings[0]); i++)
 		table_column(table, headings[i], TABLE_RIGHT);
 	table_column(table, "THREADS", TABLE_LEFT);
+	if (has_libcs(output->stats))
+		table_column(table, "MALLOC OF", TABLE_LEFT);
 	vec_for_each (arena, &output->stats->arenas) {
 		table_cell(table, "%u", arena->index);
 		if (arena->address)
@@ -151,12 +173,16 @@ static struct error *print_arenas(FILE *out, const struct output *output)
 			table_cell(table, "-");
 		figure_cells(table, &arena->figures);
 		threads_cell(table, arena);
+		if (has_libcs(output->stats))
+			libc_cell(table, arena);
 	}
 	table_rule(table);
 	table_cell(table, "total");
 	table_cell(table, "%s", "");
 	figure_cells(table, &output->stats->totals);
 	table_cell(table, "%s", "");
+	if (has_libcs(output->stats))
+		table_cell(table, "%s", "");
 	return table_print(table, out, output->context->color);
 }
 

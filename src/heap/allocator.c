@@ -1,5 +1,7 @@
 #include "memprobe/allocator.h"
 
+#include <string.h>
+
 #include "memprobe/elf_file.h"
 
 static const char *const names[] = {
@@ -75,6 +77,15 @@ static bool by_prefixed_marks(struct target *target, struct allocator *ret)
 	return false;
 }
 
+/* What MALLOC_CHECK_, mcheck() and mtrace() need is preloaded from 2.34 on; it exports what libc
+ * does. */
+static bool is_glibc_debug(const struct module *module)
+{
+	const char *name = strrchr(module->path, '/');
+
+	return !strncmp(name ? name + 1 : module->path, "libc_malloc_debug.", 18);
+}
+
 struct error *allocator_detect(struct target *target, struct allocator *ret)
 {
 	struct module *module = NULL;
@@ -87,6 +98,10 @@ struct error *allocator_detect(struct target *target, struct allocator *ret)
 	if (target_symbol(target, "malloc", &symbol, &module)) {
 		if (by_marks(target, module, marks, COUNT(marks), ret))
 			return NULL;
+		if (is_glibc_debug(module)) {
+			found(ret, ALLOCATOR_PTMALLOC, "", module);
+			return NULL;
+		}
 		if (module != libc.module) {
 			found(ret, ALLOCATOR_UNKNOWN, "", module);
 			return NULL;

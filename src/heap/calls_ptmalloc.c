@@ -8,6 +8,7 @@
 
 #include "memprobe/elf_file.h"
 #include "memprobe/io.h"
+#include "memprobe/log.h"
 #include "memprobe/malloc_info.h"
 #include "memprobe/num.h"
 #include "memprobe/ptmalloc.h"
@@ -39,8 +40,7 @@ static struct error *add_malloc_info(struct allocator_caller *caller, struct cal
 
 /* malloc_info counts the arenas along the same ring; as many were found before and after, so they
  * are the same ones. */
-static struct error *add_addresses(const struct arena_vec *before, struct target *target,
-				   struct heap_stats *stats)
+static struct error *add_addresses(uint64_t before, struct target *target, struct heap_stats *stats)
 {
 	struct arena_vec after = { 0 };
 	struct thread_vec threads = { 0 };
@@ -48,18 +48,20 @@ static struct error *add_addresses(const struct arena_vec *before, struct target
 
 	if (error)
 		return error;
-	if (before->size != stats->arenas.size || after.size != stats->arenas.size)
+	if (!after.size || before != stats->arenas.size ||
+	    after.data[0].libc_size != stats->arenas.size)
 		goto out;
-	for (size_t i = 0; i < after.size; i++) {
+	for (size_t i = 0; i < stats->arenas.size; i++) {
 		stats->arenas.data[i].address = after.data[i].address;
 		stats->arenas.data[i].is_main = after.data[i].is_main;
+		stats->arenas.data[i].module = after.data[i].module;
 		stats->arenas.data[i].threads_known = true;
 	}
 	error = target_read_threads(target, &threads);
 	if (error)
 		goto out;
 	vec_for_each (thread, &threads) {
-		const struct arena *arena = arena_of_thread(target, thread, &after);
+		const struct arena *arena = arena_of_thread_in(target, thread, &after, 0);
 
 		if (arena)
 			error = pid_vec_append(&stats->arenas.data[arena->index].threads,
@@ -85,14 +87,18 @@ static struct error *ptmalloc_stats(struct allocator_caller *caller, struct heap
 	struct arena_vec arenas = { 0 };
 	struct call_text text = { 0 };
 	struct error *error = ptmalloc_find_arenas(caller->target, &arenas);
+	uint64_t size = arenas.size ? arenas.data[0].libc_size : 0;
 
 	if (!error)
-		error = call_for_text(caller, max_u64(XML_MIN, (arenas.size + 4) * XML_PER_ARENA),
-				      options, add_malloc_info, NULL, &text, NULL);
+		error = call_for_text(caller, max_u64(XML_MIN, (size + 4) * XML_PER_ARENA), options,
+				      add_malloc_info, NULL, &text, NULL);
 	if (!error)
 		error = malloc_info_parse(text.bytes ? text.bytes : "", text.size, ret);
 	if (!error)
-		error = add_addresses(&arenas, caller->target, ret);
+		error = add_addresses(size, caller->target, ret);
+	if (!error && size != arenas.size)
+		log_warn("the process has several copies of malloc: these figures are of the first "
+			 "one; --method=walk shows all");
 	arenas_deinit(&arenas);
 	if (error)
 		call_text_deinit(&text);
@@ -300,8 +306,8 @@ static struct error *ptmalloc_text(struct allocator_caller *caller, struct call_
 
 /* ---- malloc_trim ---- */
 
-static struct error *ptmalloc_trim(struct allocator_caller *caller, uint64_t pad,
-				   int64_t *returned_ret)
+static struct error *trim_by(struct allocator_caller *caller, uint64_t function, uint64_t pad,
+			     int64_t *returned_ret)
 {
 	struct call_options options = {
 		.uses_malloc = true,
@@ -311,12 +317,9 @@ static struct error *ptmalloc_trim(struct allocator_caller *caller, uint64_t pad
 	};
 	struct call_result result = { 0 };
 	struct call_script script;
-	uint64_t function;
 	size_t returned;
-	struct error *error = call_find_function(caller->session, "malloc_trim", &function);
+	struct error *error;
 
-	if (error)
-		return error;
 	call_begin(&script, caller->target->arch);
 	returned = call_add_function(&script, function, 1, (struct call_arg[]){ CALL_ARG(pad) });
 	call_add_marker(&script);
@@ -325,6 +328,44 @@ static struct error *ptmalloc_trim(struct allocator_caller *caller, uint64_t pad
 		error = check_completed(&result, "trim");
 	if (!error)
 		*returned_ret = (int32_t)call_result_word(&result, &script, returned);
+	return error;
+}
+
+/* A further copy of malloc, which has the arena @main_arena: by its own malloc_trim. */
+static struct error *trim_other(struct allocator_caller *caller, const struct arena *main_arena,
+				uint64_t pad, int64_t *returned_ret)
+{
+	struct module *module = target_module_at(caller->target, main_arena->address);
+	struct elf_symbol symbol;
+	int64_t returned = 0;
+	struct error *error = NULL;
+
+	if (!module || !module_symbol(caller->target, module, "malloc_trim", &symbol) ||
+	    symbol.type != STT_FUNC) {
+		log_warn("%s has a malloc of its own, but no malloc_trim: its memory stays",
+			 main_arena->module);
+		return NULL;
+	}
+	error = trim_by(caller, symbol.address, pad, &returned);
+	*returned_ret |= !error && returned;
+	return error;
+}
+
+static struct error *ptmalloc_trim(struct allocator_caller *caller, uint64_t pad,
+				   int64_t *returned_ret)
+{
+	struct arena_vec arenas = { 0 };
+	uint64_t function;
+	struct error *error = call_find_function(caller->session, "malloc_trim", &function);
+
+	if (!error)
+		error = trim_by(caller, function, pad, returned_ret);
+	if (!error)
+		error = ptmalloc_find_arenas(caller->target, &arenas);
+	vec_for_each (arena, &arenas)
+		if (!error && arena->libc && arena->is_main && arena->top)
+			error = trim_other(caller, arena, pad, returned_ret);
+	arenas_deinit(&arenas);
 	return error;
 }
 

@@ -197,6 +197,8 @@ static void fill_chunk(const struct heap *heap, const struct heap_region *region
 		ret->state = HEAP_TOP;
 	else
 		ret->state = HEAP_FREE;
+	if (heap->trailers && ret->state == HEAP_IN_USE)
+		ret->size -= heap->trailers[index];
 }
 
 void heap_chunk(const struct heap *heap, heap_index index, struct heap_chunk *ret)
@@ -333,19 +335,30 @@ static struct error *add_threads(const struct heap *heap, const struct thread_ve
 {
 	struct arena_vec arenas = { 0 };
 	struct error *error = NULL;
+	unsigned libcs = 0;
 
 	for (size_t i = 0; !error && i < heap->arenas.size; i++) {
-		struct arena arena = { .address = heap->arenas.data[i].address, .index = i };
+		const struct heap_arena *from = &heap->arenas.data[i];
+		struct arena arena = {
+			.address = from->address,
+			.index = i,
+			.is_main = from->is_main,
+			.libc = from->libc,
+			.libc_size = from->libc_size,
+		};
 
+		libcs = max_u64(libcs, from->libc + 1);
 		error = arena_vec_append(&arenas, &arena);
 	}
-	for (size_t i = 0; !error && i < threads->size; i++) {
+	/* Each copy of malloc has a thread_arena of its own. */
+	for (size_t i = 0; !error && i < threads->size * libcs; i++) {
+		const struct thread *thread = &threads->data[i / libcs];
 		const struct arena *arena =
-			arena_of_thread(heap->target, &threads->data[i], &arenas);
+			arena_of_thread_in(heap->target, thread, &arenas, i % libcs);
 
 		if (arena)
 			error = pid_vec_append(&stats->arenas.data[arena->index].threads,
-					       &threads->data[i].tid);
+					       &thread->tid);
 	}
 	arenas_deinit(&arenas);
 	vec_for_each (arena, &stats->arenas)
@@ -368,6 +381,8 @@ struct error *heap_stats_of(const struct heap *heap, const struct thread_vec *th
 			break;
 		stats->is_main = arena->is_main;
 		stats->address = arena->address;
+		stats->libc = arena->libc;
+		stats->module = arena->module;
 		stats->figures = arena->figures;
 		add_figures(&ret->totals, &arena->figures);
 	}
@@ -440,6 +455,7 @@ void heap_reset(struct heap *heap)
 	big_array_destroy(heap->in_use, bitmap_size(heap));
 	free(heap->fast);
 	free(heap->tcache);
+	free(take_pointer(heap->trailers));
 	heap->starts = heap->in_use = heap->fast = heap->tcache = NULL;
 	heap->bits = heap->lowest = heap->highest = 0;
 	heap->mmapped_count = heap->mmapped_bytes = STAT_UNKNOWN;

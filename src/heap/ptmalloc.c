@@ -20,12 +20,21 @@
 #define TLS_SURPLUS	 4096  /* what ld.so keeps for libraries to come, and a margin */
 #define TLS_SCAN_MAX	 (1u << 20)
 
+/* One copy of malloc. */
+struct libc_arena {
+	uint64_t main_arena;
+	const struct ptmalloc_layout *layout;
+	const char *module;
+};
+
+VEC_DEFINE(libc_arena_vec, struct libc_arena)
+
 struct search {
 	struct target *target;
 	const struct mapping_vec *maps;
 	unsigned word;
-	uint64_t main_arena;
-	const struct ptmalloc_layout *layout; /* NULL: not found yet */
+	const char *module; /* that is being scanned */
+	struct libc_arena_vec found;
 	unsigned candidates;
 };
 
@@ -77,6 +86,7 @@ static bool read_arena(const struct search *search, const struct ptmalloc_layout
 		return false;
 	*ret = (struct arena){
 		.address = arena,
+		.layout = layout,
 		.top = load_word(state + layout->top, word),
 		.system_mem = load_word(state + layout->system_mem, word),
 		.max_system_mem = load_word(state + layout->system_mem + word, word),
@@ -128,17 +138,21 @@ static bool ring_closes(const struct search *search, const struct ptmalloc_layou
 	return false;
 }
 
-static bool accept(struct search *search, const struct ptmalloc_layout *layout, uint64_t start)
+/* *found_ret: it is one, and was added. */
+static struct error *accept(struct search *search, const struct ptmalloc_layout *layout,
+			    uint64_t start, bool *found_ret)
 {
-	uint64_t main_arena;
+	struct libc_arena found = { .layout = layout, .module = search->module };
 	struct arena arena;
 
-	if (!ring_closes(search, layout, start, &main_arena) ||
-	    !read_arena(search, layout, main_arena, &arena))
-		return false;
-	search->main_arena = main_arena;
-	search->layout = layout;
-	return true;
+	*found_ret = ring_closes(search, layout, start, &found.main_arena) &&
+		     read_arena(search, layout, found.main_arena, &arena);
+	if (!*found_ret)
+		return NULL;
+	vec_for_each (known, &search->found)
+		if (known->main_arena == found.main_arena)
+			return NULL;
+	return libc_arena_vec_append(&search->found, &found);
 }
 
 /* ---- main_arena by its bins ---- */
@@ -150,22 +164,25 @@ static bool is_chunk_pointer(const struct search *search, uint64_t pointer)
 }
 
 /* Whether each of the 127 pairs at @pairs could be a bin that lies at @address: empty (it then
- * points to itself) or with two chunk pointers. */
+ * points to itself), as some always are, or with two chunk pointers. */
 static bool could_be_bins(const struct search *search, const uint8_t *pairs, uint64_t address)
 {
-	unsigned word = search->word;
+	unsigned word = search->word, empty = 0;
 
 	for (unsigned i = 0; i < PTMALLOC_BINS; i++, pairs += 2 * word) {
 		uint64_t self = address + 2ull * i * word - 2 * word;
 		uint64_t fd = load_word(pairs, word), bk = load_word(pairs + word, word);
 
-		if (fd == self && bk == self)
+		if (fd == self && bk == self) {
+			empty++;
 			continue;
+		}
 		if ((fd != self && !is_chunk_pointer(search, fd)) ||
 		    (bk != self && !is_chunk_pointer(search, bk)))
 			return false;
 	}
-	return true;
+	/* Else it is any array of pointers. */
+	return empty != 0;
 }
 
 /* Counts the bins whose first and last chunks point back. */
@@ -190,40 +207,94 @@ static unsigned count_settled_bins(const struct search *search, const uint8_t *p
 	return settled;
 }
 
-static bool try_bins(struct search *search, const uint8_t *pairs, uint64_t address)
+static struct error *try_bins(struct search *search, const uint8_t *pairs, uint64_t address,
+			      bool *found_ret)
 {
+	struct error *error = NULL;
+
+	*found_ret = false;
 	if (search->candidates++ >= CANDIDATES_MAX ||
 	    count_settled_bins(search, pairs, address) < SETTLED_BINS_MIN)
-		return false;
-	for (const struct ptmalloc_layout *layout = ptmalloc_layouts; layout->versions; layout++)
-		if (layout->word_size == search->word &&
-		    accept(search, layout, address - layout->bins))
-			return true;
-	return false;
+		return NULL;
+	for (const struct ptmalloc_layout *layout = ptmalloc_layouts;
+	     !error && !*found_ret && layout->versions; layout++)
+		if (layout->word_size == search->word)
+			error = accept(search, layout, address - layout->bins, found_ret);
+	return error;
 }
 
-static bool scan_bytes(struct search *search, const uint8_t *bytes, size_t size, uint64_t start)
+static struct error *scan_bytes(struct search *search, const uint8_t *bytes, size_t size,
+				uint64_t start)
 {
 	size_t length = PTMALLOC_BINS * 2 * search->word;
+	struct error *error = NULL;
+	bool found = false;
 
-	for (size_t i = 0; i + length <= size; i += search->word)
-		if (could_be_bins(search, bytes + i, start + i) &&
-		    try_bins(search, bytes + i, start + i))
-			return true;
-	return false;
+	for (size_t i = 0; !error && !found && i + length <= size; i += search->word)
+		if (could_be_bins(search, bytes + i, start + i))
+			error = try_bins(search, bytes + i, start + i, &found);
+	return error;
 }
 
-static struct error *scan_mapping(struct search *search, const struct mapping *mapping)
+/* ---- main_arena before the first malloc() ---- */
+
+static bool is_zero(const uint8_t *bytes, size_t size)
 {
-	uint64_t size = min_u64(mapping->end - mapping->start, SCAN_MAX);
+	for (size_t i = 0; i < size; i++)
+		if (bytes[i])
+			return false;
+	return true;
+}
+
+/* All zeros but for `next`, which names the struct itself, and attached_threads, which is 1. */
+static struct error *scan_unused(struct search *search, const uint8_t *bytes, size_t size,
+				 uint64_t start)
+{
+	unsigned word = search->word;
+	struct error *error = NULL;
+	bool found = false;
+
+	for (size_t i = 0; !error && !found && i + word <= size; i += word) {
+		uint64_t offset = start + i - load_word(bytes + i, word);
+
+		for (const struct ptmalloc_layout *layout = ptmalloc_layouts;
+		     !error && !found && layout->versions; layout++)
+			if (layout->word_size == word && layout->next == offset && offset <= i &&
+			    i - offset + layout->size <= size &&
+			    is_zero(bytes + i - offset, offset) &&
+			    is_zero(bytes + i - offset + layout->system_mem, 2 * word))
+				error = accept(search, layout, start + i - offset, &found);
+	}
+	return error;
+}
+
+typedef struct error *scan_function(struct search *search, const uint8_t *bytes, size_t size,
+				    uint64_t start);
+
+/*
+ * @untouched: also pages that the program has not touched, which is for files where main_arena is
+ * expected only: they are read into its memory.
+ */
+static struct error *scan_range(struct search *search, uint64_t start, uint64_t end, bool untouched,
+				scan_function *scan)
+{
+	uint64_t size = min_u64(end - start, SCAN_MAX);
 	cleanup(free) uint8_t *bytes = malloc(size);
+	struct error *error;
 
 	if (!bytes)
 		return &error_no_memory;
+	search->candidates = 0;
+	if (untouched)
+		return read_bytes(search, start, bytes, size) ? scan(search, bytes, size, start)
+							      : NULL;
+	error = target_read_sparse(search->target, start, bytes, size, NULL);
 	/* What cannot be read has no arena that could be. */
-	if (read_bytes(search, mapping->start, bytes, size))
-		scan_bytes(search, bytes, size, mapping->start);
-	return NULL;
+	if (error) {
+		error_destroy(error);
+		return NULL;
+	}
+	return scan(search, bytes, size, start);
 }
 
 static bool is_libc_path(const char *path)
@@ -245,23 +316,55 @@ static bool is_data_of(const struct search *search, const struct mapping *mappin
 		    : search->target->exe && !strcmp(mapping->path, search->target->exe);
 }
 
-static struct error *find_by_bins(struct search *search)
+static struct error *scan_files(struct search *search, scan_function *scan)
 {
 	uint64_t scanned = 0;
+	struct error *error = NULL;
 
 	for (int libc = 1; libc >= 0; libc--) {
 		vec_for_each (mapping, search->maps) {
-			struct error *error;
-
-			if (!is_data_of(search, mapping, libc) || scanned >= SCAN_TOTAL_MAX)
+			if (error || search->found.size || !is_data_of(search, mapping, libc) ||
+			    scanned >= SCAN_TOTAL_MAX)
 				continue;
 			scanned += min_u64(mapping->end - mapping->start, SCAN_MAX);
-			error = scan_mapping(search, mapping);
-			if (error || search->layout)
-				return error;
+			search->module = mapping->path;
+			error = scan_range(search, mapping->start, mapping->end, libc, scan);
 		}
 	}
-	return NULL;
+	return error;
+}
+
+/* Every copy of malloc, in the order in which the loader searches symbols. */
+static struct error *scan_modules(struct search *search)
+{
+	const struct module_vec *modules;
+	struct error *error = target_modules(search->target, &modules);
+	uint64_t others = 0;
+
+	if (error) {
+		bool fatal = error_is(error, ERROR_NO_MEMORY);
+
+		/* Without a list of them: by the paths of mappings. */
+		if (!fatal)
+			error_destroy(error);
+		return fatal ? error : NULL;
+	}
+	vec_for_each (module, modules) {
+		bool expected = module->is_exe || is_libc_path(module->path);
+
+		search->module = module->path;
+		vec_for_each (segment, &module->segments) {
+			unsigned perms = PERM_READ | PERM_WRITE;
+
+			if (error || (segment->perms & (perms | PERM_SHARED)) != perms ||
+			    (!expected && others >= SCAN_TOTAL_MAX))
+				continue;
+			others += expected ? 0 : min_u64(segment->end - segment->start, SCAN_MAX);
+			error = scan_range(search, segment->start, segment->end,
+					   is_libc_path(module->path), scan_bytes);
+		}
+	}
+	return error;
 }
 
 /* Reading a page that was never touched would map the zero page into the target. */
@@ -277,26 +380,32 @@ static bool is_touched(const struct search *search, uint64_t address)
 
 /* ---- by the heaps of the other arenas, should main_arena's bins not hold still ---- */
 
-static void find_by_heaps(struct search *search)
+static struct error *find_by_heaps(struct search *search)
 {
 	uint64_t alignment = ptmalloc_heap_sizes(search->word)[0];
 	unsigned tried = 0;
+	bool found = false;
 
+	search->module = "";
 	vec_for_each (mapping, search->maps) {
+		struct error *error = NULL;
 		uint64_t start = round_up(mapping->start, alignment), arena;
 
 		if (mapping->path[0] || !(mapping->perms & PERM_WRITE) || start >= mapping->end)
 			continue;
 		if (tried++ >= HEAPS_TRIED_MAX)
-			return;
+			break;
 		if (!is_touched(search, start) || !read_word(search, start, &arena) ||
 		    !is_in_own_heap(search, arena))
 			continue;
-		for (const struct ptmalloc_layout *layout = ptmalloc_layouts; layout->versions;
-		     layout++)
-			if (layout->word_size == search->word && accept(search, layout, arena))
-				return;
+		for (const struct ptmalloc_layout *layout = ptmalloc_layouts;
+		     !error && !found && layout->versions; layout++)
+			if (layout->word_size == search->word)
+				error = accept(search, layout, arena, &found);
+		if (error || found)
+			return error;
 	}
+	return NULL;
 }
 
 /* ---- all arenas and their heaps ---- */
@@ -352,19 +461,23 @@ static struct error *add_heaps(const struct search *search, struct arena *arena)
 	return NULL;
 }
 
-/* Fills @ret along the ring. An arena that cannot be read just now ends it early. */
-static struct error *collect(const struct search *search, struct arena_vec *ret)
+/* Appends to @ret along the ring. An arena that cannot be read just now ends it early. */
+static struct error *collect(const struct search *search, unsigned libc, struct arena_vec *ret)
 {
-	uint64_t address = search->main_arena;
+	const struct libc_arena *found = &search->found.data[libc];
+	uint64_t address = found->main_arena;
+	size_t first = ret->size;
 
 	do {
 		struct error *error;
 		struct arena arena;
 
-		if (!read_arena(search, search->layout, address, &arena))
+		if (!read_arena(search, found->layout, address, &arena))
 			break;
 		arena.index = ret->size;
-		arena.is_main = address == search->main_arena;
+		arena.is_main = address == found->main_arena;
+		arena.libc = libc;
+		arena.module = found->module;
 		error = arena_vec_append(ret, &arena);
 		if (error)
 			return error;
@@ -372,36 +485,46 @@ static struct error *collect(const struct search *search, struct arena_vec *ret)
 				      : add_heaps(search, &ret->data[ret->size - 1]);
 		if (error)
 			return error;
-		if (!read_word(search, address + search->layout->next, &address))
+		if (!read_word(search, address + found->layout->next, &address))
 			break;
-	} while (address != search->main_arena && ret->size < ARENAS_MAX);
-	if (address != search->main_arena)
+	} while (address != found->main_arena && ret->size < ARENAS_MAX);
+	if (address != found->main_arena)
 		log_debug("the ring of malloc's arenas broke off after %zu", ret->size);
+	if (ret->size > first)
+		ret->data[first].libc_size = ret->size - first;
 	return NULL;
 }
 
-struct error *ptmalloc_find_arenas_in(struct target *target, const struct mapping_vec *maps,
-				      struct arena_vec *ret,
-				      const struct ptmalloc_layout **layout_ret)
+static struct error *find_libcs(struct search *search)
 {
-	struct search search = { .target = target, .maps = maps, .word = target->arch->word_size };
 	struct error *error = NULL;
 
-	for (int i = 0; i < SEARCHES && !error && !search.layout; i++) {
-		search.candidates = 0;
-		error = find_by_bins(&search);
-		if (!error && !search.layout)
-			find_by_heaps(&search);
+	for (int i = 0; i < SEARCHES && !error && !search->found.size; i++) {
+		error = scan_modules(search);
+		if (!error && !search->found.size)
+			error = scan_files(search, scan_bytes);
+		if (!error && !search->found.size)
+			error = find_by_heaps(search);
 	}
-	if (!error && search.layout)
-		error = collect(&search, ret);
-	if (error) {
+	return error || search->found.size ? error : scan_files(search, scan_unused);
+}
+
+struct error *ptmalloc_find_arenas_in(struct target *target, const struct mapping_vec *maps,
+				      struct arena_vec *ret)
+{
+	struct search search = { .target = target, .maps = maps, .word = target->arch->word_size };
+	const struct mapping_vec *lent = target->lent_maps;
+	struct error *error;
+
+	target->lent_maps = maps;
+	error = find_libcs(&search);
+	target->lent_maps = lent;
+	for (unsigned i = 0; !error && i < search.found.size; i++)
+		error = collect(&search, i, ret);
+	libc_arena_vec_deinit(&search.found);
+	if (error)
 		arenas_deinit(ret);
-		return error;
-	}
-	if (layout_ret && search.layout)
-		*layout_ret = search.layout;
-	return NULL;
+	return error;
 }
 
 struct error *ptmalloc_find_arenas(struct target *target, struct arena_vec *ret)
@@ -410,23 +533,30 @@ struct error *ptmalloc_find_arenas(struct target *target, struct arena_vec *ret)
 	struct error *error = target_read_maps(target, MAPS_PLAIN, &maps);
 
 	if (!error)
-		error = ptmalloc_find_arenas_in(target, &maps, ret, NULL);
+		error = ptmalloc_find_arenas_in(target, &maps, ret);
 	mappings_deinit(&maps);
 	return error;
 }
 
 /* ---- threads ---- */
 
-static const struct arena *arena_at(const struct arena_vec *arenas, unsigned word, uint64_t address)
+#define ANY_LIBC UINT32_MAX
+
+static const struct arena *arena_at(const struct arena_vec *arenas, unsigned word, unsigned libc,
+				    uint64_t address)
 {
-	if (arenas->size == 0)
-		return NULL;
-	if (address == arenas->data[0].address)
-		return &arenas->data[0];
+	for (size_t i = 0; i < arenas->size; i += arenas->data[i].libc_size) {
+		const struct arena *main_arena = &arenas->data[i];
+
+		if (address == main_arena->address)
+			return libc == ANY_LIBC || libc == main_arena->libc ? main_arena : NULL;
+		if (!main_arena->libc_size)
+			break;
+	}
 	if (!ptmalloc_is_heap_info_size(word, address & ((1u << 20) - 1)))
 		return NULL;
 	vec_for_each (arena, arenas)
-		if (arena->address == address)
+		if (arena->address == address && (libc == ANY_LIBC || libc == arena->libc))
 			return arena;
 	return NULL;
 }
@@ -457,8 +587,8 @@ static uint64_t static_tls_size(struct target *target)
  * Downwards page by page: the nearest hit counts, the lower end may not be mapped. Pages that the
  * thread has not touched yet stay so: they are its stack's.
  */
-const struct arena *arena_of_thread(struct target *target, const struct thread *thread,
-				    const struct arena_vec *arenas)
+const struct arena *arena_of_thread_in(struct target *target, const struct thread *thread,
+				       const struct arena_vec *arenas, unsigned libc)
 {
 	unsigned word = target->arch->word_size;
 	uint64_t end = round_down(thread->thread_pointer, word), lowest;
@@ -478,7 +608,7 @@ const struct arena *arena_of_thread(struct target *target, const struct thread *
 			return NULL;
 		for (size_t i = end - start; i >= word; i -= word) {
 			const struct arena *arena =
-				arena_at(arenas, word, load_word(bytes + i - word, word));
+				arena_at(arenas, word, libc, load_word(bytes + i - word, word));
 
 			if (arena)
 				return arena;
@@ -486,4 +616,10 @@ const struct arena *arena_of_thread(struct target *target, const struct thread *
 		end = start;
 	}
 	return NULL;
+}
+
+const struct arena *arena_of_thread(struct target *target, const struct thread *thread,
+				    const struct arena_vec *arenas)
+{
+	return arena_of_thread_in(target, thread, arenas, ANY_LIBC);
 }

@@ -102,7 +102,7 @@ static struct error *check_arena(struct links *links)
 	uint8_t bytes[PTMALLOC_BINS * 2 * 8];
 	unsigned word = walk->word;
 	uint64_t fd = sums->fd, bk = sums->bk, nodes = sums->nodes, mask;
-	uint64_t bins = links->arena->address + walk->layout->bins;
+	uint64_t bins = links->arena->address + links->arena->layout->bins;
 	struct error *error;
 
 	/* An arena that never got memory may have bins that were never set up. */

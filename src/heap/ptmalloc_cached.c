@@ -141,7 +141,7 @@ static struct error *mark_fast_bin(struct cached *cached, const struct arena *ar
 static struct error *mark_fast_of(struct cached *cached, const struct arena *arena)
 {
 	struct ptmalloc_walk *walk = cached->walk;
-	const struct ptmalloc_layout *layout = walk->layout;
+	const struct ptmalloc_layout *layout = arena->layout;
 	unsigned count = (layout->top - layout->fastbins) / walk->word;
 	uint8_t bytes[PTMALLOC_STATE_MAX];
 	struct error *error;
@@ -162,7 +162,7 @@ struct error *ptmalloc_mark_fast(struct ptmalloc_walk *walk)
 	struct error *error = cached.pages ? NULL : &error_no_memory;
 
 	vec_for_each (arena, &walk->arenas)
-		if (!error && walk->layout->fastbins)
+		if (!error && arena->layout->fastbins)
 			error = mark_fast_of(&cached, arena);
 	free(cached.pages);
 	return error;

@@ -65,7 +65,8 @@ static bool is_par(const uint8_t *words, size_t size, unsigned word, uint64_t *c
 			uint32_t count = load_word(ints, 4), max = load_word(ints + 4, 4);
 			uint32_t peak = load_word(ints + 8, 4), fixed = load_word(ints + 12, 4);
 
-			if (count > peak || fixed > 1 || (count == 0) != (bytes == 0) ||
+			if (count > peak || fixed > 1 || bytes / PAGE_SIZE < count ||
+			    (count == 0) != (bytes == 0) ||
 			    (max != N_MMAPS_MAX && (!fixed || max > INT32_MAX || max < count)) ||
 			    (peak == 0) != (most == 0))
 				continue;
@@ -77,40 +78,75 @@ static bool is_par(const uint8_t *words, size_t size, unsigned word, uint64_t *c
 	return false;
 }
 
-static bool is_sbrk_base(const struct ptmalloc_walk *walk, uint64_t value)
+/* Where @arena's first piece from the break begins; 0 as long as it has none. */
+static bool is_sbrk_base(const struct ptmalloc_walk *walk, const struct arena *arena,
+			 uint64_t value)
 {
-	if (!value)
-		return false;
+	if (!arena->top)
+		return value == 0;
 	vec_for_each (region, &walk->heap->regions)
-		if (value == region->start && walk->arenas.data[region->arena].is_main)
-			return true;
+		if (value == region->start && region->arena == arena->index)
+			return value != 0;
 	return false;
 }
 
-/* What malloc itself counts, if it is found in the data around main_arena. */
-static struct error *read_par(struct mmapped *mmapped)
+/* What the copy of malloc with @arena counts itself, if it is found in the data around that. */
+static struct error *read_par(struct ptmalloc_walk *walk, const struct arena *arena,
+			      uint64_t *count_ret, uint64_t *bytes_ret)
 {
-	struct ptmalloc_walk *walk = mmapped->walk;
-	uint64_t arena = walk->arenas.data[0].address, start, end;
-	const struct mapping *mapping = mappings_find(walk->heap->maps, arena);
+	const struct mapping *mapping = mappings_find(walk->heap->maps, arena->address);
+	uint64_t start, end, count, total;
 	cleanup(free) uint8_t *bytes = NULL;
 	unsigned word = walk->word;
 	struct error *error;
 
+	*count_ret = *bytes_ret = STAT_UNKNOWN;
 	if (!mapping)
 		return NULL;
-	start = max_u64(mapping->start, arena - min_u64(arena, PAR_SCAN_MAX));
+	start = max_u64(mapping->start, arena->address - min_u64(arena->address, PAR_SCAN_MAX));
 	start = round_down(start, PAGE_SIZE);
-	end = min_u64(mapping->end, arena + PAR_SCAN_MAX);
+	end = min_u64(mapping->end, arena->address + PAR_SCAN_MAX);
 	bytes = malloc(end - start);
 	if (!bytes)
 		return &error_no_memory;
 	error = target_read_all(walk->heap->target, start, bytes, end - start, NULL);
-	for (size_t i = 0; !error && i + word <= end - start; i += word)
-		if (is_sbrk_base(walk, load_word(bytes + i, word)) &&
-		    is_par(bytes + i, i, word, &mmapped->expected, &mmapped->expected_bytes))
-			return NULL;
+	/* Without an arena in use there are few blocks, but zeros are many. */
+	if (!arena->top)
+		*count_ret = *bytes_ret = 0;
+	for (size_t i = 0; !error && i + word <= end - start; i += word) {
+		if (!is_sbrk_base(walk, arena, load_word(bytes + i, word)) ||
+		    !is_par(bytes + i, i, word, &count, &total) || (!arena->top && !count))
+			continue;
+		*count_ret = count;
+		*bytes_ret = total;
+		break;
+	}
 	return error;
+}
+
+/* Of all copies of malloc. */
+static struct error *read_pars(struct mmapped *mmapped)
+{
+	struct ptmalloc_walk *walk = mmapped->walk;
+
+	mmapped->expected = mmapped->expected_bytes = 0;
+	vec_for_each (arena, &walk->arenas) {
+		uint64_t count, bytes;
+		struct error *error;
+
+		if (!arena->is_main)
+			continue;
+		error = read_par(walk, arena, &count, &bytes);
+		if (error)
+			return error;
+		if (count == STAT_UNKNOWN) {
+			mmapped->expected = mmapped->expected_bytes = STAT_UNKNOWN;
+			break;
+		}
+		mmapped->expected += count;
+		mmapped->expected_bytes += bytes;
+	}
+	return NULL;
 }
 
 /* ---- the chunks ---- */
@@ -462,7 +498,7 @@ struct error *ptmalloc_add_mmapped(struct ptmalloc_walk *walk)
 		.budget = CHOICES_MAX,
 	};
 	bool known;
-	struct error *error = read_par(&mmapped);
+	struct error *error = read_pars(&mmapped);
 
 	if (!error)
 		error = find_chunks(&mmapped);

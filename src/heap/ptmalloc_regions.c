@@ -379,7 +379,7 @@ static struct error *add_heaps(struct ptmalloc_walk *walk, const struct arena *a
 	vec_for_each (piece, &arena->heaps) {
 		bool is_first = arena->address >= piece->start && arena->address < piece->end;
 		uint64_t first =
-			is_first ? arena->address + walk->layout->size : piece->start + info_size;
+			is_first ? arena->address + arena->layout->size : piece->start + info_size;
 		uint64_t low, high;
 		struct error *error;
 

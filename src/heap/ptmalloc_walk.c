@@ -303,8 +303,11 @@ static struct error *add_arenas(struct ptmalloc_walk *walk)
 	vec_for_each (found, &walk->arenas) {
 		struct heap_arena arena = {
 			.address = found->address,
-			.size = walk->layout->size,
+			.size = found->layout->size,
 			.is_main = found->is_main,
+			.libc = found->libc,
+			.libc_size = found->libc_size,
+			.module = found->module,
 		};
 
 		heap_figures_init(&arena.figures);
@@ -365,6 +368,8 @@ static struct error *walk_all(struct ptmalloc_walk *walk)
 		error = ptmalloc_mark_fast(walk);
 	if (!error)
 		error = ptmalloc_mark_tcache(walk);
+	if (!error)
+		error = ptmalloc_read_trailers(walk);
 	return error ? error : set_figures(walk);
 }
 
@@ -383,15 +388,17 @@ static struct error *ptmalloc_walk(struct heap *heap, const struct heap_observer
 		.observer = observer,
 		.word = heap->target->arch->word_size,
 	};
-	struct error *error =
-		ptmalloc_find_arenas_in(heap->target, heap->maps, &walk.arenas, &walk.layout);
+	struct error *error = ptmalloc_find_arenas_in(heap->target, heap->maps, &walk.arenas);
 
 	if (!error && !walk.arenas.size)
 		error = find_nothing(heap);
 	if (error)
 		return error;
 	walk.chunk_min = 4 * walk.word;
-	heap->alignment = walk.layout->alignment;
+	/* Copies of several versions may differ in it. */
+	heap->alignment = walk.arenas.data[0].layout->alignment;
+	vec_for_each (arena, &walk.arenas)
+		heap->alignment = min_u64(heap->alignment, arena->layout->alignment);
 	heap->header = walk.word;
 	walk.buffer = malloc(WALK_BUFFER);
 	walk.sums = calloc(walk.arenas.size, sizeof(*walk.sums));

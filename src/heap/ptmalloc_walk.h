@@ -29,7 +29,6 @@ struct chunk_sums {
 
 struct ptmalloc_walk {
 	struct heap *heap;
-	const struct ptmalloc_layout *layout;
 	struct arena_vec arenas;
 	unsigned word;
 	unsigned chunk_min;	 /* MINSIZE */
@@ -80,6 +79,11 @@ bool ptmalloc_is_tcache_size(const struct ptmalloc_walk *walk, uint64_t chunk_si
 struct error *ptmalloc_mark_fast(struct ptmalloc_walk *walk);
 /* Follows the caches: what is in them is free, they themselves are the allocator's own. */
 struct error *ptmalloc_mark_tcache(struct ptmalloc_walk *walk);
+
+/* ---- ptmalloc_check.c ---- */
+
+/* Sets the heap's trailers, if there is a copy of malloc that makes them. */
+struct error *ptmalloc_read_trailers(struct ptmalloc_walk *walk);
 
 /* ---- ptmalloc_bins.c ---- */
 

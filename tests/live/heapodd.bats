@@ -23,7 +23,8 @@ sizes_are_true() {
 	probe heap "$victim_pid" --by size --json --top 0 "$@"
 	status_is 0
 	nothing_is_wrong
-	expected=$(sed -n 's/^sized \(.*\) \(.*\)$/{"size":\1,"count":\2}/p' "$victim_out" | jq -cs .)
+	expected=$(sed -n 's/^sized \(.*\) \(.*\)$/{"size":\1,"count":\2}/p' "$victim_out" |
+		jq -cs 'group_by(.size) | map({size: .[0].size, count: map(.count) | add})')
 	json '[.groups[] | {(.size | tostring): .count}] | add as $found |
 		$expected | all($found[.size | tostring] == .count)' --argjson expected "$expected"
 }
@@ -112,4 +113,88 @@ figures_are_true() {
 		victim_check
 		stop_victim
 	done
+}
+
+leaked_is_true() {
+	probe leaks "$victim_pid" --json
+	status_is 0
+	nothing_is_wrong
+	# A stale word may hide one.
+	json '.totals.leaked_count | . <= $n and . >= $n - 1' \
+		--argjson n "$(victim_truth leaked)"
+}
+
+@test "two libcs: the arenas of both, and malloc_trim of each" {
+	local foretold
+	for variant in libcs libcs-32; do
+		start_victim $variant
+		sizes_are_true
+		leaked_is_true
+		probe mallinfo "$victim_pid" --json
+		status_is 0
+		nothing_is_wrong
+		json '.arenas | length == 2 and .[0].main and .[1].main and .[0].index == 0'
+		json '.arenas | all(.libc | endswith("/libc.so.6"))'
+		json '.arenas | all(.threads == [$pid])' --argjson pid "$victim_pid"
+		json '.totals | .system == $s and .in_use == $u' \
+			--argjson s "$(victim_truth system)" --argjson u "$(victim_truth in_use)"
+		probe trim "$victim_pid" --dry-run --json
+		foretold=$(json_get .released)
+		json '.arenas | all(.released > 4000000)'
+		probe trim "$victim_pid" --json
+		status_is 0
+		json '.returned == 1 and .released >= $n * 0.95' --argjson n "$foretold"
+		victim_check
+		stop_victim
+	done
+}
+
+@test "a program that has not called malloc() yet has no blocks" {
+	for variant in nomalloc nomalloc-32; do
+		start_victim $variant
+		probe heap "$victim_pid" --json
+		status_is 0
+		json '.totals.count == 0'
+		nothing_is_wrong
+		probe leaks "$victim_pid" --json
+		status_is 0
+		json '.totals | .leaked_count == 0 and .live_count == 0'
+		probe mallinfo "$victim_pid" --json
+		status_is 0
+		json '.totals.system == 0 and .mmapped.count == 0'
+		victim_check
+		stop_victim
+	done
+}
+
+@test "musl before its first malloc() stays musl" {
+	[ -x "$VICTIMS/nomalloc-musl" ] || skip "musl-gcc is not installed"
+	start_victim nomalloc-musl
+	probe heap "$victim_pid"
+	status_is 5
+	[[ $stderr == *musl* ]]
+	victim_check
+}
+
+@test "MALLOC_CHECK_: blocks have the sizes that the program asked for" {
+	ldconfig -p | grep -q libc_malloc_debug.so.0 || skip "libc_malloc_debug.so.0 is missing"
+	for variant in asked asked-32; do
+		start_command env LD_PRELOAD=libc_malloc_debug.so.0 MALLOC_CHECK_=3 \
+			"$VICTIMS/$variant"
+		grep -q "^sized 1234567 1" "$victim_out"
+		sizes_are_true
+		leaked_is_true
+		probe heap "$victim_pid" --by size --json
+		json '.groups | any(.size == 5001 and .count == 40)'
+		victim_check
+		stop_victim
+	done
+}
+
+@test "libc_malloc_debug.so.0 without a check: the blocks are libc's" {
+	ldconfig -p | grep -q libc_malloc_debug.so.0 || skip "libc_malloc_debug.so.0 is missing"
+	start_command env LD_PRELOAD=libc_malloc_debug.so.0 "$VICTIMS/asked"
+	sizes_are_true
+	leaked_is_true
+	victim_check
 }

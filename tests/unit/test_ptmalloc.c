@@ -163,7 +163,8 @@ static void find(struct fake *fake, struct arena_vec *ret, const struct ptmalloc
 	*ret = (struct arena_vec){ 0 };
 	*layout = NULL;
 	assert_null(target_read_maps(fake->target, MAPS_PLAIN, &maps));
-	assert_null(ptmalloc_find_arenas_in(fake->target, &maps, ret, layout));
+	assert_null(ptmalloc_find_arenas_in(fake->target, &maps, ret));
+	*layout = ret->size ? ret->data[0].layout : NULL;
 	mappings_deinit(&maps);
 }
 
@@ -286,6 +287,42 @@ static void test_broken_rings(void **state)
 	fake_deinit(&fake);
 }
 
+/* As the file has it: zeros, but for `next` and, from 2.23 on, attached_threads. */
+static void test_unused(void **state)
+{
+	for (size_t i = 0; i < SHAPES; i++) {
+		const struct shape *shape = &shapes[i];
+		const struct ptmalloc_layout *layout;
+		struct arena_vec arenas;
+		struct fake fake;
+
+		build(&fake, shape, 0);
+		store(&fake, main_arena_of(&fake) + shape->next, main_arena_of(&fake));
+		store(&fake, main_arena_of(&fake) + shape->next + 2 * fake.word, 1);
+		find(&fake, &arenas, &layout);
+		assert_int_equal(arenas.size, 1);
+		assert_true(arenas.data[0].address == main_arena_of(&fake));
+		assert_int_equal(arenas.data[0].top, 0);
+		assert_int_equal(arenas.data[0].system_mem, 0);
+		arenas_deinit(&arenas);
+		store(&fake, main_arena_of(&fake) + shape->next, main_arena_of(&fake) + 16);
+		assert_nothing(&fake);
+		fake_deinit(&fake);
+	}
+}
+
+/* 100 arrays of pointers in front of main_arena are no bins. */
+static void test_pointers_in_front(void **state)
+{
+	struct fake fake;
+
+	build(&fake, &shapes[0], 1);
+	for (uint64_t at = 0; at < MAIN_OFFSET; at += fake.word)
+		store(&fake, fake.libc + at, fake.brk + 16 * (at % 64));
+	assert_found(&fake, &shapes[0], 1);
+	fake_deinit(&fake);
+}
+
 /* A heap list that runs in a circle ends. */
 static void test_circular_heaps(void **state)
 {
@@ -372,6 +409,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_layouts),	     cmocka_unit_test(test_static_program),
 		cmocka_unit_test(test_torn_bins),    cmocka_unit_test(test_by_heaps),
+		cmocka_unit_test(test_unused),	     cmocka_unit_test(test_pointers_in_front),
 		cmocka_unit_test(test_broken_rings), cmocka_unit_test(test_circular_heaps),
 		cmocka_unit_test(test_mutations),    cmocka_unit_test(test_threads),
 	};
