@@ -142,6 +142,10 @@ struct call_options {
 	/* The script may run in a helper thread when no thread is at a safe point: it then has a
 	 * copy of the caller's TLS. Only for functions of glibc that allocate nothing. */
 	bool helper_allowed;
+	/* The functions would set up per-thread state in a thread that never allocated (jemalloc,
+	 * tcmalloc, mimalloc: new arenas, even new threads): only the first thread makes the call,
+	 * which has had that state since the program's start. */
+	bool first_thread_only;
 	/* Run it in a helper thread with file descriptors of its own from the start. */
 	bool helper_private_files;
 	/* Aborting it while it waits for a lock leaves nothing half done. */

@@ -59,6 +59,9 @@ void heap_stats_deinit(struct heap_stats *stats);
 
 void heap_figures_init(struct heap_figures *figures);
 
+/* Sums up tcache, tcache_chunks and top; what is unknown of one arena is so of all. */
+void heap_stats_sum_caches(struct heap_stats *stats);
+
 /* Appends an arena with unknown figures; *ret is valid until the next one. */
 struct error *heap_stats_add_arena(struct heap_stats *stats, unsigned index,
 				   struct arena_stats **ret);

@@ -8,6 +8,7 @@
 #include "memprobe/log.h"
 #include "memprobe/num.h"
 #include "memprobe/trim_forecast.h"
+#include "frozen_heap.h"
 #include "mallinfo_output.h"
 
 /* Below this, no word about it. */
@@ -31,6 +32,46 @@ static bool is_much_free(const struct heap_figures *totals)
 	       totals->free > FREE_MUCH;
 }
 
+static uint64_t extra_bytes(const struct heap_stats *stats, const char *name)
+{
+	vec_for_each (extra, &stats->extras)
+		if (!strcmp(extra->name, name))
+			return extra->value;
+	return STAT_UNKNOWN;
+}
+
+/*
+ * By the allocator's own figures: what it would give back is pages without blocks. What lies free
+ * between blocks, in caches, or has left memory already (retained, unmapped) counts as free, too.
+ */
+static void hint_by_figures(const struct command_context *context, const struct heap_stats *stats)
+{
+	uint64_t dirty = extra_bytes(stats, "dirty"), muzzy = extra_bytes(stats, "muzzy");
+	uint64_t pages = extra_bytes(stats, "page_heap_free");
+	const char *target = context->target_text;
+	char text[2][SIZE_TEXT_MAX];
+
+	if (dirty != STAT_UNKNOWN && muzzy != STAT_UNKNOWN) {
+		if (dirty + muzzy > FREE_MUCH)
+			command_hint(context,
+				     "`memprobe trim %s` can give back pages without blocks: dirty "
+				     "%s, muzzy %s",
+				     target, format_size(dirty, text[0]),
+				     format_size(muzzy, text[1]));
+	} else if (pages != STAT_UNKNOWN) {
+		if (pages > FREE_MUCH)
+			command_hint(context,
+				     "`memprobe trim %s` can give back pages without blocks: %s",
+				     target, format_size(pages, text[0]));
+	} else if (context->target->process) {
+		command_hint(
+			context,
+			"much of it is free: `memprobe trim %s --dry-run` shows how much would "
+			"come back",
+			target);
+	}
+}
+
 /*
  * What was given back before is still the heap's, and free: say what is left to gain. NULL @heap:
  * that is not known.
@@ -45,25 +86,26 @@ static void hint_at_trim(const struct command_context *context, const struct hea
 
 	if (context->quiet || context->json || !is_much_free(&stats->totals))
 		return;
-	if (heap)
-		error = trim_forecast(heap, 0, &forecast);
+	if (!heap) {
+		hint_by_figures(context, stats);
+		return;
+	}
+	error = trim_forecast(heap, 0, &forecast);
 	format_size(forecast.released, text);
-	if (!context->target->process)
+	if (error)
+		log_debug("%s", error->message);
+	else if (!context->target->process)
 		command_hint(context,
-			     "much of it is free: `memprobe trim %s --dry-run` tells what could "
+			     "much of it is free: `memprobe trim %s --dry-run` shows what could "
 			     "have come back",
-			     target);
-	else if (!heap || error)
-		command_hint(context,
-			     "much of it is free: `memprobe trim %s` gives back what it can",
 			     target);
 	else if (forecast.released > stats->totals.free / 8)
 		command_hint(context, "much of it is free: `memprobe trim %s` would give back %s",
 			     target, text);
 	else
 		command_hint(context,
-			     "much of it is free, but has left memory already, or is pinned: %s "
-			     "would come back; `memprobe trim %s --dry-run` tells more",
+			     "much of it is free, but most of that has left memory already or lies "
+			     "between blocks: %s would come back; see `memprobe trim %s --dry-run`",
 			     text, target);
 	trim_forecast_deinit(&forecast);
 	error_destroy(error);
@@ -156,8 +198,29 @@ static struct error *show_text(struct command_context *context, struct allocator
 	return error;
 }
 
+/*
+ * The heap was too busy to be walked: malloc_info tells nothing of thread caches, of which the walk
+ * has seen some. Where it saw none, it may have missed them.
+ */
+static void fill_from_walk(struct heap_stats *stats, const struct heap *busy)
+{
+	vec_for_each (arena, &stats->arenas) {
+		vec_for_each (walked, &busy->arenas) {
+			if (!arena->address || walked->address != arena->address ||
+			    !walked->figures.tcache_chunks)
+				continue;
+			arena->figures.tcache = walked->figures.tcache;
+			arena->figures.tcache_chunks = walked->figures.tcache_chunks;
+		}
+	}
+	heap_stats_sum_caches(stats);
+	log_warn("the heap changed too fast to be read: malloc_info was called in the target; what "
+		 "thread caches hold is approximate, or unknown (-)");
+}
+
 static struct error *show_figures(struct command_context *context, struct allocator_caller *caller,
-				  const struct allocator_calls *calls, enum what what)
+				  const struct allocator_calls *calls, enum what what,
+				  const struct heap *busy)
 {
 	struct call_text raw = { 0 };
 	struct heap_stats stats;
@@ -166,6 +229,8 @@ static struct error *show_figures(struct command_context *context, struct alloca
 	heap_stats_init(&stats);
 	error = calls->stats(caller, &stats, &raw);
 	command_stopped(context, call_stopped_us(caller->session));
+	if (!error && busy)
+		fill_from_walk(&stats, busy);
 	if (!error && what == SHOW_XML)
 		error = command_print(context, print_text, &raw);
 	else if (!error && context->json)
@@ -180,7 +245,8 @@ static struct error *show_figures(struct command_context *context, struct alloca
 }
 
 static struct error *show(struct command_context *context, struct allocator_caller *caller,
-			  const struct allocator_calls *calls, enum what what)
+			  const struct allocator_calls *calls, enum what what,
+			  const struct heap *busy)
 {
 	if (what == SHOW_XML && caller->allocator.kind != ALLOCATOR_PTMALLOC)
 		return error_hint(error_create(ERROR_UNSUPPORTED,
@@ -189,7 +255,7 @@ static struct error *show(struct command_context *context, struct allocator_call
 				  "--stats prints its own report");
 	if (what == SHOW_STATS || !calls->stats)
 		return show_text(context, caller, calls);
-	return show_figures(context, caller, calls, what);
+	return show_figures(context, caller, calls, what, busy);
 }
 
 static struct error *no_functions(const struct allocator *allocator)
@@ -204,8 +270,9 @@ static struct error *no_functions(const struct allocator *allocator)
 			  "--by-type` shows what is mapped");
 }
 
+/* NULL @busy: nothing was walked before. */
 static struct error *run_call(struct command_context *context, struct allocator *allocator,
-			      enum what what)
+			      enum what what, const struct heap *busy)
 {
 	struct allocator_caller caller = { .target = context->target, .allocator = *allocator };
 	const struct allocator_calls *calls = allocator_calls_find(allocator->kind);
@@ -218,7 +285,7 @@ static struct error *run_call(struct command_context *context, struct allocator 
 	if (error)
 		return error;
 	caller.session = session;
-	return show(context, &caller, calls, what);
+	return show(context, &caller, calls, what, busy);
 }
 
 /* ---- read from outside ---- */
@@ -236,8 +303,6 @@ static struct error *show_heap(struct command_context *context, const struct hea
 	context->target->lent_maps = NULL;
 	if (!error)
 		error = heap_stats_of(heap, &threads, &stats);
-	if (!error)
-		command_warn_of_heap(context, heap);
 	if (!error && context->json)
 		error = command_write_json(context, mallinfo_json(context, "walk", &stats, NULL));
 	else if (!error)
@@ -254,30 +319,54 @@ static struct error *run_walk(struct command_context *context)
 	cleanup(heap) struct heap *heap = NULL;
 	struct error *error = heap_open(context->target, NULL, &heap);
 
-	return error ? error : show_heap(context, heap);
+	if (error)
+		return error;
+	command_warn_of_heap(context, heap);
+	return show_heap(context, heap);
+}
+
+/* What two looks at a running process find wrong is believed only if a snapshot has it, too. */
+static struct error *run_frozen(struct command_context *context)
+{
+	struct frozen_heap frozen = { 0 };
+	struct error *error = frozen_heap_open(context, NULL, &frozen);
+
+	if (!error)
+		error = show_heap(context, frozen.heap);
+	frozen_heap_close(context, &frozen);
+	return error;
 }
 
 /*
  * Without being told how: by walking where that gives true figures. A heap that is changing all the
- * time holds still for a call only; one that is corrupt must not be called into.
+ * time holds still for a call only, or in a snapshot; one that is corrupt must not be called into.
  */
 static struct error *run_auto(struct command_context *context, struct allocator *allocator)
 {
+	bool is_live = context->target->process != NULL;
 	cleanup(heap) struct heap *heap = NULL;
 	struct error *error;
 
-	if (allocator->kind != ALLOCATOR_PTMALLOC && context->target->process)
-		return run_call(context, allocator, SHOW_TABLE);
+	if (allocator->kind != ALLOCATOR_PTMALLOC && is_live)
+		return run_call(context, allocator, SHOW_TABLE, NULL);
 	error = heap_open(context->target, NULL, &heap);
 	if (error)
 		return error;
-	if (heap->is_changing && context->target->process) {
-		error = run_call(context, allocator, SHOW_TABLE);
+	if (heap->is_changing && is_live) {
+		error = run_call(context, allocator, SHOW_TABLE, heap);
 		if (!error)
 			return NULL;
 		log_debug("%s", error->message);
 		error_destroy(error);
 	}
+	if (heap->is_inconsistent && is_live) {
+		error = run_frozen(context);
+		if (!error)
+			return NULL;
+		log_debug("%s", error->message);
+		error_destroy(error);
+	}
+	command_warn_of_heap(context, heap);
 	return show_heap(context, heap);
 }
 
@@ -299,7 +388,7 @@ static struct error *run(struct command_context *context)
 	if (method == METHOD_WALK)
 		return run_walk(context);
 	if (method == METHOD_CALL || what != SHOW_TABLE)
-		return run_call(context, &allocator, what);
+		return run_call(context, &allocator, what, NULL);
 	return run_auto(context, &allocator);
 }
 

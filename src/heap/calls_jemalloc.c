@@ -9,6 +9,12 @@
 #define STACK_NEEDED 65536u
 #define ARENAS_MAX   65536
 
+static const struct call_options options = {
+	.uses_malloc = true,
+	.first_thread_only = true,
+	.stack_needed = STACK_NEEDED,
+};
+
 /* JSON; without bins, large classes, extents, huge page allocator, mutexes, which nobody reads here
  * and which would take long: the text is appended by strcat(). */
 #define JSON_OPTIONS "Jmdblxeh"
@@ -39,7 +45,6 @@ static struct error *add_stats_print(struct allocator_caller *caller, struct cal
 static struct error *stats_print(struct allocator_caller *caller, char *print_options,
 				 struct call_text *ret)
 {
-	struct call_options options = { .uses_malloc = true, .stack_needed = STACK_NEEDED };
 
 	return call_for_text(caller, STATS_BUFFER, options, add_stats_print, print_options, ret,
 			     NULL);
@@ -71,6 +76,15 @@ static uint64_t sum(uint64_t a, uint64_t b)
 	uint64_t total;
 
 	return a == STAT_UNKNOWN || b == STAT_UNKNOWN || __builtin_add_overflow(a, b, &total)
+		       ? STAT_UNKNOWN
+		       : total;
+}
+
+static uint64_t product(uint64_t a, uint64_t b)
+{
+	uint64_t total;
+
+	return a == STAT_UNKNOWN || b == STAT_UNKNOWN || __builtin_mul_overflow(a, b, &total)
 		       ? STAT_UNKNOWN
 		       : total;
 }
@@ -112,6 +126,7 @@ static struct error *read_figures(const json_t *json, struct heap_stats *ret)
 	static const char *const extras[] = { "active", "metadata", "mapped", "retained" };
 	const json_t *stats = json_object_get(json, "stats");
 	json_t *arenas = json_object_get(json, "stats.arenas"), *arena;
+	uint64_t page = figure(json_object_get(json, "arenas"), "page"), dirty = 0, muzzy = 0;
 	struct error *error = NULL;
 	const char *name;
 
@@ -125,7 +140,13 @@ static struct error *read_figures(const json_t *json, struct heap_stats *ret)
 		if (error)
 			break;
 		error = add_arena(ret, name, arena);
+		dirty = sum(dirty, figure(arena, "pdirty"));
+		muzzy = sum(muzzy, figure(arena, "pmuzzy"));
 	}
+	if (!error)
+		error = add_extra(ret, "dirty", product(dirty, page));
+	if (!error)
+		error = add_extra(ret, "muzzy", product(muzzy, page));
 	if (!error && ret->totals.in_use == STAT_UNKNOWN)
 		error = error_hint(
 			error_create(ERROR_UNSUPPORTED, "this jemalloc keeps no statistics"),
@@ -166,7 +187,6 @@ static struct error *jemalloc_trim(struct allocator_caller *caller, uint64_t pad
 				   int64_t *returned_ret)
 {
 	static const char flush[] = "thread.tcache.flush", purge[] = "arena.4096.purge";
-	struct call_options options = { .uses_malloc = true, .stack_needed = STACK_NEEDED };
 	struct call_result result = { 0 };
 	struct call_script script;
 	uint64_t mallctl;

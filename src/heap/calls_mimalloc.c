@@ -4,7 +4,11 @@
 #define STATS_BUFFER (1u << 20)
 #define STACK_NEEDED 65536u
 
-static const struct call_options options = { .uses_malloc = true, .stack_needed = STACK_NEEDED };
+static const struct call_options options = {
+	.uses_malloc = true,
+	.first_thread_only = true,
+	.stack_needed = STACK_NEEDED,
+};
 
 /* mi_stats_print_out(void (*out)(const char *, void *), void *arg): fputs() has out's shape. */
 static struct error *add_print_out(struct allocator_caller *caller, struct call_script *script,

@@ -38,6 +38,19 @@ static struct error *add_malloc_info(struct allocator_caller *caller, struct cal
 	return NULL;
 }
 
+/* The size of its top chunk, which malloc_info does not tell. */
+static uint64_t read_top(struct target *target, const struct arena *arena)
+{
+	uint64_t field;
+	struct error *error;
+
+	if (!arena->top)
+		return 0;
+	error = target_read_word(target, arena->top + target->arch->word_size, &field);
+	error_destroy(error);
+	return error ? STAT_UNKNOWN : field & ~(uint64_t)7;
+}
+
 /* malloc_info counts the arenas along the same ring; as many were found before and after, so they
  * are the same ones. */
 static struct error *add_addresses(uint64_t before, struct target *target, struct heap_stats *stats)
@@ -56,7 +69,9 @@ static struct error *add_addresses(uint64_t before, struct target *target, struc
 		stats->arenas.data[i].is_main = after.data[i].is_main;
 		stats->arenas.data[i].module = after.data[i].module;
 		stats->arenas.data[i].threads_known = true;
+		stats->arenas.data[i].figures.top = read_top(target, &after.data[i]);
 	}
+	heap_stats_sum_caches(stats);
 	error = target_read_threads(target, &threads);
 	if (error)
 		goto out;

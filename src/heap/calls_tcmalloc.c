@@ -6,7 +6,11 @@
 #define STATS_BUFFER (1u << 20)
 #define STACK_NEEDED 65536u
 
-static const struct call_options options = { .uses_malloc = true, .stack_needed = STACK_NEEDED };
+static const struct call_options options = {
+	.uses_malloc = true,
+	.first_thread_only = true,
+	.stack_needed = STACK_NEEDED,
+};
 
 enum property { IN_USE, HEAP, UNMAPPED, PAGEHEAP_FREE, THREAD_CACHES, PROPERTIES };
 

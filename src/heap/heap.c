@@ -434,9 +434,11 @@ struct error *heap_add_missing(struct heap *heap, uint64_t address, uint64_t byt
 void heap_compare_looks(struct heap *heap, const struct heap_issue_vec *before)
 {
 	heap->is_confirmed = false;
+	/* What names no address may well be true of two heaps in motion. */
 	vec_for_each (issue, &heap->issues)
 		vec_for_each (old, before)
-			if (!issue->is_missing && !strcmp(issue->text, old->text))
+			if (!issue->is_missing && strstr(issue->text, "0x") &&
+			    !strcmp(issue->text, old->text))
 				heap->is_confirmed = true;
 	heap->is_changing =
 		heap->is_inconsistent && !heap->is_confirmed && before->size &&

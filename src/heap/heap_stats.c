@@ -8,6 +8,23 @@ void heap_figures_init(struct heap_figures *figures)
 	memset(figures, 0xff, sizeof(*figures));
 }
 
+static void add(uint64_t *sum, uint64_t value)
+{
+	*sum = *sum == STAT_UNKNOWN || value == STAT_UNKNOWN ? STAT_UNKNOWN : *sum + value;
+}
+
+void heap_stats_sum_caches(struct heap_stats *stats)
+{
+	struct heap_figures *sum = &stats->totals;
+
+	sum->tcache = sum->tcache_chunks = sum->top = 0;
+	vec_for_each (arena, &stats->arenas) {
+		add(&sum->tcache, arena->figures.tcache);
+		add(&sum->tcache_chunks, arena->figures.tcache_chunks);
+		add(&sum->top, arena->figures.top);
+	}
+}
+
 void heap_stats_init(struct heap_stats *stats)
 {
 	*stats = (struct heap_stats){

@@ -462,6 +462,20 @@ static bool is_passing(const struct error *error)
 	return error->errnum == ESRCH || error->code == ERROR_BUSY;
 }
 
+static void keep_first_thread(struct call_session *session, struct pid_vec *tids)
+{
+	pid_t pid = session->target->pid;
+	bool has_first = false;
+
+	vec_for_each (tid, tids)
+		has_first |= *tid == pid;
+	tids->size = has_first;
+	if (has_first)
+		tids->data[0] = pid;
+	else if (!session->reason[0])
+		snprintf(session->reason, sizeof(session->reason), "thread %d has ended", (int)pid);
+}
+
 static struct error *try_round(struct call_session *session, struct attempt *attempt,
 			       bool *done_ret)
 {
@@ -470,6 +484,8 @@ static struct error *try_round(struct call_session *session, struct attempt *att
 
 	*done_ret = false;
 	attempt->refusals = 0;
+	if (!error && attempt->options->first_thread_only)
+		keep_first_thread(session, &tids);
 	for (size_t i = 0; !error && !*done_ret && i < tids.size; i++) {
 		error = try_thread(session, tids.data[i], attempt, done_ret);
 		if (error && !*done_ret && is_passing(error)) {
