@@ -32,7 +32,8 @@ void table_cell(struct table *table, const char *format, ...) __attribute__((for
 void table_cell_text(struct table *table, const char *text);
 /* A hexadecimal address, without 0x. */
 void table_cell_hex(struct table *table, uint64_t address);
-/* A number of bytes in human units, right-aligned by its column; 0 shows as `-`. */
+/* A number of bytes in human units; in every table `-` is what is unknown, and `0` is none. */
+#define TABLE_UNKNOWN UINT64_MAX
 void table_cell_size(struct table *table, uint64_t bytes);
 void table_rule(struct table *table);
 /* Columns of a terminal that a full row takes, as far as rows are known. */

@@ -122,6 +122,7 @@ static struct error *run_census(struct command_context *context,
 		/* From here on the target may go on, should it have been held. */
 		command_stopped(context, snapshot_stopped_us(frozen.snapshot));
 		warn(context, &report.census);
+		heap_coverage_read(context->target, frozen.heap, &report.coverage);
 		error = heap_report_write(context, &report, output);
 	}
 	if (!error && !output->format)

@@ -32,6 +32,7 @@ static struct error *run_find(struct leaks_run *run, struct suppression_vec *kno
 	struct command_context *context = run->context;
 	struct leak_result result = { 0 };
 	struct leak_report report = { 0 };
+	struct heap_coverage coverage;
 	const struct heap *heap = run->leaks.frozen.heap;
 	struct error *error = leaks_find(heap, &run->leaks.options, &result);
 
@@ -43,7 +44,9 @@ static struct error *run_find(struct leaks_run *run, struct suppression_vec *kno
 		frozen_leaks_warn(context, &result);
 	frozen_heap_warn_of_types(report.types);
 	if (!error)
-		error = leak_report_write(context, &report, &run->output);
+		heap_coverage_read(context->target, heap, &coverage);
+	if (!error)
+		error = leak_report_write(context, &report, &coverage, &run->output);
 	if (!error && report.leaked_count && command_option(context, "exit-code"))
 		context->status = 10;
 	leak_report_deinit(&report);

@@ -191,7 +191,7 @@ static struct error *show_text(struct command_context *context, struct allocator
 	command_stopped(context, call_stopped_us(caller->session));
 	if (!error && context->json)
 		error = command_write_json(context,
-					   mallinfo_json(context, "call", NULL, text.bytes));
+					   mallinfo_json(context, "call", NULL, NULL, text.bytes));
 	else if (!error)
 		error = command_print(context, print_text, &text);
 	call_text_deinit(&text);
@@ -234,9 +234,10 @@ static struct error *show_figures(struct command_context *context, struct alloca
 	if (!error && what == SHOW_XML)
 		error = command_print(context, print_text, &raw);
 	else if (!error && context->json)
-		error = command_write_json(context, mallinfo_json(context, "call", &stats, NULL));
+		error = command_write_json(context,
+					   mallinfo_json(context, "call", &stats, NULL, NULL));
 	else if (!error)
-		error = mallinfo_print(context, "call", &stats, caller->allocator.name);
+		error = mallinfo_print(context, "call", &stats, NULL, caller->allocator.name);
 	if (!error && what != SHOW_XML)
 		hint_at_trim(context, &stats, NULL);
 	call_text_deinit(&raw);
@@ -294,19 +295,22 @@ static struct error *show_heap(struct command_context *context, const struct hea
 {
 	const char *name = heap->allocator.name ? heap->allocator.name : "ptmalloc";
 	struct thread_vec threads = { 0 };
+	struct heap_coverage coverage;
 	struct heap_stats stats;
 	struct error *error;
 
 	heap_stats_init(&stats);
+	heap_coverage_read(context->target, heap, &coverage);
 	context->target->lent_maps = heap->maps;
 	error = target_read_threads(context->target, &threads);
 	context->target->lent_maps = NULL;
 	if (!error)
 		error = heap_stats_of(heap, &threads, &stats);
 	if (!error && context->json)
-		error = command_write_json(context, mallinfo_json(context, "walk", &stats, NULL));
+		error = command_write_json(context,
+					   mallinfo_json(context, "walk", &stats, &coverage, NULL));
 	else if (!error)
-		error = mallinfo_print(context, "walk", &stats, name);
+		error = mallinfo_print(context, "walk", &stats, &coverage, name);
 	if (!error)
 		hint_at_trim(context, &stats, heap);
 	heap_stats_deinit(&stats);

@@ -156,7 +156,7 @@ static void stack_cells(struct table *table, const struct thread *thread,
 		table_cell_size(table, use->depth);
 	} else {
 		for (int i = 0; i < 5; i++)
-			table_cell_text(table, "?");
+			table_cell_text(table, "-");
 	}
 }
 

@@ -334,8 +334,8 @@ static void add_row(struct table *table, const struct output *output, const stru
 		table_cell_size(table, node->total - node->free);
 		table_cell_size(table, node->free);
 	} else {
-		table_cell_text(table, "?");
-		table_cell_text(table, "?");
+		table_cell_size(table, TABLE_UNKNOWN);
+		table_cell_size(table, TABLE_UNKNOWN);
 	}
 	table_cell(table, "%" PRIu64, node->count);
 	add_name(table, output, node);
@@ -380,8 +380,8 @@ static void add_rest(struct table *table, const struct output *output)
 	snprintf(what, sizeof(what), "(%" PRIu64 " more rows)", rows);
 	table_cell_text(table, "-");
 	table_cell_size(table, rest.total);
-	table_cell_size(table, rest.free_known ? rest.total - rest.free : 0);
-	table_cell_size(table, rest.free);
+	table_cell_size(table, rest.free_known ? rest.total - rest.free : TABLE_UNKNOWN);
+	table_cell_size(table, rest.free_known ? rest.free : TABLE_UNKNOWN);
 	table_cell(table, "%" PRIu64, rest.count);
 	table_cell_text(table, what);
 }

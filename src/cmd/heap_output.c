@@ -80,6 +80,7 @@ static json_t *json_report(struct command_context *context, const struct heap_re
 	json_object_set_new(document, "unread",
 			    json_pair(census->unread_count, census->unread_bytes));
 	json_object_set_new(document, "totals", json_totals(report));
+	json_object_set_new(document, "coverage", heap_coverage_json(&report->coverage));
 	return document;
 }
 
@@ -169,6 +170,7 @@ static struct error *print_report(FILE *out, void *data)
 	fprintf(out, "%" PRIu64 " block%s in use, %s, by %s\n", census->count,
 		census->count == 1 ? "" : "s", format_size(census->bytes, text),
 		by_name(report->by));
+	heap_coverage_print(out, &report->coverage);
 	if (!census->count)
 		return NULL;
 	fputc('\n', out);

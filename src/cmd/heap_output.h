@@ -4,6 +4,7 @@
 #ifndef HEAP_OUTPUT_H
 #define HEAP_OUTPUT_H
 
+#include "heap_coverage.h"
 #include "memprobe/census.h"
 #include "memprobe/cmd.h"
 #include "profile_output.h"
@@ -13,6 +14,7 @@ struct heap_report {
 	struct census census;
 	struct heap_stats stats;       /* the allocator's figures of the same instant */
 	uint64_t own_count, own_bytes; /* blocks that the allocator has made for itself */
+	struct heap_coverage coverage;
 };
 
 /* With output->format, @report has to have all groups. */

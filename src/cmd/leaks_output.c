@@ -249,7 +249,7 @@ static json_t *json_group(const struct leak_group *group)
 }
 
 static json_t *json_report(struct command_context *context, const struct leak_report *report,
-			   uint64_t shown)
+			   const struct heap_coverage *coverage, uint64_t shown)
 {
 	json_t *document = command_json(context), *leaks = json_array(), *totals = json_object();
 
@@ -264,6 +264,7 @@ static json_t *json_report(struct command_context *context, const struct leak_re
 	json_object_set_new(totals, "live_count", json_bytes(report->live_count));
 	json_object_set_new(totals, "live_bytes", json_bytes(report->live_bytes));
 	json_object_set_new(document, "totals", totals);
+	json_object_set_new(document, "coverage", heap_coverage_json(coverage));
 	return document;
 }
 
@@ -273,6 +274,7 @@ struct output {
 	const struct command_context *context;
 	const struct leak_report *report;
 	uint64_t shown;
+	const struct heap_coverage *coverage;
 };
 
 static struct error *print_groups(FILE *out, const struct output *output)
@@ -316,6 +318,7 @@ static struct error *print_report(FILE *out, void *data)
 	if (report->suppressed_count)
 		fprintf(out, "%" PRIu64 " more leaked, %s, suppressed\n", report->suppressed_count,
 			format_size(report->suppressed_bytes, text[0]));
+	heap_coverage_print(out, output->coverage);
 	if (!report->groups.size)
 		return NULL;
 	fputc('\n', out);
@@ -362,18 +365,19 @@ static struct error *write_stacks(struct command_context *context, const struct 
 }
 
 struct error *leak_report_write(struct command_context *context, const struct leak_report *report,
+				const struct heap_coverage *coverage,
 				const struct profile_output *profile_output)
 {
 	bool limited = profile_output->top && (!context->json || command_option(context, "top"));
 	uint64_t shown =
 		limited ? min_u64(profile_output->top, report->groups.size) : report->groups.size;
-	struct output output = { context, report, shown };
+	struct output output = { context, report, shown, coverage };
 	struct error *error;
 
 	if (profile_output->format)
 		return write_stacks(context, report, *profile_output);
 	if (context->json)
-		return command_write_json(context, json_report(context, report, shown));
+		return command_write_json(context, json_report(context, report, coverage, shown));
 	error = command_print(context, print_report, &output);
 	if (!error && report->groups.size)
 		command_hint(context,

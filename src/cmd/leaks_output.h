@@ -5,6 +5,7 @@
 #ifndef LEAKS_OUTPUT_H
 #define LEAKS_OUTPUT_H
 
+#include "heap_coverage.h"
 #include "memprobe/cmd.h"
 #include "memprobe/leaks.h"
 #include "memprobe/map64.h"
@@ -67,6 +68,7 @@ struct error *leak_report_build(const struct heap *heap, const struct leak_resul
 				struct suppression_vec *known, struct leak_report *ret);
 void leak_report_deinit(struct leak_report *report);
 struct error *leak_report_write(struct command_context *context, const struct leak_report *report,
+				const struct heap_coverage *coverage,
 				const struct profile_output *output);
 
 /* retain_output.c: with what each root is. */

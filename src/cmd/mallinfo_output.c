@@ -69,7 +69,8 @@ static json_t *json_arena(const struct arena_stats *arena, bool has_libcs)
 }
 
 json_t *mallinfo_json(struct command_context *context, const char *method,
-		      const struct heap_stats *stats, const char *text)
+		      const struct heap_stats *stats, const struct heap_coverage *coverage,
+		      const char *text)
 {
 	json_t *document = command_json(context), *arenas = json_array();
 	json_t *mmapped = json_object(), *totals = json_object();
@@ -89,6 +90,8 @@ json_t *mallinfo_json(struct command_context *context, const char *method,
 	vec_for_each (extra, &stats->extras)
 		json_object_set_new(totals, extra->name, json_stat(extra->value));
 	json_object_set_new(document, "totals", totals);
+	if (coverage)
+		json_object_set_new(document, "coverage", heap_coverage_json(coverage));
 	if (text)
 		json_object_set_new(document, "text", json_text(text));
 	return document;
@@ -100,19 +103,16 @@ struct output {
 	const struct command_context *context;
 	const struct heap_stats *stats;
 	const char *allocator, *method;
+	const struct heap_coverage *coverage; /* NULL: not known */
 };
-
-static void size_cell(struct table *table, uint64_t bytes)
-{
-	char text[SIZE_TEXT_MAX];
-
-	table_cell(table, "%s", bytes == STAT_UNKNOWN ? "-" : format_size(bytes, text));
-}
 
 static void threads_cell(struct table *table, const struct arena_stats *arena)
 {
 	char text[THREADS_SHOWN * 12] = "-";
 	size_t length = 0;
+
+	if (arena->threads_known)
+		text[0] = '0';
 
 	if (arena->threads.size > THREADS_SHOWN) {
 		table_cell(table, "%zu threads", arena->threads.size);
@@ -126,17 +126,19 @@ static void threads_cell(struct table *table, const struct arena_stats *arena)
 
 static void figure_cells(struct table *table, const struct heap_figures *figures)
 {
-	size_cell(table, figures->system);
-	size_cell(table, figures->in_use);
-	size_cell(table, figures->free);
-	if (figures->free == STAT_UNKNOWN || !figures->system)
+	table_cell_size(table, figures->system);
+	table_cell_size(table, figures->in_use);
+	table_cell_size(table, figures->free);
+	if (figures->free == STAT_UNKNOWN || figures->system == STAT_UNKNOWN)
 		table_cell(table, "-");
+	else if (!figures->system)
+		table_cell(table, "0%%");
 	else
 		table_cell(table, "%.0f%%",
 			   100.0 * (double)figures->free / (double)figures->system);
-	size_cell(table, figures->fast);
-	size_cell(table, figures->tcache);
-	size_cell(table, figures->top);
+	table_cell_size(table, figures->fast);
+	table_cell_size(table, figures->tcache);
+	table_cell_size(table, figures->top);
 }
 
 /* Files of the same name are told apart by a number. */
@@ -203,6 +205,8 @@ static struct error *print(FILE *out, void *data)
 			"\nmapped block by block, beside the arenas: %" PRIu64 " block%s, %s\n",
 			stats->mmapped_count, stats->mmapped_count == 1 ? "" : "s",
 			format_size(stats->mmapped_bytes, text));
+	if (output->coverage)
+		heap_coverage_print(out, output->coverage);
 	if (stats->extras.size)
 		fputc('\n', out);
 	vec_for_each (extra, &stats->extras)
@@ -211,9 +215,10 @@ static struct error *print(FILE *out, void *data)
 }
 
 struct error *mallinfo_print(struct command_context *context, const char *method,
-			     const struct heap_stats *stats, const char *allocator)
+			     const struct heap_stats *stats, const struct heap_coverage *coverage,
+			     const char *allocator)
 {
-	struct output output = { context, stats, allocator, method };
+	struct output output = { context, stats, allocator, method, coverage };
 
 	return command_print(context, print, &output);
 }

@@ -148,7 +148,7 @@ static void delta_cell(struct table *table, int64_t delta)
 		table_cell(table, "%c%s", delta < 0 ? '-' : '+',
 			   format_size(delta < 0 ? -(uint64_t)delta : (uint64_t)delta, text));
 	else
-		table_cell_text(table, "-");
+		table_cell_text(table, "0");
 }
 
 static void delta_cells(struct table *table, const struct map_change *change, bool usage)

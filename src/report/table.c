@@ -324,7 +324,7 @@ void table_cell_size(struct table *table, uint64_t bytes)
 
 	if (!table || table->failed || !table->column_count)
 		return;
-	if (bytes)
+	if (bytes != TABLE_UNKNOWN)
 		format_size(bytes, text);
 	length = strlen(text);
 	add_cell(table, text, length, length);

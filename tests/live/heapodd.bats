@@ -51,6 +51,7 @@ figures_are_true() {
 	status_is 0
 	nothing_is_wrong
 	json '.totals.in_use == $n' --argjson n "$(mallinfo2 uordblks)"
+	json '.coverage | .rss == .walked + .unexplained and .walked <= .rss'
 	json '.mmapped == {count: $n, bytes: $b}' --argjson n "$(mallinfo2 hblks)" \
 		--argjson b "$(mallinfo2 hblkhd)"
 	probe leaks "$victim_pid" --json
@@ -83,6 +84,35 @@ figures_are_true() {
 		victim_check
 		stop_victim
 	done
+}
+
+@test "how much of RSS is malloc's, and who may have the rest" {
+	local coverage
+	start_victim heapodd fill
+	for command in heap leaks mallinfo; do
+		probe $command "$victim_pid" --json
+		status_is 0
+		# All of it was written to, but for what glibc never handed out.
+		json '.coverage | .walked >= $n * 0.9 and .walked < $n * 1.1' \
+			--argjson n "$(mallinfo2 arena)"
+		json '.coverage | .rss > .walked and .rss == .walked + .unexplained'
+		probe $command "$victim_pid"
+		[[ $output =~ malloc\ [0-9.]+M\ of\ [0-9.]+M\ RSS ]]
+	done
+	memprobe core "$victim_pid" -o core -q
+	probe heap core --json
+	json '.coverage == null'
+	victim_check
+	stop_victim
+	command -v python3 >/dev/null || skip "python3 is not installed"
+	start_command python3 -c 'import sys
+kept = [b"%d" % i for i in range(200000)]
+print("ready", flush=True)
+sys.stdin.read()'
+	probe mallinfo "$victim_pid"
+	status_is 0
+	[[ $output =~ \;\ [0-9.]+M\ anonymous\ memory\ is\ not\ malloc\'s\ \(python:\ pymalloc\) ]]
+	victim_check
 }
 
 @test "a program that maps all its blocks" {

@@ -76,17 +76,20 @@ static void columns_are_aligned(void **state)
 
 	table_cell(table, "%s", "longer name");
 	table_cell_size(table, 0);
+	table_cell(table, "%s", "nobody knows");
+	table_cell_size(table, TABLE_UNKNOWN);
 	table_cell(table, "%s", "x");
 	table_cell_size(table, 1536);
 	table_rule(table);
 	table_cell(table, "%s", "");
 	table_cell_size(table, 2048);
 	assert_prints(table, false,
-		      "NAME         SIZE\n"
-		      "longer name     -\n"
-		      "x            1.5K\n"
-		      "-----------------\n"
-		      "             2.0K\n");
+		      "NAME          SIZE\n"
+		      "longer name      0\n"
+		      "nobody knows     -\n"
+		      "x             1.5K\n"
+		      "------------------\n"
+		      "              2.0K\n");
 }
 
 static void widths_count_columns_of_a_terminal(void **state)
