@@ -43,4 +43,8 @@ struct error *pthread_lists_read(struct target *target, const struct mapping_vec
 bool pthread_block_parse(const struct arch *arch, const struct mapping_vec *maps, uint64_t address,
 			 const uint8_t *bytes, size_t size, struct pthread_block *ret);
 
+/* Reads what there is of PTHREAD_BLOCK_SIZE bytes at @address; 0: nothing. */
+size_t pthread_block_read(struct target *target, const struct mapping_vec *maps, uint64_t address,
+			  uint8_t *bytes);
+
 #endif

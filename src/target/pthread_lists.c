@@ -70,9 +70,6 @@ static bool take_bounds(const struct mapping_vec *maps, const struct mapping *fi
 		return false;
 	if (guard >= length || guard % PAGE_SIZE)
 		guard = 0;
-	/* A stack of the program's own has no guard, whatever its attribute says. */
-	if (guard && lowest && (lowest->perms & PERM_WRITE))
-		guard = 0;
 	start += guard;
 	/* A guard that the program has made in its own stack. */
 	if (start < first->start && (!lowest || lowest->end != first->start))
@@ -125,13 +122,30 @@ bool pthread_block_parse(const struct arch *arch, const struct mapping_vec *maps
 
 /* ---- lists ---- */
 
-static bool read_bytes(struct lists *lists, uint64_t address, size_t size)
+size_t pthread_block_read(struct target *target, const struct mapping_vec *maps, uint64_t address,
+			  uint8_t *bytes)
 {
-	struct error *error = target_read(lists->target, address, lists->bytes, size);
-	bool read = !error;
+	const struct mapping *mapping = mappings_find(maps, address);
+	size_t size = mapping ? min_u64(PTHREAD_BLOCK_SIZE, mapping->end - address) : 0;
+	struct error *error = size ? target_read(target, address, bytes, size) : NULL;
 
+	/* The guard of the next stack, which is no mapping of its own (MADV_GUARD_INSTALL). */
+	if (error)
+		size = error_is(error, ERROR_FAULT) ? error->address - address : 0;
 	error_destroy(error);
-	return read;
+	return size;
+}
+
+static bool read_link_words(struct target *target, uint64_t at, struct link *ret)
+{
+	struct error *error = target_read_word(target, at, &ret->next);
+
+	if (!error)
+		error = target_read_word(target, at + target->arch->word_size, &ret->previous);
+	if (!error)
+		return true;
+	error_destroy(error);
+	return false;
 }
 
 /* The link at @at; false: it cannot be read. */
@@ -147,20 +161,15 @@ static bool read_link(struct lists *lists, uint64_t at, struct link *ret)
 		return false;
 	lists->budget--;
 	*ret = (struct link){ 0 };
-	size = min_u64(PTHREAD_BLOCK_SIZE, mapping->end - address);
-	if (address >= mapping->start && size >= offset + 2 * word &&
-	    read_bytes(lists, address, size)) {
+	size = pthread_block_read(lists->target, lists->maps, address, lists->bytes);
+	if (address >= mapping->start && size >= offset + 2 * word) {
 		ret->is_block = pthread_block_parse(arch, lists->maps, address, lists->bytes, size,
 						    &ret->block);
 		ret->next = load_word(lists->bytes + offset, word);
 		ret->previous = load_word(lists->bytes + offset + word, word);
 		return true;
 	}
-	if (!read_bytes(lists, at, 2 * word))
-		return false;
-	ret->next = load_word(lists->bytes, word);
-	ret->previous = load_word(lists->bytes + word, word);
-	return true;
+	return read_link_words(lists->target, at, ret);
 }
 
 /*

@@ -338,17 +338,12 @@ static void take_known(struct search *search)
 	for (size_t i = search->first; i < search->threads->size; i++) {
 		struct thread *thread = &search->threads->data[i];
 		uint64_t address = thread->thread_pointer;
-		const struct mapping *mapping = mappings_find(search->maps, address);
 		size_t size;
-		struct error *error;
 
-		if (!address || !mapping)
+		if (!address)
 			continue;
-		size = min_u64(TCB_SIZE, mapping->end - address);
-		error = target_read(search->target, address, search->buffer, size);
-		if (!error)
-			take_bounds(search, thread, search->buffer, size, address);
-		error_destroy(error);
+		size = pthread_block_read(search->target, search->maps, address, search->buffer);
+		take_bounds(search, thread, search->buffer, size, address);
 	}
 }
 

@@ -144,7 +144,7 @@ stacks_are_right() {
 
 @test "stacks of threads wherever they are, and of coroutines, keep what they point to" {
 	for variant in threadstacks threadstacks-32 threadstacks-static; do
-		for kind in guard bare pool fenced heap static comap coheap costatic alternate; do
+		for kind in guard bare pool fenced guarded heap static comap coheap costatic alternate; do
 			start_victim $variant $kind
 			settle
 			lost_is_leaked || fail "$variant $kind"

@@ -2,10 +2,11 @@
  * `threadstacks KIND`: threads on stacks of every kind, and what is left of threads that ended.
  *
  * KIND: where the stacks of running threads are: guard (glibc's own), bare (glibc's, without
- * guards, one behind the other), pool (mmapped by the program), fenced (the same, with guards of
- * the program's own), heap (malloc'ed), static; or coroutines that are in use in one thread and
- * suspended in another, their stacks mmapped beside the others', malloc'ed or static: comap,
- * coheap, costatic; or alternate stacks of signals in use: alternate; or threads that ended: ended.
+ * guards, one behind the other), pool (mmapped by the program), fenced and guarded (the same,
+ * with guards of the program's own, by mprotect() or MADV_GUARD_INSTALL), heap (malloc'ed), static;
+ * or coroutines that are in use in one thread and suspended in another, their stacks mmapped beside
+ * the others', malloc'ed or static: comap, coheap, costatic; or alternate stacks of signals in use:
+ * alternate; or threads that ended: ended.
  *
  * Truth: `lost SIZE COUNT` and `kept SIZE COUNT` of blocks by usable size, and `thread TID START
  * END` of each running thread (as pthread_getattr_np() says), `joinable ADDRESS` a result.
@@ -19,6 +20,10 @@
 #include <pthread.h>
 #include <sys/mman.h>
 #include <ucontext.h>
+
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102
+#endif
 
 #define THREADS	   4
 #define EACH	   20
@@ -206,11 +211,12 @@ static void start_alternate(void)
 
 static void start_threads(void)
 {
-	bool fenced = !strcmp(kind, "fenced"), coroutines = !strncmp(kind, "co", 2);
+	bool fenced = !strcmp(kind, "fenced"), guarded = !strcmp(kind, "guarded");
+	bool coroutines = !strncmp(kind, "co", 2);
 	char *pool = NULL;
 	pthread_t thread;
 
-	if (fenced || !strcmp(kind, "pool"))
+	if (fenced || guarded || !strcmp(kind, "pool"))
 		pool = mmap(NULL, THREADS * STACK_SIZE, PROT_READ | PROT_WRITE,
 			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	else if (!strcmp(kind, "heap"))
@@ -235,6 +241,9 @@ static void start_threads(void)
 			pthread_attr_setstack(&attributes, pool + i * STACK_SIZE, STACK_SIZE);
 		if (fenced)
 			mprotect(pool + i * STACK_SIZE, 4096, PROT_NONE);
+		/* Before Linux 6.13 there are none. */
+		if (guarded)
+			madvise(pool + i * STACK_SIZE, 4096, MADV_GUARD_INSTALL);
 		check_that(!pthread_create(&thread, &attributes, run, NULL), "pthread_create");
 	}
 	pthread_barrier_wait(&barrier);
