@@ -62,7 +62,7 @@ static bool take_bounds(const struct mapping_vec *maps, const struct mapping *fi
 			const struct mapping *last, uint64_t words[3], struct pthread_block *block)
 {
 	uint64_t start = words[0], length = words[1], guard = words[2], end;
-	const struct mapping *lowest = mappings_find(maps, start);
+	const struct mapping *lowest;
 
 	if (!start || start >= block->address || length < 2 * PAGE_SIZE ||
 	    __builtin_add_overflow(start, length, &end) || end <= block->address ||
@@ -71,6 +71,7 @@ static bool take_bounds(const struct mapping_vec *maps, const struct mapping *fi
 	if (guard >= length || guard % PAGE_SIZE)
 		guard = 0;
 	start += guard;
+	lowest = mappings_find(maps, start);
 	/* A guard that the program has made in its own stack. */
 	if (start < first->start && (!lowest || lowest->end != first->start))
 		return false;
