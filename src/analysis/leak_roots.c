@@ -8,6 +8,7 @@
 #include "memprobe/elf_file.h"
 #include "memprobe/num.h"
 #include "memprobe/pthread_lists.h"
+#include "memprobe/sparse_read.h"
 
 /* Shared memory of which all pages are read; of more, those that the process has touched. */
 #define SHARED_MAX (512ull << 20)
@@ -56,6 +57,37 @@ static const struct thread_state *state_of(const struct finder *finder, pid_t ti
 	return NULL;
 }
 
+/* How far above its stack pointer a thread's signal frame is looked for. */
+#define HANDLER_MAX (64u << 10)
+
+/*
+ * A signal handler may run on an alternate stack that is a variable of the interrupted function, or
+ * of its callers: what was interrupted is below it then. The signal frame says where; what only
+ * looks like one does no harm.
+ */
+static uint64_t lowest_pointer(const struct finder *finder, const struct thread *thread,
+			       uint64_t sp)
+{
+	struct target *target = finder->heap->target;
+	const struct arch_signal_frame *frames = target->arch->signal_frames;
+	const unsigned word = target->arch->word_size;
+	size_t size = min_u64(thread->stack_end - sp, HANDLER_MAX);
+	cleanup(free) uint8_t *bytes = malloc(size);
+	struct error *error = bytes ? target_read_sparse(target, sp, bytes, size, NULL) : NULL;
+	uint64_t lowest = sp;
+
+	for (; !error && bytes && frames && frames->code_size; frames++)
+		for (size_t at = 0; at + frames->cs + 2 <= size; at += word) {
+			uint64_t below = load_word(bytes + at + frames->sp, word);
+
+			if (below >= thread->stack_start && below < lowest &&
+			    load_word(bytes + at + frames->cs, 2) == frames->cs_value)
+				lowest = below;
+		}
+	error_destroy(error);
+	return lowest;
+}
+
 /* What a thread has left below its stack pointer. */
 static struct error *add_dead_stack(struct finder *finder, const struct thread *thread)
 {
@@ -67,6 +99,7 @@ static struct error *add_dead_stack(struct finder *finder, const struct thread *
 	 * bounds are a guess, somebody else's memory may be below. */
 	if (!thread->stack_exact || sp < thread->stack_start || sp > thread->stack_end)
 		return NULL;
+	sp = lowest_pointer(finder, thread, sp);
 	sp = round_down(sp - min_u64(sp, arch->red_zone), arch->word_size);
 	return add_hole(finder, thread->stack_start, sp);
 }

@@ -191,6 +191,21 @@ static void *run_alternate(void *memory)
 	return NULL;
 }
 
+/* The alternate stack is a variable of a caller: the interrupted frames are below it. */
+__attribute__((noinline)) static void run_below(void *memory)
+{
+	run_alternate(memory);
+	__asm__ volatile("" : : "r"(memory) : "memory");
+}
+
+static void *run_own(void *unused)
+{
+	char memory[STACK_SIZE];
+
+	run_below(memory);
+	return memory[0] ? NULL : unused;
+}
+
 static void start_alternate(void)
 {
 	struct sigaction action = { .sa_handler = handle, .sa_flags = SA_ONSTACK };
@@ -200,7 +215,8 @@ static void start_alternate(void)
 	pthread_t thread;
 
 	sigaction(SIGUSR1, &action, NULL);
-	pthread_barrier_init(&barrier, NULL, 3 + 1);
+	pthread_barrier_init(&barrier, NULL, 4 + 1);
+	check_that(!pthread_create(&thread, NULL, run_own, NULL), "pthread_create");
 	for (int i = 0; i < 3; i++)
 		check_that(!pthread_create(&thread, NULL, run_alternate, memories[i]),
 			   "pthread_create");
