@@ -7,7 +7,10 @@
 #include <elfutils/libdwfl.h>
 
 #include "memprobe/perf_map.h"
+#include "memprobe/map64.h"
 #include "memprobe/symbols.h"
+
+VEC_DEFINE(symbols_vec, struct symbol_vec)
 
 /* Where libdwfl's callbacks find the bytes of a module. */
 struct module_source {
@@ -23,6 +26,10 @@ struct symbolizer {
 	struct module_source *sources; /* one for each module */
 	struct perf_map *jit;	       /* NULL: none, or not asked for yet */
 	bool jit_known;
+	/* What addresses were found to be: threads share most of their frames, and inlined
+	 * functions take milliseconds. By address and kind to places in @found. */
+	struct map64 known;
+	struct symbols_vec found;
 };
 
 /* Opens symbolizer->dwfl over the modules of symbolizer->target. */

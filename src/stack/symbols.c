@@ -6,6 +6,9 @@
 #include "memprobe/log.h"
 #include "symbolizer.h"
 
+/* Addresses whose symbols are kept. */
+#define KNOWN_MAX 65536
+
 void symbols_deinit(struct symbol_vec *symbols)
 {
 	vec_for_each (symbol, symbols) {
@@ -37,6 +40,10 @@ void symbolizer_destroy(struct symbolizer *symbolizer)
 	if (symbolizer->dwfl)
 		dwfl_end(symbolizer->dwfl);
 	free(symbolizer->sources);
+	vec_for_each (symbols, &symbolizer->found)
+		symbols_deinit(symbols);
+	symbols_vec_deinit(&symbolizer->found);
+	map64_deinit(&symbolizer->known);
 	perf_map_destroy(symbolizer->jit);
 	free(symbolizer);
 }
@@ -105,8 +112,8 @@ static struct error *find_jit(struct symbolizer *symbolizer, uint64_t pc, uint64
 	return symbol->function ? NULL : &error_no_memory;
 }
 
-struct error *symbolize(struct symbolizer *symbolizer, uint64_t pc, bool is_return,
-			struct symbol_vec *symbols)
+static struct error *look_up(struct symbolizer *symbolizer, uint64_t pc, bool is_return,
+			     struct symbol_vec *symbols)
 {
 	uint64_t address = is_return ? pc - 1 : pc;
 	struct symbol symbol = { .offset = pc };
@@ -129,6 +136,60 @@ struct error *symbolize(struct symbolizer *symbolizer, uint64_t pc, bool is_retu
 		free(symbol.file);
 	}
 	return error;
+}
+
+static struct error *append_copies(struct symbol_vec *symbols, const struct symbol_vec *from)
+{
+	vec_for_each (symbol, from) {
+		struct symbol copy = *symbol;
+		struct error *error = symbol_vec_reserve(symbols, symbols->size + 1);
+
+		if (error)
+			return error;
+		copy.function = symbol->function ? strdup(symbol->function) : NULL;
+		copy.file = symbol->file ? strdup(symbol->file) : NULL;
+		symbols->data[symbols->size++] = copy;
+		if ((symbol->function && !copy.function) || (symbol->file && !copy.file))
+			return &error_no_memory;
+	}
+	return NULL;
+}
+
+/* Takes over @symbols, whatever it returns. */
+static struct error *keep(struct symbolizer *symbolizer, uint64_t key, struct symbol_vec *symbols)
+{
+	struct error *error = symbols_vec_append(&symbolizer->found, symbols);
+
+	if (error) {
+		symbols_deinit(symbols);
+		return error;
+	}
+	return map64_put(&symbolizer->known, key, symbolizer->found.size - 1);
+}
+
+struct error *symbolize(struct symbolizer *symbolizer, uint64_t pc, bool is_return,
+			struct symbol_vec *symbols)
+{
+	uint64_t key = pc << 1 | is_return;
+	uint64_t place = map64_get(&symbolizer->known, key);
+	struct symbol_vec found = { 0 };
+	struct error *error;
+
+	if (place != MAP64_NONE)
+		return append_copies(symbols, &symbolizer->found.data[place]);
+	if (symbolizer->found.size == KNOWN_MAX)
+		return look_up(symbolizer, pc, is_return, symbols);
+	error = look_up(symbolizer, pc, is_return, &found);
+	if (error) {
+		symbols_deinit(&found);
+		return error;
+	}
+	error = append_copies(symbols, &found);
+	if (error) {
+		symbols_deinit(&found);
+		return error;
+	}
+	return keep(symbolizer, key, &found);
 }
 
 struct error *symbolizer_name(struct symbolizer *symbolizer, uint64_t address, char **ret,
