@@ -68,6 +68,7 @@ bench cmd:g++ g++ gcc-c++ gcc-c++ gcc
 bench h:sanitizer/lsan_interface.h gcc liblsan gcc gcc
 bench cmd:python3 python3 python3 python3 python
 bench cmd:strace strace strace strace strace
+bench cmd:eu-stack elfutils elfutils elfutils elfutils
 bench cmd:pmap procps procps-ng procps procps-ng
 EOF
 }

@@ -19,7 +19,7 @@ bench:
 	$(MAKE) all $(BENCH_PROGRAMS) $(BUILD)/tests/bench/agent_cost \
 		$(BUILD)/tests/torture/trace_loop $(VICTIM_DIR)/manymaps $(VICTIM_DIR)/leaks \
 		$(VICTIM_DIR)/faultshape $(VICTIM_DIR)/mapcalls \
-		$(VICTIM_DIR)/allocload
+		$(VICTIM_DIR)/allocload $(BUILD)/tests/tools/unwind_compare
 	tests/bench/bench.py $(BUILD) $(PARTS)
 	$(if $(PARTS),,$(MAKE) bench-unwind)
 

@@ -2,7 +2,7 @@
 """Measures memprobe beside its peers, on the same targets, in turns, in the same run.
 
 bench.py BUILD [PART...]	parts: stall maps dump find heap leaks core pause faults syscalls agent allocs pools uprobe
-				pause_allocs (all)
+				pause_allocs stack (all)
 CYCLES=N in the environment: how often pause_allocs attaches and detaches (50).
 ROUNDS=N in the environment: how often leaks, core and pause are measured (5).
 
@@ -23,6 +23,7 @@ import time
 import bench_pauses
 import bench_pools
 import bench_probes
+import bench_stack
 import bench_uprobe
 
 BUILD = os.path.abspath(sys.argv[1] if len(sys.argv) > 1 else "build")
@@ -657,7 +658,7 @@ def uprobe():
 def main():
     wanted = sys.argv[2:] or ["stall", "maps", "dump", "find", "heap", "leaks", "core", "pause",
                               "faults", "syscalls", "agent", "allocs", "pools", "uprobe",
-                              "pause_allocs"]
+                              "pause_allocs", "stack"]
     print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; compare within a table only")
     for name in wanted:
         {"stall": stall, "maps": maps, "dump": dump, "find": find, "heap": heap,
@@ -665,7 +666,8 @@ def main():
          "faults": faults, "syscalls": syscalls, "agent": agent,
          "allocs": allocs, "pools": lambda: bench_pools.pools(Recorder, show),
          "uprobe": uprobe,
-         "pause_allocs": lambda: bench_pauses.pauses(BUILD, Victim, show)}[name]()
+         "pause_allocs": lambda: bench_pauses.pauses(BUILD, Victim, show),
+         "stack": lambda: bench_stack.stack(BUILD, ROUNDS)}[name]()
 
 
 if __name__ == "__main__":

@@ -6,11 +6,19 @@
  *differed.
  *
  * unwind_compare --print PID: the functions of each thread by the table, a line a thread.
+ *
+ * unwind_compare --time PID ROUNDS: how long unwinding all threads takes, for each way a line
+ *	NAME THREADS FRAMES FIRST_US US
+ * the first time, which reads the call frame information, and the mean of the following rounds.
+ * `_UPT` is libunwind as its ptrace library uses it: the threads are stopped all the time.
  */
 #include <inttypes.h>
+#include <libunwind-ptrace.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
 #include <time.h>
 
 #include "memprobe/stop.h"
@@ -252,12 +260,105 @@ static int print(pid_t pid)
 	return 0;
 }
 
+/* ---- timing ---- */
+
+static uint64_t unwind_all(struct comparison *comparison, const struct stop *stop, uint64_t *frames)
+{
+	uint64_t begun = now_ns();
+
+	*frames = 0;
+	vec_for_each (state, &stop->threads) {
+		struct frame_vec found = { 0 };
+
+		must(unwind_thread(comparison->unwinder, state, &found));
+		*frames += found.size;
+		frame_vec_deinit(&found);
+	}
+	return now_ns() - begun;
+}
+
+static void time_library(pid_t pid, const struct stop *stop, const char *name,
+			 enum unwind_library library, uint64_t rounds)
+{
+	struct comparison comparison = { 0 };
+	uint64_t first, rest = 0, frames;
+
+	must(target_open_live(pid, &comparison.target));
+	must(symbolizer_create(comparison.target, &comparison.symbolizer));
+	must(unwinder_create(comparison.symbolizer, &comparison.unwinder));
+	unwinder_use(comparison.unwinder, library);
+	first = unwind_all(&comparison, stop, &frames);
+	for (uint64_t i = 0; i < rounds; i++)
+		rest += unwind_all(&comparison, stop, &frames);
+	printf("%s %zu %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", name, stop->threads.size, frames,
+	       first / 1000, rest / rounds / 1000);
+	close_target(&comparison);
+}
+
+static uint64_t step_through(unw_addr_space_t space, void *stopped)
+{
+	unw_cursor_t cursor;
+	uint64_t frames = 1;
+
+	if (unw_init_remote(&cursor, space, stopped))
+		return 0;
+	while (frames < UNWIND_FRAMES_MAX && unw_step(&cursor) > 0)
+		frames++;
+	return frames;
+}
+
+static void time_upt(const struct stop *stop, uint64_t rounds)
+{
+	unw_addr_space_t space = unw_create_addr_space(&_UPT_accessors, 0);
+	uint64_t first = 0, rest = 0, frames = 0;
+
+	unw_set_caching_policy(space, UNW_CACHE_GLOBAL);
+	vec_for_each (state, &stop->threads) {
+		uint64_t begun = now_ns();
+		void *stopped;
+
+		if (ptrace(PTRACE_ATTACH, state->tid, NULL, NULL) ||
+		    waitpid(state->tid, NULL, __WALL) < 0)
+			continue;
+		stopped = _UPT_create(state->tid);
+		frames += step_through(space, stopped);
+		first += now_ns() - begun;
+		begun = now_ns();
+		for (uint64_t i = 0; i < rounds; i++)
+			step_through(space, stopped);
+		rest += now_ns() - begun;
+		_UPT_destroy(stopped);
+		ptrace(PTRACE_DETACH, state->tid, NULL, NULL);
+	}
+	unw_destroy_addr_space(space);
+	printf("_UPT %zu %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", stop->threads.size, frames,
+	       first / 1000, rest / rounds / 1000);
+}
+
+static int time_all(pid_t pid, uint64_t rounds)
+{
+	struct target *target;
+	struct stop *stop;
+
+	must(target_open_live(pid, &target));
+	must(stop_threads(target, NULL, &stop));
+	time_library(pid, stop, "libunwind", UNWIND_LIBUNWIND, rounds);
+	time_library(pid, stop, "libdwfl", UNWIND_LIBDWFL, rounds);
+	time_library(pid, stop, "both", UNWIND_BOTH, rounds);
+	time_upt(stop, rounds);
+	stop_destroy(stop);
+	target_destroy(target);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	bool good = true;
 
 	if (argc == 3 && !strcmp(argv[1], "--print"))
 		return print(strtol(argv[2], NULL, 10));
+	if (argc == 4 && !strcmp(argv[1], "--time"))
+		return time_all(strtol(argv[2], NULL, 10), strtoull(argv[3], NULL, 10));
 	if (argc < 3) {
 		fprintf(stderr, "usage: unwind_compare PID... COUNT\n");
 		return 2;
