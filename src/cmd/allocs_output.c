@@ -1,6 +1,7 @@
 #include "allocs_output.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 #include "memprobe/log.h"
 #include "memprobe/num.h"
@@ -157,11 +158,42 @@ static void hint_of_reach(const struct allocs_run *run)
 			     run->reach.freed);
 }
 
-/* Why there is nothing, although something was recorded. */
+/* What was looked at: a program may allocate by something else. */
+static void hint_of_hooks(const struct allocs_run *run)
+{
+	const struct trace_report *report = trace_report(run->session);
+	const char *module = NULL;
+	char names[200] = "";
+
+	vec_for_each (hook, &report->hooks) {
+		size_t length = strlen(names);
+
+		if (!hook->hooked)
+			continue;
+		module = hook->module;
+		if (length + strlen(hook->name) + 8 > sizeof(names)) {
+			snprintf(names + length, sizeof(names) - length, " ...");
+			break;
+		}
+		snprintf(names + length, sizeof(names) - length, "%s%s", length ? ", " : "",
+			 hook->name);
+	}
+	if (module)
+		command_hint(run->context,
+			     "no block came from %s of %s: what the program may allocate by other "
+			     "functions is not recorded",
+			     names, module);
+}
+
+/* Why there is nothing. */
 static void hint_of_nothing(const struct allocs_run *run)
 {
 	const struct trace_counters *counters = &run->data->counters;
 
+	/* When sampling, few and small ones may pass. */
+	if (!counters->recorded && !counters->filtered && !counters->lost_allocs &&
+	    (trace_report(run->session)->rate <= 1 || !counters->calls))
+		hint_of_hooks(run);
 	if (counters->recorded > counters->freed && run->older_ms)
 		command_hint(run->context, "no block that is not freed was %.1f s old at the end",
 			     (double)run->older_ms / 1e3);

@@ -103,8 +103,29 @@ void functions_deinit(struct function_vec *functions)
 	function_vec_deinit(functions);
 }
 
-static unsigned families_of(const struct allocator *allocator)
+/*
+ * The allocators of sanitizers, in their runtime library or linked into the program. Their
+ * operators do not reach their malloc, and may not be replaced by it: a block is to be freed by the
+ * operator that belongs to what gave it out. They never throw: without memory they end the program.
+ */
+static bool is_sanitizers(struct target *target, struct module *module)
 {
+	static const char *const marks[] = {
+		"__asan_init",	 "__tsan_init", "__msan_init",
+		"__hwasan_init", "__lsan_init", "__sanitizer_get_allocated_size",
+	};
+	struct elf_symbol symbol;
+
+	for (size_t i = 0; i < sizeof(marks) / sizeof(marks[0]); i++)
+		if (module_symbol(target, module, marks[i], &symbol))
+			return true;
+	return false;
+}
+
+static unsigned families_of(const struct allocator *allocator, bool sanitizers)
+{
+	if (sanitizers)
+		return FAMILY_C | FAMILY_CXX;
 	switch (allocator->kind) {
 	case ALLOCATOR_JEMALLOC:
 		return *allocator->prefix ? FAMILY_C : FAMILY_C | FAMILY_CXX;
@@ -184,9 +205,23 @@ static bool is_known(const struct function_vec *functions, uint64_t address)
 	return false;
 }
 
+/* That new is called, not replaced. */
+static struct error *call_it(struct function *function)
+{
+	struct function_spec *spec = malloc(sizeof(*spec));
+
+	if (!spec)
+		return &error_no_memory;
+	*spec = *function->spec;
+	spec->kind = AGENT_KIND_ALLOC;
+	spec->swap = false;
+	function->spec = function->owned_spec = spec;
+	return NULL;
+}
+
 static struct error *add(struct target *target, struct call_session *session,
 			 const struct allocator *allocator, const struct function_spec *spec,
-			 struct function_vec *ret)
+			 bool sanitizers, struct function_vec *ret)
 {
 	struct function function = { .spec = spec, .module = allocator->module };
 	struct elf_symbol symbol;
@@ -209,10 +244,14 @@ static struct error *add(struct target *target, struct call_session *session,
 	if (error || is_known(ret, function.address))
 		return error;
 	error = function_read(target, &function);
+	if (!error && sanitizers && spec->kind == AGENT_KIND_NEW)
+		error = call_it(&function);
 	if (!error)
 		error = function_vec_append(ret, &function);
-	if (error)
+	if (error) {
 		free(function.code);
+		free(function.owned_spec);
+	}
 	return error;
 }
 
@@ -308,19 +347,35 @@ static void leave_out_jumps(struct function_vec *functions)
 			log_debug("%s is a jump to another function", functions->data[i].name);
 	}
 	for (size_t i = 0; i < functions->size; i++) {
-		if (functions->data[i].is_jump)
+		if (functions->data[i].is_jump) {
 			free(functions->data[i].code);
-		else
+			free(functions->data[i].owned_spec);
+		} else {
 			functions->data[kept++] = functions->data[i];
+		}
 	}
 	functions->size = kept;
+}
+
+/* Whether it calls malloc cannot be told; to run in its place or to stand between it and who
+ * catches what it throws would be dangerous. */
+static void tell_of_own_new(struct target *target, const struct allocator *allocator)
+{
+	struct elf_symbol symbol;
+
+	if (allocator->kind == ALLOCATOR_UNKNOWN &&
+	    module_symbol(target, allocator->module, "_Znwm", &symbol))
+		log_warn("operator new of %s is not hooked: what comes from it is recorded only "
+			 "if it calls malloc",
+			 allocator->module->path);
 }
 
 struct error *functions_find(struct target *target, struct call_session *session,
 			     const struct allocator *allocator, struct function_vec *ret,
 			     uint64_t *text_start_ret, uint64_t *text_end_ret)
 {
-	unsigned families = families_of(allocator);
+	bool sanitizers = allocator->module && is_sanitizers(target, allocator->module);
+	unsigned families = families_of(allocator, sanitizers);
 
 	/* A jump that is all of a function looks the same in both. */
 	if (target->arch != &arch_x86_64 && target->arch != &arch_i386)
@@ -336,12 +391,14 @@ struct error *functions_find(struct target *target, struct call_session *session
 		struct error *error = NULL;
 
 		if (specs[i].family & families)
-			error = add(target, session, allocator, &specs[i], ret);
+			error = add(target, session, allocator, &specs[i], sanitizers, ret);
 		if (error)
 			return error;
 	}
 	if (!ret->size)
 		return refuse(target, allocator);
+	if (!(families & FAMILY_CXX))
+		tell_of_own_new(target, allocator);
 	leave_out_jumps(ret);
 	find_text(target, allocator, ret, text_start_ret, text_end_ret);
 	return NULL;

@@ -71,6 +71,26 @@ is_the_truth() {
 	is_the_truth all
 }
 
+# Their operators new do not reach their malloc, and must not be replaced by it.
+@test "allocs: operators new of sanitizers" {
+	local sanitizer flags
+	export ASAN_OPTIONS=detect_leaks=0 TSAN_OPTIONS=report_bugs=0
+	for flags in address 'address -static-libasan' thread; do
+		sanitizer=${flags%% *}
+		# shellcheck disable=SC2086
+		g++ -g -O1 -fomit-frame-pointer -fsanitize=$flags -o "$BATS_TEST_TMPDIR/sanitized" \
+			tests/victims/allocnew.cc 2>/dev/null || skip "no libraries of sanitizers"
+		start_command "$BATS_TEST_TMPDIR/sanitized"
+		record_begin allocs "$victim_pid" --json --sample 1 --all
+		victim_go
+		record_end
+		status_is 0
+		is_the_truth all
+		victim_check
+		stop_victim
+	done
+}
+
 # 64 K to a sample: about 600 of them. Six standard deviations are 25 %.
 @test "allocs: samples give unbiased estimates" {
 	record_shape allocshape --sample 64K
