@@ -62,8 +62,11 @@ struct trace_options {
 	/* The functions of this pool are recorded in place of malloc's, by the agent only; lent for
 	 * the session's life. NULL: malloc. */
 	const struct pool_file *pool;
-	unsigned depth_max;    /* frames of a stack; 0: TRACE_DEPTH_MAX */
-	uint64_t memory_max;   /* bytes that the tables may take; 0: unlimited */
+	unsigned depth_max; /* frames of a stack; 0: TRACE_DEPTH_MAX */
+	/* Bytes that the tables may take, which count as the target's: when they are getting full
+	 * samples are taken less often. 0: a quarter of what the memory cgroups of the target and
+	 * of this process leave, at most 1 GiB. */
+	uint64_t memory_max;
 	uint64_t timeout_us;   /* of attaching and of detaching; 0: 10 s */
 	uint64_t max_pause_us; /* as in stop.h */
 	/* Copied with each allocation by TRACE_ENGINE_UPROBE: deeper stacks are cut. A multiple of
@@ -99,6 +102,8 @@ struct trace_report {
 	uint64_t tables_us;	/* spent on unwind tables before anything was stopped */
 	uint64_t table_bytes;	/* of unwind tables, as they stand in the target */
 	bool leftovers_removed; /* of a predecessor that had been killed */
+	bool cut_short;		/* the recording has ended for want of memory */
+	bool thinned;		/* the tables got full: the rate is coarser than was asked for */
 	/* After trace_detach(): bytes that stay mapped in the target, idle, and why (owned; NULL:
 	 * nothing remains). */
 	uint64_t remaining;

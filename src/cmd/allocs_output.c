@@ -64,7 +64,11 @@ void allocs_warn(struct allocs_run *run)
 			 "allocs` removes them",
 			 report->remaining,
 			 report->remaining_reason ? report->remaining_reason : "in use");
-	if (counters->lost_allocs || counters->lost_frees || counters->lapses || report->remaining)
+	if (report->thinned)
+		log_warn("the figures are estimates: when the tables were as large as they may be "
+			 "(--max-memory), samples were taken less often");
+	if (counters->lost_allocs || counters->lost_frees || counters->lapses ||
+	    report->remaining || report->thinned || report->cut_short)
 		run->context->status = ERROR_PARTIAL;
 }
 

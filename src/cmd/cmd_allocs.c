@@ -30,6 +30,7 @@ static const struct command_option options[] = {
 	{ "pool", 0, "FILE|NAME", "a pool's functions in place of malloc's: postgres, apr ..." },
 	{ "engine", 0, "auto|agent|uprobe", "what records" },
 	{ "stack-size", 0, "SIZE", "with uprobes: how much of a stack is copied" },
+	{ "max-memory", 0, "SIZE", "its tables take at most SIZE; then fewer samples are taken" },
 	OPTION_NO_FORK,
 	PROFILE_OUTPUT_OPTIONS,
 	{ NULL, 0, NULL, NULL },
@@ -122,6 +123,8 @@ static struct error *read_options(struct allocs_run *run, struct trace_options *
 		error = read_size(context, "min-size", &ret->min_size);
 	if (!error)
 		error = read_size(context, "max-size", &ret->max_size);
+	if (!error)
+		error = read_size(context, "max-memory", &ret->memory_max);
 	if (!error)
 		error = read_older(context, &run->older_ms);
 	if (!error)

@@ -6,6 +6,8 @@
 #include "session.h"
 
 #include <math.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "memprobe/log.h"
 #include "memprobe/num.h"
@@ -77,6 +79,53 @@ void rate_slow_down(struct trace_session *session, uint64_t samples, uint64_t us
 		session->report.rate *= 2;
 }
 
+/* What was entered while every block was recorded is in no filter: each free is to be looked up. */
+static bool put_full_filters(const struct trace_session *session)
+{
+	cleanup(free) uint8_t *full = malloc(AGENT_FILTER_SIZE);
+
+	if (!full)
+		return false;
+	memset(full, 0xff, AGENT_FILTER_SIZE);
+	return control_put(session, CTL(filter), full, AGENT_FILTER_SIZE) &&
+	       control_put(session, CTL(sieve), full, 1u << AGENT_SIEVE_BITS) &&
+	       control_put(session, CTL(contexts), full, AGENT_CONTEXTS_SIZE);
+}
+
+void rate_thin_out(struct trace_session *session, const struct trace_counters *counters)
+{
+	unsigned filled = session->tables.filled;
+	double mean = counters->recorded
+			      ? (double)session->recorded_bytes / (double)counters->recorded
+			      : 1;
+	bool exact = session->report.rate <= 1;
+	char size[SIZE_TEXT_MAX], rate[SIZE_TEXT_MAX];
+
+	if (!filled || filled < session->thin_at)
+		return;
+	if (exact && !put_full_filters(session))
+		return;
+	session->former = (struct trace_former){
+		.estimate = counters->bytes,
+		.allocs = counters->recorded,
+		.bytes = session->recorded_bytes,
+		.samples = rate_samples(counters),
+		.since = clock_us(),
+	};
+	/* Of blocks of the mean size every fourth. */
+	session->report.rate = exact ? (uint64_t)fmax(4 * mean, 16) : session->report.rate * 4;
+	rate_put(session);
+	control_put_32(session, CTL(epoch), ++session->epoch);
+	control_put_32(session, CTL(active), control_mode(session));
+	if (!session->report.thinned)
+		log_warn("the recording has reached its limit of memory (%s, --max-memory): a "
+			 "sample is taken every %s from here on, or less often",
+			 format_size(session->tables.allocated_max, size),
+			 format_size(session->report.rate, rate));
+	session->report.thinned = true;
+	session->thin_at = filled + (unsigned)max_u64((100 - min_u64(filled, 100)) / 4, 1);
+}
+
 void rate_follow(struct trace_session *session, const struct trace_counters *counters)
 {
 	struct trace_former *former = &session->former;
@@ -97,7 +146,8 @@ void rate_follow(struct trace_session *session, const struct trace_counters *cou
 		rate_slow_down(session, samples, us);
 	else if (us < MORE_EVERY_US)
 		return;
-	else if (samples < SAMPLES_PER_SECOND / 4 * us / 1000000 && rate > RATE_MIN)
+	else if (samples < SAMPLES_PER_SECOND / 4 * us / 1000000 && rate > RATE_MIN &&
+		 !session->report.thinned)
 		session->report.rate /= 2;
 	*former = next;
 	if (rate == session->report.rate)

@@ -34,7 +34,6 @@ struct reading {
 	uint64_t *frames; /* all words that are in use */
 	uint64_t frame_count;
 	uint32_t now;
-	bool exact;
 	uint64_t emptied;      /* blocks that are in the table, but freed with their context */
 	struct map64 resets;   /* context: the number of its last emptying */
 	struct map64 contexts; /* address: index into data->contexts */
@@ -140,9 +139,9 @@ static bool site_of(struct reading *reading, uint64_t id, uint32_t *ret, struct 
 /* How many blocks of @size one that was sampled stands for; @rate: the index of that time's. */
 static double weight_of(const struct reading *reading, double size, unsigned rate)
 {
-	if (reading->exact)
-		return 1;
-	return -1 / expm1(-fmax(size, 1) / (double)rate_of(reading->session, rate));
+	uint64_t bytes = rate_of(reading->session, rate);
+
+	return bytes <= 1 ? 1 : -1 / expm1(-fmax(size, 1) / (double)bytes);
 }
 
 /* ---- live blocks ---- */
@@ -303,7 +302,8 @@ static struct error *add_totals(struct reading *reading)
 
 		if (!stack->allocs || !site_of(reading, id, &site, &error))
 			continue;
-		if (!reading->exact)
+		/* What was counted at the stack itself was so while every block was recorded. */
+		if (stack->pair_of)
 			weight = weight_of(reading, (double)stack->bytes / (double)stack->allocs,
 					   stack->rate);
 		reading->data->sites.data[site].all_count += weight * (double)stack->allocs;
@@ -321,7 +321,6 @@ struct error *trace_read(struct trace_session *session, const struct trace_wante
 		.wanted = wanted ? *wanted : (struct trace_wanted){ 0 },
 		.data = data,
 		.now = trace_now(session),
-		.exact = session->report.rate <= 1,
 	};
 	struct error *error;
 

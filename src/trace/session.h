@@ -55,7 +55,9 @@ struct tables {
 	uint64_t unwind_offset, unwind_capacity, unwind_ready;
 	uint8_t *unwind; /* mapped */
 	size_t unwind_copied;
+	bool is_little; /* allocated_max is */
 	bool full_told;
+	unsigned filled; /* per cent, of the fullest that cannot grow any more; 0: all can */
 };
 
 void tables_init(struct tables *tables);
@@ -278,12 +280,22 @@ struct trace_session {
 	uint64_t lapses;
 	uint64_t rates[TRACE_RATES]; /* that were in use, by their index in the tables */
 	unsigned rate_count;
+	uint64_t room_begin; /* memory that was left at the first tick */
+	unsigned room_ticks; /* up to the next look at the memory that is left */
+	unsigned thin_at;    /* tables.filled from which on the rate is made coarser; 0: not yet */
 	struct trace_former former;
 	uint64_t recorded_bytes; /* by the last trace_count(): of the blocks recorded */
 	uint64_t rate_us;	 /* since when rate_bytes had been allocated */
 	double rate_bytes, bytes_per_second;
 	uint64_t *doubt_since; /* of each thread slot, clock_us(); 0: no doubt */
 };
+
+/* ---- memory_limit.c ---- */
+
+/* What the tables may take. ERROR_FAILED: there is too little for any recording. */
+struct error *memory_limit(const struct trace_session *session, uint64_t *ret);
+/* Whether so little is left that the recording had better end; said. */
+bool memory_is_short(struct trace_session *session);
 
 /* ---- rate.c: report.rate ---- */
 
@@ -298,6 +310,9 @@ bool rate_put(struct trace_session *session);
 uint64_t rate_of(const struct trace_session *session, unsigned index);
 /* Bytes allocated in all, for @allocs that were recorded, @bytes together. */
 double rate_estimate(const struct trace_session *session, uint64_t allocs, uint64_t bytes);
+/* Makes it coarser, from every block on if need be, where the tables are getting full and cannot
+ * grow. */
+void rate_thin_out(struct trace_session *session, const struct trace_counters *counters);
 /* While recording: changes the rate if the target has changed, unless the user has set it. */
 void rate_follow(struct trace_session *session, const struct trace_counters *counters);
 

@@ -22,10 +22,14 @@
 #define STACKS_FIRST	   (16u << 10)
 #define STACK_LEVELS	   6
 #define FRAMES_FIRST	   (1u << 20)
-#define FRAMES_MAX	   (UINT64_C(1) << 30)
-#define UNWIND_CAPACITY	   (UINT64_C(1) << 30)
-#define CONTEXTS	   (256u << 10)
-#define OWNERS_SIZE	   (AGENT_BUCKET_BLOCKS * sizeof(struct agent_owner)) /* of a bucket */
+/* ... where there is little memory. */
+#define MEMORY_LITTLE	  (96u << 20)
+#define LIVE_FIRST_LITTLE (8u << 10)
+#define FRAMES_LITTLE	  (128u << 10)
+#define FRAMES_MAX	  (UINT64_C(1) << 30)
+#define UNWIND_CAPACITY	  (UINT64_C(1) << 30)
+#define CONTEXTS	  (256u << 10)
+#define OWNERS_SIZE	  (AGENT_BUCKET_BLOCKS * sizeof(struct agent_owner)) /* of a bucket */
 
 /* Stacks of each level that are looked at for how full it is. */
 #define STACKS_LOOKED_AT 1024
@@ -73,10 +77,14 @@ void tables_init(struct tables *tables)
 
 void tables_plan(struct tables *tables, bool exact, bool pools, uint64_t space, uint64_t memory_max)
 {
-	uint64_t frames = FRAMES_MAX, unwind = UNWIND_CAPACITY;
+	uint64_t frames = FRAMES_MAX, unwind = UNWIND_CAPACITY, first;
 
 	tables_init(tables);
 	tables->allocated_max = memory_max ? memory_max : UINT64_MAX;
+	tables->is_little = tables->allocated_max < MEMORY_LITTLE;
+	first = !exact		    ? LIVE_FIRST_SAMPLED
+		: tables->is_little ? LIVE_FIRST_LITTLE
+				    : LIVE_FIRST_EXACT;
 	place(tables, sizeof(struct agent_shm));
 	tables->counters_offset =
 		place(tables, (AGENT_THREADS + 1) * sizeof(struct agent_counters));
@@ -98,9 +106,9 @@ void tables_plan(struct tables *tables, bool exact, bool pools, uint64_t space, 
 	tables->stack_levels = plan_levels(tables, tables->stacks, STACK_LEVELS, STACKS_FIRST,
 					   sizeof(struct agent_stack), 0, space / 2);
 	end_part(tables, TABLES_STACKS);
-	tables->live_levels = plan_levels(
-		tables, tables->live, AGENT_LEVELS, exact ? LIVE_FIRST_EXACT : LIVE_FIRST_SAMPLED,
-		sizeof(struct agent_bucket), pools ? OWNERS_SIZE : 0, space);
+	tables->live_levels =
+		plan_levels(tables, tables->live, AGENT_LEVELS, first, sizeof(struct agent_bucket),
+			    pools ? OWNERS_SIZE : 0, space);
 	end_part(tables, TABLES_LIVE);
 }
 
@@ -132,9 +140,7 @@ static bool allocate(struct tables *tables, uint64_t offset, uint64_t size)
 		return true;
 	}
 	if (!tables->full_told)
-		log_warn("no memory for more of the recording (%s): what finds no room is "
-			 "counted as lost",
-			 tables->allocated_max == UINT64_MAX ? strerror(errnum) : "its limit");
+		log_debug("no memory for more of the recording: %s", strerror(errnum));
 	tables->full_told = true;
 	return false;
 }
@@ -165,8 +171,9 @@ static bool add_stack_level(struct tables *tables)
 
 static bool add_frames(struct tables *tables)
 {
-	uint64_t more =
-		tables->frames_ready ? min_u64(tables->frames_ready, 16u << 20) : FRAMES_FIRST;
+	uint64_t more = tables->frames_ready ? min_u64(tables->frames_ready, 16u << 20)
+			: tables->is_little  ? FRAMES_LITTLE
+					     : FRAMES_FIRST;
 
 	more = min_u64(more, tables->frames_words - tables->frames_ready);
 	if (!more || !allocate(tables, tables->frames_offset + tables->frames_ready * 8, more * 8))
@@ -259,33 +266,43 @@ bool tables_read(const struct tables *tables, uint64_t offset, void *buffer, siz
 	return true;
 }
 
-/* Stacks are spread evenly: the first ones of the last level tell how full it is. */
-static bool stacks_fill_up(const struct tables *tables)
+/* Per cent. Stacks are spread evenly: the first ones of the last level tell how full it is. */
+static unsigned stacks_filled(const struct tables *tables)
 {
 	const struct table_level *level = &tables->stacks[tables->stack_ready - 1];
 	struct agent_stack stacks[STACKS_LOOKED_AT];
 	unsigned used = 0;
 
 	if (!tables_read(tables, level->offset, stacks, sizeof(stacks)))
-		return false;
+		return 0;
 	for (unsigned i = 0; i < STACKS_LOOKED_AT; i++)
 		used += stacks[i].hash != 0;
-	return used > STACKS_LOOKED_AT / 4;
+	return used * 100 / STACKS_LOOKED_AT;
+}
+
+/* One table: grown as soon as it is @wanted per cent full. What could not grow counts. */
+static bool grow(struct tables *tables, unsigned filled, unsigned wanted,
+		 bool (*add)(struct tables *tables))
+{
+	if (filled <= wanted)
+		return false;
+	if (add(tables))
+		return true;
+	tables->filled = (unsigned)max_u64(tables->filled, filled);
+	return false;
 }
 
 bool tables_grow(struct tables *tables, uint64_t live)
 {
-	uint64_t room = 0;
+	uint64_t room = 0, frames = tables_shm(tables)->frames_used;
 	bool grown = false;
 
 	for (unsigned i = 0; i < tables->live_ready; i++)
 		room += tables->live[i].count * AGENT_BUCKET_BLOCKS;
-	if (live > room / 4)
-		grown |= add_live_level(tables);
-	if (tables_shm(tables)->frames_used > tables->frames_ready / 2)
-		grown |= add_frames(tables);
-	if (stacks_fill_up(tables))
-		grown |= add_stack_level(tables);
+	tables->filled = 0;
+	grown |= grow(tables, (unsigned)(live * 100 / room), 25, add_live_level);
+	grown |= grow(tables, (unsigned)(frames * 100 / tables->frames_ready), 50, add_frames);
+	grown |= grow(tables, stacks_filled(tables), 25, add_stack_level);
 	return grown;
 }
 

@@ -197,6 +197,7 @@ static void measure_rate(struct trace_session *session, const struct trace_count
 	session->rate_us = now;
 }
 
+#define ROOM_EVERY    4
 #define MODULES_EVERY 2
 #define THREADS_EVERY 20
 
@@ -208,6 +209,12 @@ struct error *trace_tick(struct trace_session *session, bool *alive_ret)
 	*alive_ret = false;
 	if (session->gone || !session->attached)
 		return NULL;
+	if (!session->paused && !session->room_ticks--) {
+		session->room_ticks = session->uprobe ? 0 : ROOM_EVERY - 1;
+		session->report.cut_short = memory_is_short(session);
+		if (session->report.cut_short)
+			trace_pause(session);
+	}
 	if (session->uprobe) {
 		if (!session->paused && session->ticks++ % MODULES_EVERY == 0)
 			look_for_modules(session);
@@ -229,6 +236,7 @@ struct error *trace_tick(struct trace_session *session, bool *alive_ret)
 	if (tables_grow(&session->tables,
 			counters.recorded - min_u64(counters.recorded, counters.freed)))
 		control_put_limits(session);
+	rate_thin_out(session, &counters);
 	measure_rate(session, &counters);
 	rate_follow(session, &counters);
 	if (session->ticks % MODULES_EVERY == 0)

@@ -159,13 +159,15 @@ static struct error *plan(struct trace_session *session, struct call_session *ca
 	struct hooks *hooks = &session->hooks;
 	uint64_t shm = AGENT_IMAGE_SPACE + sizeof(struct agent_ctl);
 	struct text_range text;
-	uint64_t space;
+	uint64_t space, memory;
 	struct error *error = find_functions(session, call);
 
 	if (error)
 		return error;
 	text = (struct text_range){ hooks->text_start, hooks->text_end };
 	error = space_of(target, &space);
+	if (!error)
+		error = memory_limit(session, &memory);
 	if (error)
 		return error;
 	hooks->near_size = round_up(AGENT_SLOTS * NEAR_SLOT, PAGE_SIZE);
@@ -173,7 +175,7 @@ static struct error *plan(struct trace_session *session, struct call_session *ca
 	if (!hooks->near_bytes)
 		return &error_no_memory;
 	tables_plan(&session->tables, session->report.rate <= 1, session->options.pool != NULL,
-		    space, session->options.memory_max);
+		    space, memory);
 	install->image_space = shm + session->tables.size;
 	error = install_find_near(target, &text, hooks->near_size, &hooks->near);
 	if (!error)

@@ -71,6 +71,38 @@ is_the_truth() {
 	is_the_truth all
 }
 
+# All blocks have room for some 8 of the steps; after those samples are taken. Ten standard deviations
+# of some 100,000 of them are 4 %.
+@test "allocs --max-memory: when it is reached samples are taken, which is said" {
+	local step live bytes got
+	start_victim manyblocks
+	record_begin allocs "$victim_pid" --sample 1 --max-memory 12M --all --json
+	for step in {1..40}; do
+		victim_say go
+		victim_wait "^live $((step * 10000)) " >/dev/null
+		sleep 0.1
+	done
+	live=$((step * 10000))
+	bytes=$(victim_truth "live $live")
+	record_end
+	status_is 6
+	[[ $stderr == *"limit of memory (12.0M, --max-memory)"* ]] || fail "$stderr"
+	json '.rate > 1 and .counters.table_memory <= 12 * 1048576 and .lost < 2000'
+	got=$(figures_of keep)
+	awk -v live="$live" -v bytes="$bytes" '{
+		exit !($1 > live * 0.95 && $1 < live * 1.05 && $2 > bytes * 0.95 &&
+			$2 < bytes * 1.05 && $3 > live * 1.9 && $3 < live * 2.1) }' <<<"$got" ||
+		fail "$got instead of about $live $bytes $((2 * live))" "$stderr"
+	victim_check
+	stop_victim
+
+	start_victim idle
+	probe allocs "$victim_pid" --max-memory 1M -d 1
+	status_is 1
+	[[ $stderr == *"--max-memory be 8 MiB"* ]] || fail "$stderr"
+	victim_check
+}
+
 # Their operators new do not reach their malloc, and must not be replaced by it.
 @test "allocs: operators new of sanitizers" {
 	local sanitizer flags
