@@ -61,6 +61,7 @@ struct process_status {
 	uint64_t rss_anon;		   /* of vm_rss; vm_rss before Linux 4.5 */
 	uint64_t hugetlb;		   /* bytes of huge pages from the pool (hugetlbfs) */
 	unsigned threads;
+	uint64_t switches; /* how often it has left a CPU, whether it wanted to or not */
 };
 
 /* @tid 0: the process itself. ERROR_NO_TARGET if it is gone. */
@@ -89,6 +90,10 @@ struct error *process_read_syscall(const struct process *process, pid_t tid,
 
 /* The CPU that a thread ran on last, -1: unknown. */
 int process_last_cpu(const struct process *process, pid_t tid);
+
+/* Clock ticks that a thread has spent in the program and in the kernel; the parts are estimates. */
+bool process_cpu_time(const struct process *process, pid_t tid, uint64_t *user_ret,
+		      uint64_t *system_ret);
 
 /*
  * The soft limit that /proc/PID/limits calls @name (`Max stack size`); UINT64_MAX: unlimited, or

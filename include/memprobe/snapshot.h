@@ -53,7 +53,9 @@ struct snapshot {
 
 struct snapshot_options {
 	bool all_registers; /* as in stop.h */
-	bool no_fork;	    /* hold the target while it is read */
+	/* Nobody asks for registers and stacks: threads that sleep are not stopped (stop.h). */
+	bool memory_only;
+	bool no_fork; /* hold the target while it is read */
 	uint64_t timeout_us;
 	/* The target is not stopped for longer, as far as that can be told before; 0: no limit. */
 	uint64_t max_pause_us;

@@ -37,6 +37,16 @@ struct stop_options {
 	 */
 	uint64_t max_pause_us;
 	bool all_registers; /* also thread_state.regsets */
+	/*
+	 * Who sleeps in a system call is not stopped, so that it has no state in the result: only
+	 * that nobody changes the memory counts. Who was awake nonetheless is told in stop.woken,
+	 * too late: the caller does all again, with those in @unless, who are then stopped even if
+	 * they sleep. Never stopped asleep is who is in a transfer that a stop would cut short.
+	 * @use is offered those that are stopped anyway, then sleepers whom a stop does not harm.
+	 * Not with @tids or @held.
+	 */
+	bool sleepers_run_on;
+	const struct pid_vec *unless;
 	/* Asked between waits; true releases everything and fails. May be NULL. */
 	bool (*interrupted)(void);
 	/*
@@ -62,7 +72,9 @@ struct stop {
 	struct thread_state_vec threads; /* in the order of /proc/PID/task */
 	/* Threads that did not stop in time (in an uninterruptible wait), in no order. */
 	struct pid_vec missed;
-	uint64_t stopped_us; /* the longest time that a thread was held */
+	struct pid_vec woken; /* with sleepers_run_on: ran before the others were released */
+	pid_t in_transfer;    /* likewise: one that no stop may cut short; 0: none is */
+	uint64_t stopped_us;  /* the longest time that a thread was held */
 	/* Threads were born faster than they could be stopped: some were left running. */
 	bool incomplete;
 };

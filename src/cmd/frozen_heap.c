@@ -26,6 +26,8 @@ static struct error *freeze(struct command_context *context, const struct heap_o
 	struct error *error;
 
 	snapshot_options.no_fork = no_fork;
+	/* Who looks on asks for what registers hold. */
+	snapshot_options.memory_only = !observer;
 	error = snapshot_take(context->target, &snapshot_options, &frozen->snapshot);
 	return error ? error : heap_open(frozen->snapshot->target, &heap_options, &frozen->heap);
 }

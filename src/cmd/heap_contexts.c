@@ -21,9 +21,10 @@
 static struct error *read_snapshot(struct command_context *context, uint64_t variable,
 				   struct pg_contexts *ret)
 {
-	const struct snapshot_options options = command_snapshot_options(context);
+	struct snapshot_options options = command_snapshot_options(context);
 	struct error *error = NULL;
 
+	options.memory_only = true;
 	/* A thread may have been caught in palloc: another one may be luckier. */
 	for (unsigned i = 0; !error && i < SNAPSHOTS; i++) {
 		cleanup(snapshot) struct snapshot *snapshot = NULL;

@@ -20,6 +20,7 @@
 #include "memprobe/num.h"
 #include "memprobe/pause.h"
 #include "memprobe/stop.h"
+#include "memprobe/waits.h"
 #include "session.h"
 
 /* To see the helper go after the fork has gone. */
@@ -27,6 +28,13 @@
 
 /* How often it is looked whether the fork may stay. */
 #define LOOKS_MS 5
+
+/* Tries in which nobody who slept was to have run. */
+#define UNDISTURBED_TRIES 3
+
+/* For the end of a transfer that nothing may interrupt, where no other thread can fork. */
+#define TRANSFER_WAIT_US 1000000
+#define TRANSFER_LOOK_US 2000
 
 enum phase { PHASE_STOPPING, PHASE_READY, PHASE_ENDING };
 
@@ -40,6 +48,10 @@ struct freezer {
 	uint64_t hugetlb; /* of the process when it was decided to fork it */
 	pid_t helper, fork;
 	pid_t fork_id; /* of the fork, in the target's PID namespace */
+	/* Slept, and so were not stopped, but ran nonetheless: now, and in former tries. */
+	struct pid_vec woken, restless;
+	bool is_last_try;  /* they are stopped */
+	pid_t in_transfer; /* a thread that may not be stopped, where no other can fork; or 0 */
 	uint64_t stopped_us, held_since_us;
 	struct error *fork_error; /* why there is no fork */
 	struct error *error;
@@ -188,7 +200,10 @@ static void take_states(struct freezer *freezer, struct stop *stop, struct error
 	stop->threads = (struct thread_state_vec){ 0 };
 	snapshot->missed = stop->missed;
 	stop->missed = (struct pid_vec){ 0 };
-	freezer->stopped_us = stop->stopped_us;
+	freezer->in_transfer = stop->in_transfer;
+	freezer->woken = stop->woken;
+	stop->woken = (struct pid_vec){ 0 };
+	freezer->stopped_us = max_u64(freezer->stopped_us, stop->stopped_us);
 	stop_destroy(stop);
 }
 
@@ -259,6 +274,8 @@ static void *freeze(void *data)
 		.all_registers = freezer->options.all_registers,
 		.max_pause_us = freezer->options.max_pause_us,
 		.interrupted = freezer->options.interrupted,
+		.sleepers_run_on = freezer->session && freezer->options.memory_only,
+		.unless = freezer->is_last_try ? &freezer->restless : NULL,
 		.use = freezer->session ? use_thread : NULL,
 		.held = freezer->session ? NULL : while_held,
 		.after = freezer->session ? after_stop : NULL,
@@ -355,6 +372,71 @@ static void reset_states(struct snapshot *snapshot)
 	pid_vec_deinit(&snapshot->missed);
 }
 
+/* Who was taken to sleep has run: they are stopped in the next try. */
+static struct error *forget_fork(struct freezer *freezer)
+{
+	struct error *error = NULL;
+
+	if (freezer->woken.size)
+		log_debug("%zu sleeping threads woke while the process was copied",
+			  freezer->woken.size);
+	end(freezer);
+	wait_for_helper(freezer);
+	freezer->phase = PHASE_STOPPING;
+	freezer->fork = freezer->helper = 0;
+	reset_states(freezer->snapshot);
+	for (size_t i = 0; !error && i < freezer->woken.size; i++)
+		error = pid_vec_append(&freezer->restless, &freezer->woken.data[i]);
+	pid_vec_deinit(&freezer->woken);
+	return error;
+}
+
+/* Nobody was fit to fork, and who is in a transfer may be soon. */
+static struct error *await_transfer(struct freezer *freezer)
+{
+	const struct target *target = freezer->target;
+	uint64_t deadline_us = clock_us() + min_u64(freezer->options.timeout_us, TRANSFER_WAIT_US);
+	char text[WAIT_TEXT_MAX];
+
+	while (!freezer->fork && !freezer->fork_error && freezer->in_transfer) {
+		struct error *error;
+
+		if (clock_us() >= deadline_us)
+			return error_hint(
+				error_create(ERROR_BUSY,
+					     "cannot copy %d now: thread %d is%s, which a stop "
+					     "would cut short, and no other can fork",
+					     (int)target->pid, (int)freezer->in_transfer,
+					     wait_describe(target->process, target->arch,
+							   freezer->in_transfer, text)),
+				"try again, or let --no-fork cut it short");
+		error = forget_fork(freezer);
+		usleep(TRANSFER_LOOK_US);
+		if (!error)
+			error = start(freezer);
+		if (error)
+			return error;
+	}
+	return NULL;
+}
+
+static struct error *start_undisturbed(struct freezer *freezer)
+{
+	for (unsigned i = 0;; i++) {
+		struct error *error;
+
+		freezer->is_last_try = i == UNDISTURBED_TRIES;
+		error = start(freezer);
+		if (!error)
+			error = await_transfer(freezer);
+		if (error || !freezer->woken.size || !freezer->fork || freezer->is_last_try)
+			return error;
+		error = forget_fork(freezer);
+		if (error)
+			return error;
+	}
+}
+
 static struct error *try_fork(struct freezer *freezer)
 {
 	struct error *error =
@@ -365,7 +447,7 @@ static struct error *try_fork(struct freezer *freezer)
 	if (!error)
 		error = place_stub(freezer);
 	if (!error)
-		error = start(freezer);
+		error = start_undisturbed(freezer);
 	if (error)
 		return error;
 	if (freezer->fork) {
@@ -446,8 +528,10 @@ static struct error *hold(struct freezer *freezer)
 }
 
 /* What no other way of stopping would change. */
-static bool is_final(const struct error *error)
+static bool is_final(const struct freezer *freezer, const struct error *error)
 {
+	if (freezer->in_transfer && error_is(error, ERROR_BUSY))
+		return true;
 	return error->code == ERROR_NO_TARGET || error->code == ERROR_NO_MEMORY;
 }
 
@@ -490,7 +574,7 @@ static struct error *take(struct freezer *freezer)
 	if (error)
 		return error;
 	error = fork_target(freezer);
-	if (!error || is_final(error))
+	if (!error || is_final(freezer, error))
 		return error;
 	held = hold(freezer);
 	if (!held)
@@ -566,6 +650,8 @@ void snapshot_destroy(struct snapshot *snapshot)
 	error_destroy(freezer->error);
 	error_destroy(freezer->fork_error);
 	reset_states(snapshot);
+	pid_vec_deinit(&freezer->woken);
+	pid_vec_deinit(&freezer->restless);
 	pthread_mutex_destroy(&freezer->lock);
 	pthread_cond_destroy(&freezer->changed);
 	free(freezer);

@@ -10,10 +10,12 @@
 
 #include "memprobe/guard.h"
 #include "memprobe/log.h"
+#include "memprobe/map64.h"
 #include "memprobe/num.h"
 #include "memprobe/permit.h"
 #include "memprobe/ptrace.h"
 #include "signal_frames.h"
+#include "sleepers.h"
 #include "memprobe/waits.h"
 
 /* All threads are held for at most this long when one of them does not stop, by default. */
@@ -21,6 +23,8 @@
 /* A thread that did not stop in time and is not in an uninterruptible wait gets this much more,
  * with the others released: the machine is busy, and its wait may want repair. */
 #define LATE_WAIT_US 5000000
+/* Threads born while others are being stopped, and sleepers that are offered to options.use. */
+#define ROOM_FOR_YOUNG 64
 /* How often a wait looks around; for one that is late, so that the time until it stops is not taken
  * for time that it is held. */
 #define LOOK_US	     10000
@@ -60,6 +64,10 @@ struct stopper {
 	struct stop_options options;
 	struct held_vec held; /* does not grow once threads are being stopped */
 	struct pid_vec listing;
+	struct map64 known;	     /* ids of those in `held`, and of the sleepers */
+	struct sleeper_vec sleepers; /* who are not stopped */
+	struct pid_vec awake, woken;
+	bool quiet; /* those in `awake` were asleep when last seen */
 	struct mapping_vec maps;
 	uint8_t *arena; /* takes the stacks' bytes */
 	size_t arena_size, arena_used;
@@ -82,10 +90,14 @@ static bool is_gone(const struct error *error)
 
 static bool is_known(const struct stopper *stopper, pid_t tid)
 {
-	vec_for_each (held, &stopper->held)
-		if (held->tid == tid)
-			return true;
-	return false;
+	return map64_get(&stopper->known, (uint64_t)tid) != MAP64_NONE;
+}
+
+static struct error *add(struct stopper *stopper, const struct held *held)
+{
+	struct error *error = map64_put(&stopper->known, (uint64_t)held->tid, 0);
+
+	return error ? error : held_vec_append(&stopper->held, held);
 }
 
 /* A thread that exits, or has exited but for its leader's zombie, cannot be attached to. */
@@ -108,11 +120,11 @@ static struct error *seize(struct stopper *stopper, pid_t tid)
 	int errnum;
 
 	if (!error)
-		return held_vec_append(&stopper->held, &held);
+		return add(stopper, &held);
 	if (is_gone(error) || is_exiting(stopper, tid)) {
 		error_destroy(error);
 		held.hold = HOLD_GONE;
-		return held_vec_append(&stopper->held, &held);
+		return add(stopper, &held);
 	}
 	if (error->code != ERROR_PERMISSION)
 		return error;
@@ -161,9 +173,24 @@ static struct error *seize_given(struct stopper *stopper)
 	return error;
 }
 
+static struct error *seize_awake(struct stopper *stopper)
+{
+	struct error *error = sleepers_find(stopper->target, stopper->options.unless,
+					    &stopper->sleepers, &stopper->awake, &stopper->quiet);
+
+	for (size_t i = 0; !error && i < stopper->sleepers.size; i++)
+		error = map64_put(&stopper->known, (uint64_t)stopper->sleepers.data[i].tid, 0);
+	for (size_t i = 0; !error && i < stopper->awake.size; i++)
+		error = seize(stopper, stopper->awake.data[i]);
+	return error;
+}
+
 static struct error *seize_all(struct stopper *stopper)
 {
 	size_t count = 1;
+
+	if (stopper->options.sleepers_run_on)
+		return seize_awake(stopper);
 
 	if (stopper->options.tids)
 		return seize_given(stopper);
@@ -239,11 +266,11 @@ static void read_names(struct stopper *stopper)
 
 static struct error *get_ready(struct stopper *stopper)
 {
-	size_t room = stopper->held.size * 2 + 64;
+	size_t room = stopper->held.size * 2 + ROOM_FOR_YOUNG;
 	struct error *error = held_vec_reserve(&stopper->held, room);
 
 	if (!error)
-		error = pid_vec_reserve(&stopper->listing, room);
+		error = pid_vec_reserve(&stopper->listing, room + stopper->sleepers.size);
 	if (!error)
 		error = target_read_maps(stopper->target, MAPS_PLAIN, &stopper->maps);
 	if (!error)
@@ -577,7 +604,12 @@ static struct error *make_result(struct stopper *stopper, struct stop **ret)
 		if (error)
 			return error;
 	}
-	if (stop->threads.size == 0 && stop->missed.size == 0)
+	stop->woken = stopper->woken;
+	stopper->woken = (struct pid_vec){ 0 };
+	vec_for_each (sleeper, &stopper->sleepers)
+		if (sleeper->kind == WAIT_CUT)
+			stop->in_transfer = sleeper->tid;
+	if (stop->threads.size == 0 && stop->missed.size == 0 && !stopper->sleepers.size)
 		return error_create(ERROR_NO_TARGET, "process %d has exited",
 				    (int)stopper->target->pid);
 	/* Who has so little patience tries again. */
@@ -608,22 +640,68 @@ static struct error *outcome(struct stopper *stopper, struct stop **ret)
 	return error ? error : make_result(stopper, ret);
 }
 
+static bool offer(struct stopper *stopper, struct held *held)
+{
+	const struct stop_options *options = &stopper->options;
+	struct user_regs_struct regs = held->state.regs;
+
+	if (held->hold != HOLD_STOPPED || !held->copied ||
+	    !options->use(options->data, held->tid, &regs))
+		return false;
+	held->hold = HOLD_RELEASED;
+	stopper->stopped_us = max_u64(stopper->stopped_us, clock_us() - held->held_since_us);
+	return true;
+}
+
+/* A thread that sleeps, and as far as can be told is still in a wait that a stop does not harm. */
+static bool offer_sleeper(struct stopper *stopper, const struct sleeper *sleeper)
+{
+	const struct target *target = stopper->target;
+	struct process_syscall call;
+	struct held *held;
+
+	if (wait_kind_now(target->process, target->arch, sleeper->tid, &call) != sleeper->kind)
+		return false;
+	stopper->error = seize(stopper, sleeper->tid);
+	if (stopper->error)
+		return false;
+	held = &stopper->held.data[stopper->held.size - 1];
+	held->kind = sleeper->kind;
+	if (held->hold != HOLD_SEIZED)
+		return false;
+	interrupt(held);
+	wait_for(stopper, held, clock_us() + stopper->options.patience_us);
+	if (held->hold == HOLD_STOPPED)
+		copy(stopper, held);
+	if (offer(stopper, held))
+		return true;
+	release(stopper, held);
+	return false;
+}
+
+static void lend_to_use(struct stopper *stopper)
+{
+	static const enum wait_kind kinds[] = { WAIT_RESTARTS, WAIT_FAILS, WAIT_UNKNOWN };
+
+	vec_for_each (held, &stopper->held)
+		if (offer(stopper, held))
+			return;
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+		vec_for_each (sleeper, &stopper->sleepers) {
+			if (stopper->error || stopper->held.size == stopper->held.capacity)
+				return;
+			if (sleeper->kind == kinds[i] && offer_sleeper(stopper, sleeper))
+				return;
+		}
+}
+
 /* While all are held: what the caller wants beyond a copy. */
 static void lend(struct stopper *stopper)
 {
 	const struct stop_options *options = &stopper->options;
 
-	vec_for_each (held, &stopper->held) {
-		struct user_regs_struct regs = held->state.regs;
-
-		if (!options->use || held->hold != HOLD_STOPPED || !held->copied ||
-		    !options->use(options->data, held->tid, &regs))
-			continue;
-		held->hold = HOLD_RELEASED;
-		stopper->stopped_us =
-			max_u64(stopper->stopped_us, clock_us() - held->held_since_us);
-		break;
-	}
+	if (options->use)
+		lend_to_use(stopper);
 	if (options->held) {
 		struct stop *stop = NULL;
 		struct error *error = outcome(stopper, &stop);
@@ -642,6 +720,25 @@ static void hand_over(struct stopper *stopper)
 	stopper->options.after(stopper->options.data, stop, error);
 }
 
+/* Who was borrowed for options.use has been awake for that. */
+static void check_sleepers(struct stopper *stopper)
+{
+	size_t kept = 0;
+
+	vec_for_each (sleeper, &stopper->sleepers) {
+		bool held_too = false;
+
+		vec_for_each (held, &stopper->held)
+			held_too = held_too || held->tid == sleeper->tid;
+		if (!held_too)
+			stopper->sleepers.data[kept++] = *sleeper;
+	}
+	stopper->sleepers.size = kept;
+	if (!stopper->error)
+		stopper->error =
+			sleepers_check(stopper->target, &stopper->sleepers, &stopper->woken);
+}
+
 static void *run_stopper(void *data)
 {
 	struct stopper *stopper = data;
@@ -653,6 +750,8 @@ static void *run_stopper(void *data)
 	if (stopper->error)
 		goto out;
 	ptrace_raise_priority();
+	if (stopper->quiet)
+		sleepers_await(stopper->target, &stopper->awake);
 	guard_enter();
 	stop_all(stopper);
 	if (!stopper->cancelled && !stopper->error)
@@ -663,6 +762,7 @@ static void *run_stopper(void *data)
 		lend(stopper);
 	vec_for_each (held, &stopper->held)
 		release(stopper, held);
+	check_sleepers(stopper);
 	take_late(stopper);
 	guard_leave();
 out:
@@ -728,6 +828,10 @@ struct error *stop_threads(struct target *target, const struct stop_options *opt
 		free(held->state.regsets);
 	held_vec_deinit(&stopper.held);
 	pid_vec_deinit(&stopper.listing);
+	map64_deinit(&stopper.known);
+	sleeper_vec_deinit(&stopper.sleepers);
+	pid_vec_deinit(&stopper.awake);
+	pid_vec_deinit(&stopper.woken);
 	mappings_deinit(&stopper.maps);
 	return error;
 }
@@ -755,5 +859,6 @@ void stop_destroy(struct stop *stop)
 		return;
 	thread_states_deinit(&stop->threads);
 	pid_vec_deinit(&stop->missed);
+	pid_vec_deinit(&stop->woken);
 	free(stop);
 }

@@ -372,6 +372,9 @@ static void set_number(struct process_status *status, const char *key, const cha
 		status->tracer_pid = (pid_t)number;
 	else if (!strcmp(key, "Threads"))
 		status->threads = (unsigned)number;
+	else if (!strcmp(key, "voluntary_ctxt_switches") ||
+		 !strcmp(key, "nonvoluntary_ctxt_switches"))
+		status->switches += number;
 	else if (!strcmp(key, "Seccomp"))
 		status->seccomp = (int)number;
 	else if (!strcmp(key, "Seccomp_filters"))
@@ -514,6 +517,16 @@ int process_last_cpu(const struct process *process, pid_t tid)
 
 	snprintf(path, sizeof(path), "task/%d/stat", (int)tid);
 	return read_stat_field(process->dirfd, path, 39, &cpu) && cpu < INT_MAX ? (int)cpu : -1;
+}
+
+bool process_cpu_time(const struct process *process, pid_t tid, uint64_t *user_ret,
+		      uint64_t *system_ret)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "task/%d/stat", (int)tid);
+	return read_stat_field(process->dirfd, path, 14, user_ret) &&
+	       read_stat_field(process->dirfd, path, 15, system_ret);
 }
 
 uint64_t process_limit(const struct process *process, const char *name)

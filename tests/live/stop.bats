@@ -46,3 +46,33 @@ in_vfork() {
 	victim_wait 'vfork over'
 	victim_check
 }
+
+# Half of each transfer has been done, and its thread sleeps in it.
+start_transfers() {
+	start_victim "$1"
+	settle
+}
+
+finish_transfers() {
+	victim_say finish
+	victim_wait '^finished'
+	! grep WRONG "$victim_out"
+}
+
+@test "no transfer is cut short by what needs no registers" {
+	for victim in transfers transfers-32; do
+		start_transfers $victim
+		for command in heap "heap --by content" mallinfo "mallinfo --method=call" threads maps \
+			trim strings; do
+			# shellcheck disable=SC2086
+			set -- $command
+			probe "$1" "$victim_pid" "${@:2}"
+			status_is 0
+		done
+		probe call "$victim_pid" 'getppid()'
+		status_is 0
+		victim_check
+		finish_transfers
+		stop_victim
+	done
+}
