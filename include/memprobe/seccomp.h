@@ -52,6 +52,11 @@ struct error *seccomp_program_check(const struct seccomp_program *program);
 uint32_t seccomp_program_run(const struct seccomp_program *program,
 			     const struct seccomp_data *data);
 
+/* Whether there may be arguments with which the program kills the caller or raises a signal in it:
+ * true if that cannot be ruled out. The answers that fail a call or ask somebody do no harm. */
+#define SECCOMP_ANY_CALL (-1) /* for @nr: whatever its number */
+bool seccomp_program_may_harm(const struct seccomp_program *program, uint32_t audit_arch, int nr);
+
 /*
  * The most restrictive of all filters' answers, SECCOMP_RET_ALLOW if there are none: the action
  * and, below SECCOMP_RET_DATA, its number. @nr as the kernel sees it: with bit 30 set it is an x32
@@ -74,6 +79,11 @@ struct seccomp_call {
  */
 struct error *seccomp_allows(const struct seccomp_filters *filters, pid_t tid, uint32_t audit_arch,
 			     uint64_t ip, const struct seccomp_call *calls, size_t count);
+
+/* The same for a function of which it is not known what calls it makes: ERROR_PERMISSION names the
+ * first that may do harm. */
+struct error *seccomp_allows_anything(const struct seccomp_filters *filters, pid_t tid,
+				      uint32_t audit_arch);
 
 /* `kills the process`, `answers errno 1` ... for an action. Returns @buffer. */
 #define SECCOMP_TEXT_MAX 48

@@ -9,13 +9,13 @@
 #include <unistd.h>
 
 #include "memprobe/core.h"
-#include "memprobe/guard.h"
 #include "memprobe/io.h"
 #include "memprobe/log.h"
 #include "memprobe/num.h"
 #include "memprobe/pause.h"
 #include "memprobe/table.h"
 #include "memprobe/version.h"
+#include "guard_filtered.h"
 #include "progress.h"
 
 #define DEFAULT_TIMEOUT_US 5000000
@@ -352,53 +352,6 @@ static struct error *open_target(struct command_context *context)
 	return error;
 }
 
-#define PREDECESSOR_WAIT_US  1000000
-#define PREDECESSOR_LOOK_US  2000
-#define PREDECESSOR_LOOK_MAX 512
-
-static bool is_memprobe(pid_t pid)
-{
-	char path[32];
-	struct stat own, its;
-
-	snprintf(path, sizeof(path), "/proc/%d/exe", (int)pid);
-	return !stat("/proc/self/exe", &own) && !stat(path, &its) && own.st_dev == its.st_dev &&
-	       own.st_ino == its.st_ino;
-}
-
-static bool is_traced_by_memprobe(const struct process *process)
-{
-	struct pid_vec tids = { 0 };
-	struct error *error = process_list_threads(process, &tids);
-	bool found = false;
-
-	for (size_t i = 0; !error && !found && i < tids.size && i < PREDECESSOR_LOOK_MAX; i++) {
-		struct process_status status;
-
-		error = process_read_status(process, tids.data[i], &status);
-		found = !error && status.tracer_pid && is_memprobe(status.tracer_pid);
-		/* It has ended. */
-		error_destroy(take_pointer(error));
-	}
-	error_destroy(error);
-	pid_vec_deinit(&tids);
-	return found;
-}
-
-/*
- * A thread that is stopped in a sleep may be killed by its filter unless that is seen to. One that
- * was killed before us may still be at it.
- */
-static void guard_filtered(const struct process *process)
-{
-	if (!process || !process_has_filter(process))
-		return;
-	for (unsigned us = 0; us < PREDECESSOR_WAIT_US && is_traced_by_memprobe(process);
-	     us += PREDECESSOR_LOOK_US)
-		usleep(PREDECESSOR_LOOK_US);
-	guard_begin();
-}
-
 static struct error *usage_error(const struct command *command, const char *what)
 {
 	static const char *const targets[] = {
@@ -448,7 +401,8 @@ static struct error *run_command(struct command_context *context, int argc, char
 		error = open_target(context);
 		if (error)
 			return error;
-		guard_filtered(context->target->process);
+		if (context->target->process)
+			guard_filtered(context->target->process);
 	}
 	progress_begin(context);
 	error = command->run(context);

@@ -343,6 +343,127 @@ uint32_t seccomp_program_run(const struct seccomp_program *program, const struct
 	return SECCOMP_RET_KILL_PROCESS;
 }
 
+/* ---- for whatever arguments ---- */
+
+/* What is known before an instruction, on whatever way it is come to. Memory never is. */
+struct known {
+	bool reached, a, x; /* a, x: the machine's are known */
+	struct machine machine;
+};
+
+static void flow(struct known *to, const struct known *from)
+{
+	if (!to->reached) {
+		*to = *from;
+		return;
+	}
+	to->a = to->a && from->a && to->machine.a == from->machine.a;
+	to->x = to->x && from->x && to->machine.x == from->machine.x;
+}
+
+static bool harms(uint32_t action)
+{
+	switch (action & SECCOMP_RET_ACTION_FULL) {
+	case SECCOMP_RET_ALLOW:
+	case SECCOMP_RET_LOG:
+	case SECCOMP_RET_ERRNO:
+	case SECCOMP_RET_USER_NOTIF:
+	case SECCOMP_RET_TRACE:
+		return false;
+	}
+	return true;
+}
+
+static void load_known(struct known *known, const struct sock_filter *instruction)
+{
+	bool is_known = BPF_MODE(instruction->code) != BPF_MEM;
+
+	if (BPF_MODE(instruction->code) == BPF_ABS)
+		is_known = instruction->k == offsetof(struct seccomp_data, arch) ||
+			   (instruction->k == offsetof(struct seccomp_data, nr) &&
+			    known->machine.data->nr != SECCOMP_ANY_CALL);
+	load(&known->machine, instruction);
+	if (BPF_CLASS(instruction->code) == BPF_LD)
+		known->a = is_known;
+	else
+		known->x = is_known;
+}
+
+/* False: it may divide by zero. */
+static bool compute_known(struct known *known, const struct sock_filter *instruction)
+{
+	bool by_x = BPF_SRC(instruction->code) == BPF_X && BPF_OP(instruction->code) != BPF_NEG;
+
+	if (BPF_OP(instruction->code) == BPF_DIV && by_x && !known->x)
+		return false;
+	known->a = known->a && (!by_x || known->x);
+	return compute(&known->machine, instruction);
+}
+
+static void jump_known(struct known *next, const struct known *known,
+		       const struct sock_filter *instruction)
+{
+	bool by_x = BPF_SRC(instruction->code) == BPF_X;
+
+	if (BPF_OP(instruction->code) == BPF_JA || (known->a && (!by_x || known->x))) {
+		flow(next + jump(&known->machine, instruction), known);
+		return;
+	}
+	flow(next + instruction->jt, known);
+	flow(next + instruction->jf, known);
+}
+
+/* One instruction; true: the program may end there with what harms. */
+static bool step_known(struct known *next, struct known *known,
+		       const struct sock_filter *instruction)
+{
+	switch (BPF_CLASS(instruction->code)) {
+	case BPF_RET:
+		return BPF_RVAL(instruction->code) == BPF_A ? !known->a || harms(known->machine.a)
+							    : harms(instruction->k);
+	case BPF_JMP:
+		jump_known(next, known, instruction);
+		return false;
+	case BPF_LD:
+	case BPF_LDX:
+		load_known(known, instruction);
+		break;
+	case BPF_ALU:
+		if (!compute_known(known, instruction))
+			return true;
+		break;
+	case BPF_MISC:
+		if (BPF_MISCOP(instruction->code) == BPF_TAX) {
+			known->machine.x = known->machine.a;
+			known->x = known->a;
+		} else {
+			known->machine.a = known->machine.x;
+			known->a = known->x;
+		}
+		break;
+	}
+	flow(next, known);
+	return false;
+}
+
+bool seccomp_program_may_harm(const struct seccomp_program *program, uint32_t audit_arch, int nr)
+{
+	const struct seccomp_data data = { .nr = nr, .arch = audit_arch };
+	struct error *error = seccomp_program_check(program);
+	cleanup(free) struct known *states =
+		error ? NULL : calloc(program->length, sizeof(*states));
+	bool harm = !states;
+
+	error_destroy(error);
+	if (states)
+		states[0] = (struct known){ .reached = true, .machine.data = &data };
+	/* Jumps only lead forward: when an instruction's turn comes, all ways to it are known. */
+	for (unsigned i = 0; !harm && i < program->length; i++)
+		if (states[i].reached)
+			harm = step_known(&states[i + 1], &states[i], &program->code[i]);
+	return harm;
+}
+
 /* ---- the judgement ---- */
 
 /* Lower is more restrictive; KILL_PROCESS is the lowest (kernel/seccomp.c ACTION_ONLY). */
@@ -408,12 +529,8 @@ static bool is_acceptable(const struct seccomp_call *call, uint32_t action)
 	case SECCOMP_RET_ALLOW:
 	case SECCOMP_RET_LOG:
 		return true;
-	case SECCOMP_RET_ERRNO:
-	case SECCOMP_RET_USER_NOTIF:
-	case SECCOMP_RET_TRACE:
-		return call->may_fail;
 	}
-	return false;
+	return call->may_fail && !harms(action);
 }
 
 static struct error *refusal(const struct seccomp_filters *filters, pid_t tid,
@@ -441,6 +558,30 @@ struct error *seccomp_allows(const struct seccomp_filters *filters, pid_t tid, u
 		action = seccomp_action(filters, audit_arch, calls[i].nr, calls[i].args, ip);
 		if (!is_acceptable(&calls[i], action))
 			return refusal(filters, tid, &calls[i], action);
+	}
+	return NULL;
+}
+
+/* Beyond the highest system call number of any kernel so far. */
+#define SYSCALL_NUMBERS 512
+
+struct error *seccomp_allows_anything(const struct seccomp_filters *filters, pid_t tid,
+				      uint32_t audit_arch)
+{
+	vec_for_each (program, &filters->programs) {
+		int nr = 0;
+
+		if (!seccomp_program_may_harm(program, audit_arch, SECCOMP_ANY_CALL))
+			continue;
+		while (nr < SYSCALL_NUMBERS && !seccomp_program_may_harm(program, audit_arch, nr))
+			nr++;
+		if (nr < SYSCALL_NUMBERS)
+			return error_hint(error_create(ERROR_PERMISSION,
+						       "cannot run code in %d: its seccomp filter "
+						       "may kill it or raise SIGSYS on system "
+						       "call %d",
+						       (int)tid, nr),
+					  "what only reads works: maps, threads, dump, stack");
 	}
 	return NULL;
 }

@@ -118,6 +118,51 @@ static void container_profile(void **state)
 	assert_int_equal(container_action(AUDIT_ARCH_X86_64, SYS_read | X32_BIT, 0), denied);
 }
 
+#define MAY_HARM(nr, ...)                                                                      \
+	({                                                                                     \
+		struct sock_filter code_[] = { __VA_ARGS__ };                                  \
+		struct seccomp_program program_ = { code_, sizeof(code_) / sizeof(code_[0]) }; \
+		seccomp_program_may_harm(&program_, AUDIT_ARCH_X86_64, nr);                    \
+	})
+
+/* What a call may do with arguments that nobody knows. */
+static void harm_is_found_for_any_arguments(void **state)
+{
+	const struct sock_filter kill = RETURN(SECCOMP_RET_KILL_PROCESS);
+	const struct sock_filter allow = RETURN(SECCOMP_RET_ALLOW);
+	struct sock_filter copy[CONTAINER_LENGTH];
+	struct seccomp_program program = { copy, CONTAINER_LENGTH };
+
+	/* Another architecture does not come there. */
+	memcpy(copy, container, sizeof(copy));
+	assert_false(seccomp_program_may_harm(&program, AUDIT_ARCH_X86_64, SECCOMP_ANY_CALL));
+	assert_true(seccomp_program_may_harm(&program, AUDIT_ARCH_I386, SECCOMP_ANY_CALL));
+	/* By an argument, and by it masked. */
+	assert_true(MAY_HARM(56, LOAD(nr), IF_EQUAL(56, 0, 3), LOAD(args[0]),
+			     IF_EQUAL(0x3d0f00, 1, 0), kill, allow));
+	assert_false(MAY_HARM(57, LOAD(nr), IF_EQUAL(56, 0, 3), LOAD(args[0]),
+			      IF_EQUAL(0x3d0f00, 1, 0), kill, allow));
+	assert_true(MAY_HARM(9, LOAD(args[2]), BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 4),
+			     IF_EQUAL(0, 1, 0), kill, allow));
+	/* Two ways that leave different numbers in the accumulator. */
+	assert_true(MAY_HARM(1, LOAD(args[0]), IF_EQUAL(7, 0, 1), BPF_STMT(BPF_LD | BPF_IMM, 5),
+			     IF_EQUAL(5, 0, 1), kill, allow));
+	/* Through memory, a register and a division. */
+	assert_true(MAY_HARM(1, LOAD(nr), BPF_STMT(BPF_ST, 0), BPF_STMT(BPF_LD | BPF_MEM, 0),
+			     IF_EQUAL(2, 0, 1), kill, allow));
+	assert_true(MAY_HARM(1, LOAD(args[0]), BPF_STMT(BPF_MISC | BPF_TAX, 0), LOAD(nr),
+			     BPF_STMT(BPF_ALU | BPF_DIV | BPF_X, 0), allow));
+	assert_true(MAY_HARM(1, LOAD(args[0]), BPF_STMT(BPF_RET | BPF_A, 0)));
+	assert_false(MAY_HARM(1, LOAD(nr), BPF_STMT(BPF_MISC | BPF_TAX, 0),
+			      BPF_STMT(BPF_LD | BPF_IMM, 2), BPF_STMT(BPF_ALU | BPF_SUB | BPF_X, 0),
+			      IF_EQUAL(1, 1, 0), kill, allow));
+	/* Answers that harm nobody, and what is no program at all. */
+	assert_false(MAY_HARM(SECCOMP_ANY_CALL, RETURN(SECCOMP_RET_ERRNO | 1)));
+	assert_false(MAY_HARM(SECCOMP_ANY_CALL, RETURN(SECCOMP_RET_TRACE)));
+	assert_true(MAY_HARM(SECCOMP_ANY_CALL, RETURN(SECCOMP_RET_TRAP)));
+	assert_true(MAY_HARM(SECCOMP_ANY_CALL, LOAD(nr)));
+}
+
 static void no_filter_allows(void **state)
 {
 	struct seccomp_filters filters = { 0 };
@@ -416,6 +461,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(container_profile),
+		cmocka_unit_test(harm_is_found_for_any_arguments),
 		cmocka_unit_test(no_filter_allows),
 		cmocka_unit_test(most_restrictive_wins),
 		cmocka_unit_test(the_newest_errno_wins),
