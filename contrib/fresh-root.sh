@@ -199,6 +199,10 @@ bullseye | bookworm | trixie | sid) suite=$1 ;;
 	enter "$@"
 	exit
 	;;
+[a-z]*)
+	suite=$1
+	no_root 'only of bullseye, bookworm, trixie and sid'
+	;;
 *) usage ;;
 esac
 shift

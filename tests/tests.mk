@@ -18,7 +18,7 @@ $(BUILD)/tests/unit/%.o: tests/unit/%.c
 	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 $(UNIT_TESTS): %: %.o $(UNIT_HELPERS) $(LIBRARY)
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lcmocka $(LIBS) -lpthread
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lcmocka $(LIBS) -ldl -lrt
 
 .PRECIOUS: $(BUILD)/tests/unit/%.o
 
@@ -57,10 +57,10 @@ endef
 $(eval $(call victim-rule,-32,c,gcc,-std=gnu11 -m32))
 $(eval $(call victim-rule,-static,c,gcc,-std=gnu11 -static))
 $(eval $(call victim-rule,-musl,c,musl-gcc,-std=gnu11 -static))
-$(eval $(call victim-rule,-32,cc,g++,-m32))
-$(eval $(call victim-rule,-static,cc,g++,-static))
+$(eval $(call victim-rule,-32,cc,g++,-std=gnu++17 -m32))
+$(eval $(call victim-rule,-static,cc,g++,-std=gnu++17 -static))
 $(eval $(call victim-rule,,c,gcc,-std=gnu11))
-$(eval $(call victim-rule,,cc,g++,))
+$(eval $(call victim-rule,,cc,g++,-std=gnu++17))
 
 include tests/torture.mk
 include tests/unwind.mk

@@ -22,9 +22,14 @@ $(BUILD)/src/agent/%.S.o: src/agent/%.S
 	@mkdir -p $(@D)
 	$(CC) -Isrc -MMD -MP -c -o $@ $<
 
+# Binutils 2.39 warns of what an image of code and data in one is, and knows how not to.
+AGENT_NO_WARN = $(addprefix -Wl$(comma),$(shell ld --help 2>/dev/null | \
+	grep -o -m 1 -e '--no-warn-rwx-segments'))
+comma := ,
+
 $(BUILD)/src/agent/agent.elf: $(AGENT_OBJECTS) src/agent/agent.ld
 	$(CC) -nostdlib -static -Wl,-T,src/agent/agent.ld -Wl,--build-id=none -Wl,--emit-relocs \
-		-Wl,--no-warn-rwx-segments -o $@ $(AGENT_OBJECTS)
+		$(AGENT_NO_WARN) -o $@ $(AGENT_OBJECTS)
 
 # Code that depends on where it lies would have an absolute relocation.
 $(AGENT_IMAGE): $(BUILD)/src/agent/agent.elf src/agent/agent.mk

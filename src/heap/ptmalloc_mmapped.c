@@ -22,6 +22,7 @@
 /* What looks like one. */
 struct found {
 	uint64_t start, header, total;
+	unsigned unused; /* bytes at its end that no block has */
 	bool is_chosen;
 };
 
@@ -151,26 +152,28 @@ static struct error *read_pars(struct mmapped *mmapped)
 
 /* ---- the chunks ---- */
 
-/* The header at @bytes, which lies at @address of the target: 0, or all bytes of its mapping, which
- * begins at *start_ret. */
-static uint64_t chunk_total(const struct ptmalloc_walk *walk, const uint8_t *bytes,
-			    uint64_t address, uint64_t *start_ret)
+/* The header at @bytes, which lies at @found->header of the target: whether it may be one. Tells of
+ * its mapping. */
+static bool read_chunk(const struct ptmalloc_walk *walk, const uint8_t *bytes, struct found *found)
 {
 	unsigned word = walk->word;
 	/* From 2.43 on, bit 0 of prev_size tells huge pages. */
 	uint64_t offset = load_word(bytes, word) & ~(uint64_t)1;
 	uint64_t field = load_word(bytes + word, word), size = field & ~(uint64_t)CHUNK_FLAGS;
-	uint64_t total = size + offset;
+	uint64_t total = size + offset, address = found->header;
 
 	if ((field & CHUNK_FLAGS) != CHUNK_MMAPPED || offset > address || total < size ||
 	    (address - offset) % PAGE_SIZE)
-		return 0;
-	/* Until 2.42 the size reaches to the end of the mapping, from 2.43 on it spares a header.
-	 */
-	if (total % PAGE_SIZE)
+		return false;
+	/* Until 2.42 the size reaches to the end of the mapping. From 2.43 on it spares a header,
+	 * of which the block has, as elsewhere, the first word. */
+	if (total % PAGE_SIZE) {
 		total += 2 * word;
-	*start_ret = address - offset;
-	return total % PAGE_SIZE == 0 ? total : 0;
+		found->unused = word;
+	}
+	found->start = address - offset;
+	found->total = total;
+	return total && total % PAGE_SIZE == 0;
 }
 
 static bool overlaps_region(const struct mmapped *mmapped, uint64_t start, uint64_t end)
@@ -187,8 +190,7 @@ static bool is_chunk(const struct mmapped *mmapped, const uint8_t *bytes, uint64
 {
 	struct found found = { .header = address, .is_chosen = true };
 
-	found.total = chunk_total(mmapped->walk, bytes, address, &found.start);
-	if (!found.total || found.start < mmapped->low ||
+	if (!read_chunk(mmapped->walk, bytes, &found) || found.start < mmapped->low ||
 	    found.total > mmapped->end - found.start || found.start + found.total <= address ||
 	    overlaps_region(mmapped, found.start, found.start + found.total))
 		return false;
@@ -409,7 +411,7 @@ static struct error *add_regions(struct mmapped *mmapped)
 			.start = found->start,
 			.end = found->start + found->total,
 			.base = found->header + 2 * mmapped->walk->word,
-			.limit = found->start + found->total,
+			.limit = found->start + found->total - found->unused,
 			.mmapped = true,
 		};
 

@@ -9,6 +9,9 @@ static int stack_pointer_register(const struct arch *arch)
 	return arch->elf_machine == EM_X86_64 ? 7 : arch->elf_machine == EM_386 ? 4 : 31;
 }
 
+/* elfutils 0.188. Without it no frame's end is known: libunwind has them of native threads. */
+int dwfl_frame_reg(Dwfl_Frame *state, unsigned number, Dwarf_Word *value) __attribute__((weak));
+
 struct libdwfl_unwinder {
 	struct symbolizer *symbolizer;
 	struct stack_memory *memory;
@@ -110,7 +113,7 @@ static int visit_frame(Dwfl_Frame *state, void *data)
 	size_t count = frames->size - unwinder->first_frame;
 	struct frame frame = { 0 };
 	Dwarf_Word sp = 0;
-	bool has_sp = dwfl_frame_reg(state, unwinder->sp_register, &sp) == 0;
+	bool has_sp = dwfl_frame_reg && dwfl_frame_reg(state, unwinder->sp_register, &sp) == 0;
 
 	if (!dwfl_frame_pc(state, &frame.pc, &frame.is_activation))
 		return DWARF_CB_ABORT;

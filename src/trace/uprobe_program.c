@@ -12,6 +12,10 @@
 #include "perf_events.h"
 #include "uprobe.h"
 
+/* Younger than the headers of some systems: BPF_FUNC_get_attach_cookie, BPF_ATOMIC. */
+#define FUNC_GET_ATTACH_COOKIE 174
+#define ATOMIC		       0xc0
+
 #define PAGE 4096
 
 /* Registers of the program; those from CONTEXT on are left alone by helpers. */
@@ -43,7 +47,7 @@ static void emit_number(struct builder *builder)
 	struct bpf_program *to = &builder->program;
 
 	if (builder->options->number < 0)
-		bpf_call(to, BPF_FUNC_get_attach_cookie);
+		bpf_call(to, FUNC_GET_ATTACH_COOKIE);
 	else
 		bpf_set(to, RESULT, builder->options->number);
 	bpf_put(to, FRAME, NUMBER_AT, RESULT);
@@ -60,7 +64,7 @@ static void emit_lost(struct builder *builder)
 	bpf_emit(to, BPF_ALU64 | BPF_LSH | BPF_K, ARG2, 0, 0, 3);
 	bpf_emit(to, BPF_ALU64 | BPF_ADD | BPF_X, ARG1, ARG2, 0, 0);
 	bpf_set(to, ARG2, 1);
-	bpf_emit(to, BPF_STX | BPF_ATOMIC | BPF_DW, ARG1, ARG2, 0, BPF_ADD);
+	bpf_emit(to, BPF_STX | ATOMIC | BPF_DW, ARG1, ARG2, 0, BPF_ADD);
 	bpf_land(to, wrong);
 	emit_end(to);
 }

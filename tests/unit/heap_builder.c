@@ -362,7 +362,7 @@ static void put_mapped(struct built_heap *built, unsigned region, uint64_t offse
 	uint64_t chunk = start + offset;
 	struct expected_block block = {
 		.address = chunk + 2 * word,
-		.size = size - offset - 2 * word,
+		.size = size - offset - (spared ? 3 : 2) * word,
 		.state = HEAP_IN_USE,
 		.mmapped = true,
 	};

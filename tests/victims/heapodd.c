@@ -14,9 +14,9 @@
  *
  * variants: 32 static
  */
+#include "mallinfo2.h"
 #include "victim.h"
 
-#include <malloc.h>
 #include <sys/mman.h>
 
 #define KEPT	   3000

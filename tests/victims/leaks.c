@@ -129,13 +129,21 @@ __attribute__((noinline)) static void plant(void)
 	pthread_mutex_unlock(&lock);
 }
 
-/* What calls have left below the stack pointer. */
+/* What calls have left below the stack pointer, and in the registers that they need not keep. */
 __attribute__((noinline)) static void clean_stack(void)
 {
 	char bytes[1 << 15];
 
 	memset(bytes, 0, sizeof(bytes));
 	__asm__ volatile("" : : "r"(bytes) : "memory");
+#ifdef __x86_64__
+	__asm__ volatile("xor %%ecx, %%ecx\n\txor %%edx, %%edx\n\txor %%esi, %%esi\n\t"
+			 "xor %%edi, %%edi\n\txor %%r8, %%r8\n\txor %%r9, %%r9\n\t"
+			 "xor %%r10, %%r10\n\txor %%r11, %%r11"
+			 :
+			 :
+			 : "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "cc");
+#endif
 }
 
 __attribute__((noinline)) static void keep_live(unsigned long count)
