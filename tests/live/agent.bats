@@ -17,7 +17,7 @@ count() { # SHORT LONG
 }
 
 trace() { # COMMAND...: on the victim
-	timeout -k 5 "$(count 100 3000)" "$TRACE" "$victim_pid" "$@"
+	timeout -k 5 "$(patience "$(count 100 3000)")" "$TRACE" "$victim_pid" "$@"
 }
 
 nothing_is_left() {
@@ -192,7 +192,7 @@ check_says() {
 	tell go '^going'
 	for how in "at $(count 40 1000)" "random $(count 15 500)"; do
 		# shellcheck disable=SC2086
-		run timeout -k 5 "$(count 400 3600)" "$KILLER" $how "$victim_pid" \
+		run timeout -k 5 "$(patience "$(count 400 3600)")" "$KILLER" $how "$victim_pid" \
 			"$TRACE" "$victim_pid" attach run=20 detach
 		status_is 0
 		[[ $output == *" failed=0 bad=0"* ]] || fail "$output"
@@ -495,7 +495,7 @@ most_resident_below() { # KIB
 	probe check "$child" --json
 	json '.checks[] | select(.name == "agent") | .detail | contains("inherited")'
 	# It can be recorded itself, be its parent's recording over or not.
-	run timeout 60 "$TRACE" "$child" attach run=100 read detach leftovers
+	run timeout "$(patience 60)" "$TRACE" "$child" attach run=100 read detach leftovers
 	status_is 0
 	[[ $output == *"removed=1 remaining=0"*"leftovers 0"* ]] || fail "$output"
 	tell fork '^born'
@@ -505,7 +505,7 @@ most_resident_below() { # KIB
 	before=$(awk '{ print $14 + $15 }' "/proc/$child/stat")
 	still_allocates() { [ "$(awk '{ print $14 + $15 }' "/proc/$child/stat")" -gt "$before" ]; }
 	wait_until 60 still_allocates
-	run timeout 60 "$TRACE" "$child" attach run=50 detach leftovers
+	run timeout "$(patience 60)" "$TRACE" "$child" attach run=50 detach leftovers
 	status_is 0
 	[[ $output == *"removed=1 remaining=0"*"leftovers 0"* ]] || fail "$output"
 	! grep -E "$AGENT" "/proc/$child/maps" >&2

@@ -308,7 +308,7 @@ what_is_lost_is_told() { # LOST_MALLOC LOST_LIST; at the least
 @test "allocs on a terminal: a table that follows the recording" {
 	command -v script >/dev/null || skip 'needs script(1)'
 	start_victim allocshape
-	TERM=xterm timeout 60 script -qfec \
+	TERM=xterm timeout "$(patience 60)" script -qfec \
 		"stty rows 12 cols 90; $MEMPROBE allocs $victim_pid --sample 1 --color=never" \
 		"$BATS_TEST_TMPDIR/typed" </dev/null >/dev/null 2>&1 3>&- &
 	record_pid=$!

@@ -20,7 +20,7 @@ hint_says() { # NAME WORDS
 }
 
 check() { # [COMMAND...] PID, as JSON
-	run --separate-stderr "${@:1:$#-1}" timeout -k 5 60 "${user_memprobe:-$MEMPROBE}" check \
+	run --separate-stderr "${@:1:$#-1}" timeout -k 5 "$(patience 60)" "${user_memprobe:-$MEMPROBE}" check \
 		"${@: -1}" --json
 }
 
@@ -238,14 +238,14 @@ check() { # [COMMAND...] PID, as JSON
 	skip_unless_root
 	unshare -Urpf --mount-proc true || skip "no user namespaces"
 	# PID 1 there is the shell.
-	run --separate-stderr timeout 60 unshare -Urpf --mount-proc sh -c \
+	run --separate-stderr timeout "$(patience 60)" unshare -Urpf --mount-proc sh -c \
 		'"$1" </dev/null >"$2" & until grep -q ready "$2"; do sleep 0.02; done
 		"$0" check $! --json; status=$?
 		kill $!; wait $!; exit $status' "$MEMPROBE" "$VICTIMS/idle" \
 		"$BATS_TEST_TMPDIR/ready"
 	status_is 0
 	row_says attach ok SEIZE
-	run --separate-stderr timeout 60 unshare -Urpf --mount-proc sh -c \
+	run --separate-stderr timeout "$(patience 60)" unshare -Urpf --mount-proc sh -c \
 		'"$0" check 1 --json; exit $?' "$MEMPROBE"
 	status_is 0
 	json '.target.pid == 1'
@@ -255,12 +255,12 @@ check() { # [COMMAND...] PID, as JSON
 	skip_unless_root
 	prepare_user
 	# Of a PID namespace of our own: the machine's is none of a test's business.
-	run --separate-stderr timeout 60 unshare -pf --mount-proc sh -c \
+	run --separate-stderr timeout "$(patience 60)" unshare -pf --mount-proc sh -c \
 		'setpriv --reuid=65534 --regid=65534 --clear-groups -- "$0" check 1 --json; exit $?' \
 		"$user_memprobe"
 	status_is 4
 	row_says attach no "belongs to uid 0"
-	run --separate-stderr timeout 60 unshare -pf --mount-proc sh -c \
+	run --separate-stderr timeout "$(patience 60)" unshare -pf --mount-proc sh -c \
 		'setpriv --reuid=65534 --regid=65534 --clear-groups -- "$0" maps 1; exit $?' \
 		"$user_memprobe"
 	status_is 4

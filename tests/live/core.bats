@@ -95,7 +95,7 @@ check_core() { # NAME [OPTION...]
 		[[ $stderr =~ $command ]] || fail "no command in: $stderr" || return
 		local unpack=${BASH_REMATCH[1]} exe=${BASH_REMATCH[2]} core=${BASH_REMATCH[3]}
 		bash -c "$unpack" 2>unpack.err || fail "$(cat unpack.err)" || return
-		timeout 120 gdb -nx --batch -ex 'thread apply all bt' "$exe" "$core" >gdb.out 2>&1
+		timeout "$(patience 120)" gdb -nx --batch -ex 'thread apply all bt' "$exe" "$core" >gdb.out 2>&1
 		[ "$(grep -c '^Thread ' gdb.out)" -eq 7 ] || fail "$(cat gdb.out)" || return
 		rm -f s.core*
 	done
@@ -114,7 +114,7 @@ check_core() { # NAME [OPTION...]
 # ---- what others make of it ----
 
 gdb_threads() { # FILE: per thread its functions, by gdb
-	timeout 120 gdb -nx --batch -ex 'set print frame-arguments none' -ex 'thread apply all bt' \
+	timeout "$(patience 120)" gdb -nx --batch -ex 'set print frame-arguments none' -ex 'thread apply all bt' \
 		"$VICTIMS/$1" core 2>gdb.err
 }
 
@@ -147,9 +147,9 @@ check_gdb() { # VICTIM
 	settle
 	make_core
 	settle
-	live=$(timeout 120 gdb -nx --batch -p "$victim_pid" -ex 'info registers' -ex 'x/64xg $sp' 2>/dev/null |
+	live=$(timeout "$(patience 120)" gdb -nx --batch -p "$victim_pid" -ex 'info registers' -ex 'x/64xg $sp' 2>/dev/null |
 		grep -E '^(r[a-z0-9]+ |0x[0-9a-f]*:)')
-	from_core=$(timeout 120 gdb -nx --batch -ex 'info registers' -ex 'x/64xg $sp' \
+	from_core=$(timeout "$(patience 120)" gdb -nx --batch -ex 'info registers' -ex 'x/64xg $sp' \
 		"$VICTIMS/idle" core 2>/dev/null | grep -E '^(r[a-z0-9]+ |0x[0-9a-f]*:)')
 	[ "$(wc -l <<<"$live")" -gt 40 ]
 	# gdb's own stop makes an interrupted system call of the wait.
@@ -270,7 +270,7 @@ check_kernel_core() { # VICTIM
 		live=$(heap_of)
 		probe stack "$victim_pid" --json
 		stacks=$(frames | jq 'length')
-		timeout 120 gcore -o made "$victim_pid" >/dev/null 2>&1
+		timeout "$(patience 120)" gcore -o made "$victim_pid" >/dev/null 2>&1
 		mv "made.$victim_pid" core
 		probe mallinfo core --json
 		diff <(echo "$live") <(heap_of)
@@ -290,7 +290,7 @@ file = open('mapped', 'rb')
 view = mmap.mmap(file.fileno(), 8192, prot=mmap.PROT_READ)
 print('ready', flush=True)
 time.sleep(600)"
-	timeout 120 gcore -o made "$victim_pid" >/dev/null 2>&1
+	timeout "$(patience 120)" gcore -o made "$victim_pid" >/dev/null 2>&1
 	probe maps "made.$victim_pid" --json
 	status_is 0
 	json '.warnings == []'
@@ -338,7 +338,7 @@ check_leaks_of_cores() { # VICTIM
 	make_core --compress
 	leaks_of_core core "$1" || fail "of a compressed one"
 	if command -v gcore >/dev/null; then
-		timeout 120 gcore -o made "$victim_pid" >/dev/null 2>&1
+		timeout "$(patience 120)" gcore -o made "$victim_pid" >/dev/null 2>&1
 		leaks_of_core "made.$victim_pid" "$1" || fail "of gcore's"
 	fi
 	victim_check

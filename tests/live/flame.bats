@@ -99,7 +99,7 @@ assert_svg() { # FILE
 	command -v go >/dev/null || skip "no go: pprof.py has decoded the same"
 	run -0 memprobe flame in.folded -o out.pb.gz --countname bytes
 	export HOME=$BATS_TEST_TMPDIR
-	run -0 timeout 60 go tool pprof -top -unit=b out.pb.gz
+	run -0 timeout "$(patience 60)" go tool pprof -top -unit=b out.pb.gz
 	grep -qE '^ +700B +70.00%.* 700B +70.00% +malloc$' <<<"$output" || fail "$output"
 	grep -qE '^ +0 +0%.* 1000B +100% +main$' <<<"$output" || fail "$output"
 }
@@ -110,16 +110,16 @@ assert_svg() { # FILE
 	sed 's/400$/150/; /shutdown/d; s/inflate;malloc 300/inflate;malloc 310/' in.folded >old.folded
 	run -0 memprobe flame in.folded -o new.pb.gz --countname bytes
 	run -0 memprobe flame old.folded -o old.pb.gz --countname bytes
-	run -0 timeout 60 go tool pprof -peek 'malloc$' -unit=b new.pb.gz
+	run -0 timeout "$(patience 60)" go tool pprof -peek 'malloc$' -unit=b new.pb.gz
 	grep -qE '^ +400B +57.14% \| +MapInsert$' <<<"$output" || fail "$output"
 	grep -qE '^ +300B +42.86% \| +inflate$' <<<"$output" || fail "$output"
-	run -0 timeout 60 go tool pprof -top -unit=b -base old.pb.gz new.pb.gz
+	run -0 timeout "$(patience 60)" go tool pprof -top -unit=b -base old.pb.gz new.pb.gz
 	grep -qE '^ +240B .* 240B +[0-9.]+% +malloc$' <<<"$output" || fail "$output"
 	grep -qE '^ +50B .* 50B +[0-9.]+% +shutdown$' <<<"$output" || fail "$output"
 	grep -qE '^ +0 .* 290B +93.55% +main$' <<<"$output" || fail "$output"
-	run -0 timeout 60 go tool pprof -top -unit=b -diff_base old.pb.gz new.pb.gz
+	run -0 timeout "$(patience 60)" go tool pprof -top -unit=b -diff_base old.pb.gz new.pb.gz
 	grep -qE '^ +-10B .* inflate$|^ +0 .* -10B .* inflate$' <<<"$output" || fail "$output"
-	run -0 timeout 60 go tool pprof -traces -unit=b new.pb.gz
+	run -0 timeout "$(patience 60)" go tool pprof -traces -unit=b new.pb.gz
 	[ "$(grep -cE '^ +[0-9]+B ' <<<"$output")" -eq 5 ] || fail "$output"
 }
 
@@ -128,7 +128,7 @@ assert_svg() { # FILE
 	command -v dot >/dev/null || skip "no dot of graphviz"
 	export HOME=$BATS_TEST_TMPDIR
 	run -0 memprobe flame in.folded -o out.pb.gz --countname bytes
-	run -0 timeout 60 go tool pprof -svg -unit=b -output=graph.svg out.pb.gz
+	run -0 timeout "$(patience 60)" go tool pprof -svg -unit=b -output=graph.svg out.pb.gz
 	python3 -c 'import sys, xml.dom.minidom; xml.dom.minidom.parse(sys.argv[1])' graph.svg
 	# A box for each function that holds any, and an arrow with what goes along it.
 	for name in main event_loop serve MapInsert inflate malloc; do
@@ -314,7 +314,7 @@ browser() {
 	local name
 	for name in chromium chromium-browser google-chrome; do
 		if command -v $name >/dev/null; then
-			timeout -k 5 150 $name --headless --no-sandbox --disable-gpu --disable-dev-shm-usage \
+			timeout -k 5 "$(patience 150)" $name --headless --no-sandbox --disable-gpu --disable-dev-shm-usage \
 				--user-data-dir="$BATS_TEST_TMPDIR/browser" --window-size=1000,700 "$@" 2>browser.err
 			return
 		fi

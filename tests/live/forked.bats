@@ -11,7 +11,7 @@ has_fork() {
 fork_begin() { # [PID]
 	mkfifo "$BATS_TEST_TMPDIR/pipe"
 	exec {pipe}<>"$BATS_TEST_TMPDIR/pipe"
-	timeout -k 5 120 "$MEMPROBE" core "${1:-$victim_pid}" -o - >"$BATS_TEST_TMPDIR/pipe" \
+	timeout -k 5 "$(patience 120)" "$MEMPROBE" core "${1:-$victim_pid}" -o - >"$BATS_TEST_TMPDIR/pipe" \
 		2>"$BATS_TEST_TMPDIR/core.err" {pipe}>&- 3>&- &
 	reader=$!
 	wait_until 60 has_fork || fail "no fork" "$(cat "$BATS_TEST_TMPDIR/core.err")"

@@ -9,7 +9,7 @@ ended() {
 
 # slow() or deep() is called, and at work. It ends when it is sent SIGUSR1, or another signal.
 call_begins() { # FUNCTION
-	timeout -k 5 120 "$MEMPROBE" call "$victim_pid" "$1()" --timeout 60 >/dev/null 2>&1 3>&- &
+	timeout -k 5 "$(patience 120)" "$MEMPROBE" call "$victim_pid" "$1()" --timeout 60 >/dev/null 2>&1 3>&- &
 	caller=$!
 	victim_wait "^in $1\$" >/dev/null
 }
@@ -90,7 +90,7 @@ has_returned() {
 	skip_unless_root
 	start_victim interrupted none
 	call_begins slow
-	run timeout 60 unshare -m sh -c "mount -t proc proc /proc && '$MEMPROBE' call $victim_pid 'quick()' --timeout 100ms"
+	run timeout "$(patience 60)" unshare -m sh -c "mount -t proc proc /proc && '$MEMPROBE' call $victim_pid 'quick()' --timeout 100ms"
 	[ "$status" -eq 7 ] || [ "$status" -eq 4 ] || fail "status $status: $output"
 	kill -USR1 "$victim_pid"
 	wait $caller
@@ -108,6 +108,6 @@ has_returned() {
 
 @test "a shell that has handled signals is used, whatever they left on its stack" {
 	command -v bash python3 >/dev/null || skip "no bash or no python3"
-	run timeout 300 python3 "$BATS_TEST_DIRNAME/shell.py" "$MEMPROBE"
+	run timeout "$(patience 300)" python3 "$BATS_TEST_DIRNAME/shell.py" "$MEMPROBE"
 	status_is 0
 }

@@ -28,9 +28,15 @@
 #					record_kill: by SIGKILL
 #	figures_of FUNCTION		what was recorded of it, in JSON; unreachable_of FUNCTION
 #
+#	patience SECONDS		a bound, longer on a busy machine: bounds are for hangs
+#
 # Never wait for a time to pass: wait for what is to happen (wait_until), with a bound.
 
-bats_require_minimum_version 1.5.0
+if declare -F bats_require_minimum_version >/dev/null; then
+	bats_require_minimum_version 1.5.0
+elif [ -z "${BATS_TEST_TMPDIR:-}" ]; then
+	source "${BASH_SOURCE[0]%/*}/old_bats.bash"
+fi
 
 ROOT=$(cd "${BASH_SOURCE[0]%/*}/../.." && pwd)
 BUILD=$(realpath "${BUILD:-$ROOT/build}")
@@ -44,8 +50,15 @@ declare -A ending=()	    # PID -> signal, of what teardown must end gently, and
 ending_order=()		    # in which order
 public_dirs=()
 
+# As many times as there are processes that want to run for each CPU, and twice more.
+patience() { # SECONDS
+	local load
+	read -r load _ </proc/loadavg
+	echo $(($1 * (3 + ${load%.*} / $(nproc))))
+}
+
 memprobe() {
-	timeout -k 5 60 "$MEMPROBE" "$@"
+	timeout -k 5 "$(patience 60)" "$MEMPROBE" "$@"
 }
 
 probe() {
@@ -61,7 +74,7 @@ record_begin() {
 	# What a former recording said is not to be taken for this one's.
 	rm -f "$record_out" "$record_out.err"
 	touch "$record_out.err"
-	timeout -k 40 240 "${as[@]}" "$MEMPROBE" "$@" -v >"$record_out" 2>"$record_out.err" 3>&- &
+	timeout -k 40 "$(patience 240)" "${as[@]}" "$MEMPROBE" "$@" -v >"$record_out" 2>"$record_out.err" 3>&- &
 	record_pid=$!
 	wait_until 60 record_is_on || fail "it does not record" "$(cat "$record_out.err")"
 }
@@ -113,12 +126,13 @@ fail() {
 	return 1
 }
 
-# wait_until SECONDS COMMAND...: the command's success, or failure after that time.
+# wait_until SECONDS COMMAND...: the command's success, or failure after that time (patience).
 wait_until() {
-	local end=$((SECONDS + $1))
+	local begun=$SECONDS bound=$1
 	shift
 	until "$@"; do
-		[ $SECONDS -lt $end ] || {
+		[ $((SECONDS - begun)) -lt "$bound" ] ||
+			[ $((SECONDS - begun)) -lt "$(patience "$bound")" ] || {
 			echo "timed out: $*" >&2
 			return 1
 		}

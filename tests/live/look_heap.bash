@@ -115,7 +115,7 @@ core_is_like() { # PID CORE
 gdb_reads() { # PID CORE
 	local threads
 	command -v gdb >/dev/null || return 0
-	timeout 120 gdb -nx --batch -ex 'thread apply all bt 3' "/proc/$1/exe" "$2" \
+	timeout "$(patience 120)" gdb -nx --batch -ex 'thread apply all bt 3' "/proc/$1/exe" "$2" \
 		>"$2.gdb" 2>"$2.err"
 	threads=$(readelf -nW "$2" | grep -c NT_PRSTATUS)
 	[ "$(grep -c '^Thread ' "$2.gdb")" -eq "$threads" ] || fail "$(cat "$2.gdb" "$2.err")" || return

@@ -6,7 +6,7 @@ trace_at() {
 	[[ ${2:-} != quiet ]] || some=()
 	[ "${TORTURE:-}" != long ] || cycles=100
 	# All that is allocated: a load may leave nothing of a third of a second.
-	run timeout -k 5 600 "$loop" "$1" rate=4096 all attach run=300 "${some[@]}" pause detach read \
+	run timeout -k 5 "$(patience 600)" "$loop" "$1" rate=4096 all attach run=300 "${some[@]}" pause detach read \
 		rate=0 attach run=100 detach "cycle=$cycles" leftovers
 	status_is 0
 	[[ $output == *" lost=0 lost_frees=0 "* && $output == *"cycles $cycles remaining=0 "* &&

@@ -96,7 +96,7 @@ refused() { # HINT ARG...: a usage error with one line of error and this hint
 	start_victim idle
 	for path in "$BATS_TEST_TMPDIR/absent/out.svg" "$BATS_TEST_TMPDIR"; do
 		for command in allocs faults syscalls; do
-			run --separate-stderr timeout 60 "$MEMPROBE" "$command" "$victim_pid" -o "$path" \
+			run --separate-stderr timeout "$(patience 60)" "$MEMPROBE" "$command" "$victim_pid" -o "$path" \
 				--format svg
 			status_is 1
 		done

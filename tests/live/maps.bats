@@ -213,13 +213,13 @@ memory_of_its_own() {
 	skip_unless_root
 	prepare_user
 	start_victim idle
-	run --separate-stderr as_user timeout 60 "$user_memprobe" maps "$victim_pid"
+	run --separate-stderr as_user timeout "$(patience 60)" "$user_memprobe" maps "$victim_pid"
 	status_is 4
 	[[ $stderr = *hint:* ]]
-	run --separate-stderr as_user timeout 60 "$user_memprobe" dump "$victim_pid" stack
+	run --separate-stderr as_user timeout "$(patience 60)" "$user_memprobe" dump "$victim_pid" stack
 	status_is 4
 	start_victim_as_user idle
-	run --separate-stderr as_user timeout 60 "$user_memprobe" maps "$victim_pid" --by-type
+	run --separate-stderr as_user timeout "$(patience 60)" "$user_memprobe" maps "$victim_pid" --by-type
 	status_is 0
 }
 

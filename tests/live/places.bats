@@ -85,7 +85,7 @@ start_in_container() { # ROOT COMMAND...
 	start_victim_as_user malloc_load 2
 	MEMPROBE=$user_memprobe
 	memprobe() {
-		as_user timeout -k 5 60 "$MEMPROBE" "$@"
+		as_user timeout -k 5 "$(patience 60)" "$MEMPROBE" "$@"
 	}
 	look_dir=$public_dir look_at "$victim_pid"
 	victim_works
@@ -99,7 +99,7 @@ start_in_container() { # ROOT COMMAND...
 	for command in maps threads stack mallinfo trim "call getpid()" "dump heap"; do
 		# shellcheck disable=SC2086
 		set -- $command
-		run --separate-stderr as_user timeout 60 "$user_memprobe" "$1" "$victim_pid" \
+		run --separate-stderr as_user timeout "$(patience 60)" "$user_memprobe" "$1" "$victim_pid" \
 			${2:+"$2"} -o "/tmp/memprobe-test.$$"
 		status_is 4
 		[ -z "$output" ]

@@ -83,7 +83,7 @@ leak() { # FIRST LAST: prepared statements that nobody deallocates
 	adopt "$backend"
 	mkfifo "$dir/exact.in"
 	exec {exact_in}<>"$dir/exact.in"
-	timeout 100 "$BUILD/tests/tools/pg_exact" "$backend" "$ROOT/contrib/pools/postgres.pool" \
+	timeout "$(patience 100)" "$BUILD/tests/tools/pg_exact" "$backend" "$ROOT/contrib/pools/postgres.pool" \
 		<"$dir/exact.in" >"$dir/exact" 2>&1 3>&- &
 	exact=$!
 	wait_until 60 grep -q recording "$dir/exact"

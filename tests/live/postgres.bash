@@ -29,7 +29,7 @@ answers() {
 }
 
 sql() {
-	timeout 60 "$bin/psql" -h "$dir" -U tester -d postgres -At -c "$1"
+	timeout "$(patience 60)" "$bin/psql" -h "$dir" -U tester -d postgres -At -c "$1"
 }
 
 start_session() {

@@ -68,7 +68,7 @@ teardown() {
 	start_limited 100 200
 	for command in syscalls faults 'allocs --engine=uprobe'; do
 		# shellcheck disable=SC2016,SC2086
-		run -0 timeout 60 bash -c 'echo $$ >"$1/cgroup.procs" && shift && exec "$@"' - "$group" \
+		run -0 timeout "$(patience 60)" bash -c 'echo $$ >"$1/cgroup.procs" && shift && exec "$@"' - "$group" \
 			"$MEMPROBE" $command "$victim_pid" -d 300ms --json
 	done
 	peak=$(cat "${limit_file%/*}/memory.max_usage_in_bytes" 2>/dev/null ||

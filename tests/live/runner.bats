@@ -57,7 +57,7 @@ suite() {
 	CHECK_TIMEOUT=4 suite hangs
 	[ "$status" -ne 0 ]
 	[ "${lines[-1]}" = "1 passed, 1 failed" ]
-	[[ $output = *'stopped after 4 s'* ]]
+	[[ $output = *'stopped after '*' s, in:'* ]]
 }
 
 @test "of a file that hangs, the test that does is named, and the others have failed" {
@@ -67,5 +67,5 @@ suite() {
 	PATH=$BATS_TEST_TMPDIR:$PATH CHECK_TIMEOUT=4 suite hangs.bats
 	[ "$status" -ne 0 ]
 	[ "${lines[-1]}" = "1 passed, 2 failed" ]
-	[[ $output = *'stopped after 4 s, in: "one that hangs"'* ]]
+	[[ $output = *'stopped after '*' s, in: "one that hangs"'* ]]
 }

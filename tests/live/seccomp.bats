@@ -155,7 +155,7 @@ spared_by() { # VICTIM MODEL COMMAND...
 		victim_wait '^locked' >/dev/null
 		for command in stack heap trim; do
 			read -ra words <<<"$command"
-			run --separate-stderr as_user timeout 60 "$user_memprobe" "${words[0]}" \
+			run --separate-stderr as_user timeout "$(patience 60)" "$user_memprobe" "${words[0]}" \
 				"$victim_pid" "${words[@]:1}"
 			[[ $status == [04] ]] || fail "$model: $command: $status" "$stderr"
 			every_thread_works || fail "$model: $command"

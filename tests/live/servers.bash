@@ -57,7 +57,7 @@ start_redis() {
 }
 
 redis() {
-	timeout 60 redis-cli -s "$dir/redis" "$@"
+	timeout "$(patience 60)" redis-cli -s "$dir/redis" "$@"
 }
 
 load_redis() {
@@ -78,7 +78,7 @@ start_mariadbd() {
 }
 
 mariadb_sql() {
-	timeout 60 mariadb --no-defaults -u root -S "$dir/socket" -N -B -e "$1"
+	timeout "$(patience 60)" mariadb --no-defaults -u root -S "$dir/socket" -N -B -e "$1"
 }
 
 load_mariadbd() {

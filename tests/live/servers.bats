@@ -65,7 +65,7 @@ setup() {
 	server=$pid
 	ends_with "$server" INT # "fast": without waiting for the sessions
 	sql() {
-		timeout 60 "$bin/psql" -h "$dir" -U tester -d postgres -At -c "$1"
+		timeout "$(patience 60)" "$bin/psql" -h "$dir" -U tester -d postgres -At -c "$1"
 	}
 	wait_for 60 sql 'select 1'
 	sql 'create table canary (n int); insert into canary values (4711)'

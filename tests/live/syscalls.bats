@@ -250,16 +250,16 @@ parent_of() {
 	status_is 0
 	is_told
 	json '.engine == "ptrace" and (.warnings | length) >= 2'
-	run as_user timeout 60 "$user_memprobe" syscalls "$victim_pid" -d 1ms
+	run as_user timeout "$(patience 60)" "$user_memprobe" syscalls "$victim_pid" -d 1ms
 	[[ $output == *'cannot use tracepoint'*cap_bpf,cap_perfmon*ptrace* ]] || fail "$output"
-	run as_user timeout 60 "$user_memprobe" syscalls "$victim_pid" -d 1s --engine=tracepoints
+	run as_user timeout "$(patience 60)" "$user_memprobe" syscalls "$victim_pid" -d 1s --engine=tracepoints
 	[ "$status" -eq 4 ] || fail "$output"
 	# With just what it says.
 	run setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=+bpf,+perfmon \
 		--ambient-caps=+bpf,+perfmon -- \
-		timeout 60 "$user_memprobe" syscalls "$victim_pid" -d 1ms --engine=tracepoints
+		timeout "$(patience 60)" "$user_memprobe" syscalls "$victim_pid" -d 1ms --engine=tracepoints
 	[ "$status" -eq 0 ] || fail "$output"
-	run as_user timeout 60 "$user_memprobe" syscalls $$ -d 1s
+	run as_user timeout "$(patience 60)" "$user_memprobe" syscalls $$ -d 1s
 	[ "$status" -eq 4 ] || fail "$output"
 	victim_check
 }
@@ -374,7 +374,7 @@ is_unharmed() { # [killed]
 	cd "$BATS_TEST_TMPDIR"
 	mkfifo in
 	# shellcheck disable=SC2016
-	timeout 60 unshare -pf --mount-proc --kill-child bash -c '
+	timeout "$(patience 60)" unshare -pf --mount-proc --kill-child bash -c '
 		unshare -pf --kill-child "$1" <>in >out &
 		until grep -q ^ready out; do sleep 0.05; done
 		read -r pid _ <"/proc/$!/task/$!/children"

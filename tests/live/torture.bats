@@ -271,7 +271,7 @@ other_image() { # MAPS: it runs at other addresses than these
 	for worker in 1 2 3; do
 		for ((i = 0; i < n; i++)); do
 			code=0
-			timeout -k 5 60 "$MEMPROBE" call "$victim_pid" 'getpid()' \
+			timeout -k 5 "$(patience 60)" "$MEMPROBE" call "$victim_pid" 'getpid()' \
 				>"$BATS_TEST_TMPDIR/$worker" 2>&1 || code=$?
 			[ $code -eq 0 ] || [ $code -eq 7 ] || {
 				echo "worker $worker: $code: $(cat "$BATS_TEST_TMPDIR/$worker")"

@@ -50,7 +50,7 @@ quietly() {
 
 # The figures go to the log of the long run.
 compare() { # PID...
-	run timeout -k 5 600 "$BUILD/tests/tools/unwind_compare" "$@" "$points"
+	run timeout -k 5 "$(patience 600)" "$BUILD/tests/tools/unwind_compare" "$@" "$points"
 	if [ "${TORTURE:-}" = long ]; then
 		grep -E 'points|built' <<<"$output" | sed 's/^/# /' >&3
 	fi
@@ -79,7 +79,7 @@ no_name='[?]'
 @test "the dynamic linker's frame below a function that is being bound" {
 	LD_BIND_NOT=1 start_victim frames
 	sees_binding() {
-		timeout -k 5 60 "$BUILD/tests/tools/unwind_compare" --print "$victim_pid" |
+		timeout -k 5 "$(patience 60)" "$BUILD/tests/tools/unwind_compare" --print "$victim_pid" |
 			grep -Eq " ($no_name|_dl_fixup) ($no_name|_dl_runtime_resolve[a-z_0-9]*) by_libc realigned worker ($no_name|start_thread) ($no_name|[_a-z0-9]*clone3?)\$"
 	}
 	wait_until 60 sees_binding
@@ -93,7 +93,7 @@ no_name='[?]'
 	start_victim frames-musl
 	stack=' on_alarm __restore_rt( __restore_sigs)?( raise)?( recurse| in_alloca| realigned| spin| in_large_frame| by_libc)* worker start$'
 	sees_handler() {
-		timeout -k 5 60 "$BUILD/tests/tools/unwind_compare" --print "$victim_pid" |
+		timeout -k 5 "$(patience 60)" "$BUILD/tests/tools/unwind_compare" --print "$victim_pid" |
 			grep -Eq "$stack"
 	}
 	wait_until 60 sees_handler
@@ -136,7 +136,7 @@ no_name='[?]'
 		--socket="$dir/socket" --skip-networking --pid-file="$dir/pid" \
 		--innodb-buffer-pool-size=32M
 	server=$pid
-	wait_for 60 timeout 60 mariadb --no-defaults -u root -S "$dir/socket" -e 'select 1'
+	wait_for 60 timeout "$(patience 60)" mariadb --no-defaults -u root -S "$dir/socket" -e 'select 1'
 	background_load mariadb-slap --no-defaults -u root -S "$dir/socket" --concurrency=3 \
 		--auto-generate-sql --auto-generate-sql-load-type=mixed --number-of-queries=3000
 	adopt "$server"
@@ -156,7 +156,7 @@ no_name='[?]'
 	server=$pid
 	ends_with "$server" INT # "fast": without waiting for the sessions
 	sql() {
-		timeout 60 "$bin/psql" -h "$dir" -U tester -d postgres -At -c "$1"
+		timeout "$(patience 60)" "$bin/psql" -h "$dir" -U tester -d postgres -At -c "$1"
 	}
 	wait_for 60 sql 'select 1'
 	"$bin/pgbench" -h "$dir" -U tester -i -q postgres >"$dir/init.log" 2>&1

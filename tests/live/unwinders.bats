@@ -17,7 +17,7 @@ setup() {
 agree_on() {
 	local i
 	for ((i = 0; i < ${2:-3}; i++)); do
-		run timeout -k 5 120 "$MEMPROBE" stack -v "$1"
+		run timeout -k 5 "$(patience 120)" "$MEMPROBE" stack -v "$1"
 		status_is 0
 		[[ $output != *"libunwind found"* && $output == *"thread $1 ("* ]] ||
 			fail "$output" || return
@@ -83,7 +83,7 @@ check_odd_frames() {
 @test "-v says where the libraries differ, and which one is shown" {
 	start_victim odd_frames
 	tid=$(tid_of nowhere)
-	run timeout -k 5 60 "$MEMPROBE" stack -v -t "$tid" "$victim_pid"
+	run timeout -k 5 "$(patience 60)" "$MEMPROBE" stack -v -t "$tid" "$victim_pid"
 	status_is 0
 	[[ $output =~ thread\ $tid:\ libunwind\ found\ [0-9]+\ frames,\ libdwfl\ [0-9]+\ and\ no\ end:\ those\ of\ libunwind\ are\ shown ]] ||
 		fail "$output"
@@ -163,7 +163,7 @@ check_odd_frames() {
 			}
 		}
 	EOF
-	timeout 120 javac -d "$dir" "$dir/Work.java"
+	timeout "$(patience 120)" javac -d "$dir" "$dir/Work.java"
 	background java java -Xmx128m -XX:+PreserveFramePointer -cp "$dir" Work
 	wait_for 120 grep -q ready "$dir/java.log"
 	adopt "$pid"
