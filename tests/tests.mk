@@ -34,7 +34,8 @@ $(UNIT_TESTS): %: %.o $(UNIT_HELPERS) $(LIBRARY)
 VICTIM_CFLAGS ?= -O2 -g -fno-omit-frame-pointer
 VICTIM_FLAGS = -Wall -Wextra -Wno-unused-parameter -D_GNU_SOURCE -pthread $(VICTIM_CFLAGS) \
 	$(shell sed -n 's/^.*[[:blank:]]cflags:\(.*\)/\1/p' $<)
-VICTIM_LIBS = $(shell sed -n 's/^.*[[:blank:]]libs:\(.*\)/\1/p' $<)
+# What was apart from libc before glibc 2.34, for whoever needs it.
+VICTIM_LIBS = $(shell sed -n 's/^.*[[:blank:]]libs:\(.*\)/\1/p' $<) -Wl,--as-needed -ldl -lrt
 VICTIM_DIR := $(BUILD)/victims
 VICTIM_SOURCES := $(sort $(wildcard tests/victims/*.c tests/victims/*.cc))
 victims-with = $(foreach source,$(shell grep -lEs '[[:blank:]]variants:.*\b$(1)\b' $(VICTIM_SOURCES)),\

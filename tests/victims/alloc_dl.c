@@ -2,8 +2,6 @@
  * Allocates through a library that comes and goes: `load`, `call` (`called`: what libz allocates
  * for three streams stays), `unload`; `fork` (`forked STATUS`: of a child that allocates and
  * exits); `jump` (`jumped`: signal handlers that leave by siglongjmp, between calls of malloc).
- *
- * libs: -ldl
  */
 #include "victim.h"
 

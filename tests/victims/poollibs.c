@@ -5,8 +5,6 @@
  * `go`: a round of work, of which the functions keep_...() leave blocks; then `done N`. It says
  * what each of them has left by then, `site FUNCTION BYTES COUNT`, and all together: `truth BYTES
  * COUNT`.
- *
- * libs: -ldl
  */
 #include <dlfcn.h>
 
