@@ -8,10 +8,10 @@
  * variants: 32
  * libs: -ldl
  */
+#include "mallinfo2.h"
 #include "victim.h"
 
 #include <dlfcn.h>
-#include <malloc.h>
 
 #define KEPT 1200
 
