@@ -1,8 +1,7 @@
 # What the tests need of bats 1.5 that older ones lack, as Debian 11's: a folder for each test, and
 # `run -STATUS` and `run --separate-stderr`.
 
-BATS_TEST_TMPDIR=$BATS_RUN_TMPDIR/test/${BATS_TEST_NUMBER:-0}
-mkdir -p "$BATS_TEST_TMPDIR"
+BATS_TEST_TMPDIR=$(mktemp -d "$BATS_RUN_TMPDIR/test.XXXXXX")
 
 run() { # [-STATUS] [--separate-stderr] COMMAND...
 	local wanted= errors= flags
