@@ -204,7 +204,7 @@ std::vector<Price *> fill_price_table()
 	std::vector<Price *> all, kept;
 
 	for (uint64_t i = 0; i < 320000; i++) {
-		all.push_back(new Price{ i, "" });
+		all.push_back(new Price{ i, {} });
 		snprintf(all.back()->name, sizeof(all.back()->name), "price %llu",
 			 (unsigned long long)i);
 	}
