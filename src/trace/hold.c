@@ -12,6 +12,7 @@
 #include "memprobe/log.h"
 #include "memprobe/num.h"
 #include "memprobe/ptrace.h"
+#include "memprobe/waits.h"
 #include "sharers.h"
 
 /* Stacks are looked at from end to end. */
@@ -267,6 +268,30 @@ static bool somebody_waits(struct hold *hold, pid_t *alive_ret)
 	return waits;
 }
 
+/* One that a stop would make return short from what it has half done. */
+static bool somebody_transfers(struct hold *hold)
+{
+	const struct target *target = hold->target;
+	struct pid_vec tids = { 0 };
+	struct error *error = process_list_threads(target->process, &tids);
+	char text[WAIT_TEXT_MAX];
+	bool found = false;
+
+	for (size_t i = 0; !error && !found && i < tids.size; i++) {
+		struct process_syscall call;
+
+		found = wait_kind_now(target->process, target->arch, tids.data[i], &call) ==
+			WAIT_CUT;
+		if (found)
+			snprintf(hold->reason, sizeof(hold->reason),
+				 "thread %d is%s, which a stop would cut short", (int)tids.data[i],
+				 wait_describe(target->process, target->arch, tids.data[i], text));
+	}
+	error_destroy(error);
+	pid_vec_deinit(&tids);
+	return found;
+}
+
 /* Whether a stop is worth its while. Of processes that share the memory, only those that are made
  * from now on need then be looked for. */
 static bool is_promising(struct hold *hold, bool in_any_case)
@@ -276,6 +301,8 @@ static bool is_promising(struct hold *hold, bool in_any_case)
 
 	hold->last_pid = sharers_last_pid();
 	if (alive && is_shared(hold, alive, 0))
+		return false;
+	if ((!hold->may_cut || !in_any_case) && somebody_transfers(hold))
 		return false;
 	return in_any_case || !waits;
 }

@@ -78,6 +78,7 @@ static struct error *guard(struct leave *leave, struct hold *hold, struct text_r
 	ranges[0] = (struct text_range){ leave->image, leave->image + AGENT_IMAGE_SPACE };
 	if (count > 1)
 		ranges[1] = (struct text_range){ areas[1].start, areas[1].start + areas[1].size };
+	hold->may_cut = true;
 	hold->ranges = ranges;
 	hold->range_count = count > 1 ? 2 : 1;
 	hold->ctl = leave->image + AGENT_IMAGE_SPACE;

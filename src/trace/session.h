@@ -112,6 +112,8 @@ struct hold {
 	 * filters are to be asked. */
 	uint64_t image; /* 0: they are not */
 	bool filtered;
+	/* Rather than leaving things undone, transfers may be cut short. */
+	bool may_cut;
 	/* The agent's struct agent_ctl and the place that originals return to; 0: there is none. */
 	uint64_t ctl, return_point;
 	/* Called with all threads held. */

@@ -76,3 +76,11 @@ finish_transfers() {
 		stop_victim
 	done
 }
+
+@test "allocs begins in no transfer: 7, and where one is" {
+	start_transfers transfers
+	probe allocs "$victim_pid" -d 300ms --timeout 1s
+	status_is 7
+	[[ $stderr == *"which a stop would cut short"* ]] || fail "$stderr"
+	finish_transfers
+}
