@@ -6,6 +6,7 @@
 #ifndef MEMPROBE_PAUSE_H
 #define MEMPROBE_PAUSE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "memprobe/error.h"
@@ -17,8 +18,9 @@
 /* Of a fork: the page tables of what is private are copied. */
 uint64_t pause_of_fork(const struct process_status *status);
 
-/* Of reading all that is resident, and of working on it, while the process is stopped. */
-uint64_t pause_of_reading(const struct process_status *status);
+/* Of reading all that is resident, and of working on it, while the process is stopped. @can_scan:
+ * pagemap_can_scan(). */
+uint64_t pause_of_reading(const struct process_status *status, bool can_scan);
 
 /*
  * ERROR_BUSY if @expected_us is more than @max_us; 0: there is no limit. The message names both

@@ -57,9 +57,9 @@ struct process_status {
 	bool kernel_thread; /* no mm: no Vm lines, or Kthread: 1 */
 	bool shadow_stack;  /* x86_Thread_features: shstk */
 	uint64_t sig_blocked, sig_ignored, sig_caught, sig_pending;
-	uint64_t vm_rss, vm_swap, vm_data; /* bytes */
-	uint64_t rss_anon;		   /* of vm_rss; vm_rss before Linux 4.5 */
-	uint64_t hugetlb;		   /* bytes of huge pages from the pool (hugetlbfs) */
+	uint64_t vm_size, vm_rss, vm_swap, vm_data; /* bytes */
+	uint64_t rss_anon;			    /* of vm_rss; vm_rss before Linux 4.5 */
+	uint64_t hugetlb; /* bytes of huge pages from the pool (hugetlbfs) */
 	unsigned threads;
 	uint64_t switches; /* how often it has left a CPU, whether it wanted to or not */
 };

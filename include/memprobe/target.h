@@ -115,6 +115,8 @@ struct target_ops {
 	 */
 	struct error *(*page_present)(struct target *target, uint64_t address, size_t pages,
 				      bool *present);
+	/* See target_next_present(). NULL: it cannot tell faster than page_present. */
+	uint64_t (*next_present)(struct target *target, uint64_t address, uint64_t end);
 	/* See target_backing(). NULL: BACKING_ANY. */
 	enum page_backing (*backing)(struct target *target, const struct mapping *mapping,
 				     int *fd_ret);
@@ -167,6 +169,13 @@ struct error *target_read_maps(struct target *target, enum maps_detail detail,
 struct error *target_read_threads(struct target *target, struct thread_vec *ret);
 struct error *target_page_present(struct target *target, uint64_t address, size_t pages,
 				  bool *present);
+/*
+ * Where to look next in [address, end), a part of one mapping: what lies before the answer holds no
+ * data of its own; what begins there may (target_page_present() tells). Large reserves are passed
+ * over at once where the kernel can (Linux 6.7) or the whole mapping is empty. Never fails: where
+ * nothing can be told, the answer is @address.
+ */
+uint64_t target_next_present(struct target *target, uint64_t address, uint64_t end);
 /*
  * A file of /proc/PID that tells about the memory, by its name, for reading; -1: errno. The first
  * thread may have ended before others, and then has no memory any more: it is one of theirs. ENOENT

@@ -269,15 +269,24 @@ static struct error *add_range(struct finder *finder, uint64_t start, uint64_t e
 
 	start = round_up(start, word);
 	while (!error && start < end) {
-		const struct thread *owner = stack_owner(finder, start);
-		struct root root = {
+		bool is_large = end - start > ROOT_PART;
+		const struct thread *owner;
+		struct root root;
+
+		/* What was only reserved may be a thousand times the memory of the process. */
+		if (is_large && (!file || finder->shared_bytes >= SHARED_MAX)) {
+			start = target_next_present(finder->heap->target, start, end);
+			if (start >= end)
+				break;
+		}
+		owner = stack_owner(finder, start);
+		root = (struct root){
 			.start = start,
 			.end = min_u64(end, start + ROOT_PART),
 			.kind = owner ? ROOT_STACK : ROOT_MEMORY,
 			.tid = owner ? owner->tid : 0,
 			.file = finder->shared_bytes < SHARED_MAX ? file : NULL,
 		};
-
 		if (root.file)
 			finder->shared_bytes += root.end - root.start;
 		error = root_vec_append(&finder->roots->ranges, &root);

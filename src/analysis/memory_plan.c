@@ -55,6 +55,11 @@ static struct error *find_mapped(struct plan *plan, bool *found_ret)
 	return NULL;
 }
 
+static bool is_in_window(const struct plan *plan)
+{
+	return plan->at >= plan->window_start && plan->at < plan->window_end;
+}
+
 /* False: the target cannot tell. */
 static struct error *load_window(struct plan *plan, uint64_t to, bool *known_ret)
 {
@@ -63,7 +68,7 @@ static struct error *load_window(struct plan *plan, uint64_t to, bool *known_ret
 	struct error *error;
 
 	*known_ret = true;
-	if (plan->at >= plan->window_start && plan->at < plan->window_end)
+	if (is_in_window(plan))
 		return NULL;
 	error = target_page_present(plan->target, first, pages, plan->present);
 	if (error_is(error, ERROR_UNSUPPORTED) || error_is(error, ERROR_PERMISSION)) {
@@ -87,13 +92,22 @@ static bool may_have_holes(struct plan *plan, const struct mapping *mapping)
 		plan->backing = target_backing(plan->target, mapping, NULL);
 	}
 	return memory_is_private(mapping) || plan->backing != BACKING_ANY ||
-	       ((mapping->perms & PERM_SHARED) && !target_is_core(plan->target));
+	       (mapping->perms & PERM_SHARED) || target_is_core(plan->target);
+}
+
+static void set_untouched(struct plan *plan, struct plan_extent *extent)
+{
+	extent->is_untouched = true;
+	/* A hole of a core stands for zeros. */
+	extent->is_zeros = memory_is_private(plan->mapping) || target_is_core(plan->target);
+	if (!extent->is_zeros)
+		plan->left_out += extent->end - extent->start;
 }
 
 /* An empty one: that was all. */
 static struct error *next_extent(struct plan *plan, struct plan_extent *ret)
 {
-	uint64_t to;
+	uint64_t to, next = 0;
 	bool found, known = false;
 	struct error *error = find_mapped(plan, &found);
 
@@ -101,12 +115,19 @@ static struct error *next_extent(struct plan *plan, struct plan_extent *ret)
 	if (error || !found)
 		return error;
 	to = min_u64(plan->mapping->end, plan->ranges->data[plan->range].end);
-	if (may_have_holes(plan, plan->mapping))
-		error = load_window(plan, to, &known);
+	if (may_have_holes(plan, plan->mapping)) {
+		if (!is_in_window(plan))
+			next = target_next_present(plan->target, plan->at, to);
+		if (next <= plan->at)
+			error = load_window(plan, to, &known);
+	}
 	if (error)
 		return error;
 	*ret = (struct plan_extent){ .start = plan->at, .end = to };
-	if (plan->backing == BACKING_DEVICE) {
+	if (next > plan->at && plan->backing != BACKING_DEVICE) {
+		ret->end = next;
+		set_untouched(plan, ret);
+	} else if (plan->backing == BACKING_DEVICE) {
 		ret->is_untouched = true;
 		plan->left_out += ret->end - ret->start;
 	} else if (known) {
@@ -117,10 +138,8 @@ static struct error *next_extent(struct plan *plan, struct plan_extent *ret)
 		while (page < pages && plan->present[page] == present)
 			page++;
 		ret->end = min_u64(to, plan->window_start + page * PAGE_SIZE);
-		ret->is_untouched = !present;
-		ret->is_zeros = !present && memory_is_private(plan->mapping);
-		if (ret->is_untouched && !ret->is_zeros)
-			plan->left_out += ret->end - ret->start;
+		if (!present)
+			set_untouched(plan, ret);
 	}
 	plan->at = ret->end;
 	return NULL;

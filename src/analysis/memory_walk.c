@@ -178,11 +178,15 @@ static struct error *walk_mapping(struct walk *walk, const struct mapping *mappi
 	    walk->backing != BACKING_TOUCHED)
 		return copy(walk, start, end);
 	while (!error && start < end) {
-		uint64_t window = round_down(start, PAGE_SIZE) + (uint64_t)WINDOW_PAGES * PAGE_SIZE;
-		uint64_t to = min_u64(end, window);
+		uint64_t next = target_next_present(walk->target, start, end);
+		uint64_t to = min_u64(end, round_down(next, PAGE_SIZE) +
+						   (uint64_t)WINDOW_PAGES * PAGE_SIZE);
 
-		error = copy_present(walk, start, to);
-		start = to;
+		if (next > start)
+			error = copy_absent(walk, start, next);
+		if (!error && next < end)
+			error = copy_present(walk, next, to);
+		start = next < end ? to : end;
 	}
 	return error;
 }

@@ -131,6 +131,15 @@ static struct error *frozen_page_present(struct target *target, uint64_t address
 						   pages, present));
 }
 
+static uint64_t frozen_next_present(struct target *target, uint64_t address, uint64_t end)
+{
+	struct frozen *frozen = target->backend;
+	bool is_live =
+		mappings_find(&frozen->missing, address) || mappings_find(&frozen->shared, address);
+
+	return target_next_present(is_live ? frozen->origin : frozen->fork, address, end);
+}
+
 static enum page_backing frozen_backing(struct target *target, const struct mapping *mapping,
 					int *fd_ret)
 {
@@ -161,6 +170,7 @@ static const struct target_ops frozen_ops = {
 	.open_perf_map = frozen_open_perf_map,
 	.read_auxv = frozen_read_auxv,
 	.page_present = frozen_page_present,
+	.next_present = frozen_next_present,
 	.backing = frozen_backing,
 	.destroy = frozen_destroy,
 };

@@ -18,6 +18,7 @@
 #include "memprobe/guard.h"
 #include "memprobe/log.h"
 #include "memprobe/num.h"
+#include "memprobe/pagemap.h"
 #include "memprobe/pause.h"
 #include "memprobe/stop.h"
 #include "memprobe/waits.h"
@@ -507,7 +508,8 @@ static struct error *check_pause(const struct freezer *freezer, bool by_fork)
 	if (by_fork)
 		return pause_check(target->pid, "copying its page tables", pause_of_fork(&status),
 				   freezer->options.max_pause_us);
-	return pause_check(target->pid, "reading its memory", pause_of_reading(&status),
+	return pause_check(target->pid, "reading its memory",
+			   pause_of_reading(&status, pagemap_can_scan()),
 			   freezer->options.max_pause_us);
 }
 

@@ -382,7 +382,7 @@ static void set_number(struct process_status *status, const char *key, const cha
 	else if (!strcmp(key, "NoNewPrivs"))
 		status->no_new_privs = number != 0;
 	else if (!strcmp(key, "VmSize"))
-		seen->vm = true;
+		seen->vm = true, status->vm_size = number * 1024;
 	else if (!strcmp(key, "VmRSS"))
 		status->vm_rss = status->rss_anon = number * 1024;
 	else if (!strcmp(key, "RssAnon"))

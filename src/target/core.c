@@ -432,6 +432,7 @@ static const struct target_ops core_ops = {
 	.open_module = core_open_module,
 	.read_auxv = core_read_auxv,
 	.page_present = core_page_present,
+	.next_present = core_next_present,
 	.destroy = core_destroy,
 };
 

@@ -1,6 +1,7 @@
 /* A core's segments as mappings: with their files, names and what was dumped of them. */
 #include "core_private.h"
 
+#include <errno.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -240,6 +241,35 @@ static void find_data(const struct core *core, uint64_t offset, size_t pages, bo
 		find_extents(core, offset, pages, present);
 }
 
+/* The first page of [at, end) of a segment's dumped bytes that is no hole of the file. */
+static uint64_t next_data(const struct core *core, const struct core_segment *segment, uint64_t at,
+			  uint64_t end)
+{
+	const uint64_t offset = segment->offset + at;
+	off_t data;
+
+	if (core->dense || offset > INT64_MAX)
+		return at;
+	data = lseek(core->fd, (off_t)offset, SEEK_DATA);
+	if (data < 0)
+		return errno == ENXIO ? end : at;
+	return min_u64(end, round_down(at + ((uint64_t)data - offset), PAGE_SIZE));
+}
+
+uint64_t core_next_present(struct target *target, uint64_t address, uint64_t end)
+{
+	const struct core *core = target->backend;
+	const struct core_segment *segment = core_segment_at(core, address);
+	uint64_t at, dumped;
+
+	if (!segment)
+		return address;
+	at = address - segment->start;
+	dumped = min_u64(round_up(segment->dumped, PAGE_SIZE), end - segment->start);
+	return at < dumped ? max_u64(address, segment->start + next_data(core, segment, at, dumped))
+			   : address;
+}
+
 struct error *core_page_present(struct target *target, uint64_t address, size_t pages,
 				bool *present)
 {
@@ -280,7 +310,10 @@ static uint64_t count_dumped(const struct core *core, const struct core_segment 
 	uint64_t pages = (segment->dumped + PAGE_SIZE - 1) / PAGE_SIZE, count = 0;
 
 	for (uint64_t at = 0; at < pages; at += WINDOW_PAGES) {
-		size_t part = min_u64(pages - at, WINDOW_PAGES);
+		size_t part;
+
+		at = next_data(core, segment, at * PAGE_SIZE, pages * PAGE_SIZE) / PAGE_SIZE;
+		part = min_u64(pages - at, WINDOW_PAGES);
 
 		find_data(core, segment->offset + at * PAGE_SIZE, part, window);
 		for (size_t i = 0; i < part; i++)

@@ -95,6 +95,7 @@ struct error *core_read_maps(struct target *target, enum maps_detail detail,
 			     struct mapping_vec *ret);
 struct error *core_page_present(struct target *target, uint64_t address, size_t pages,
 				bool *present);
+uint64_t core_next_present(struct target *target, uint64_t address, uint64_t end);
 
 /* core_file.c: a descriptor of a mapped file, which the core keeps; -1. */
 int core_file_fd(struct target *target, int file);

@@ -170,6 +170,19 @@ static struct error *fake_page_present(struct target *target, uint64_t address, 
 	return NULL;
 }
 
+static uint64_t fake_next_present(struct target *target, uint64_t address, uint64_t end)
+{
+	bool present = false;
+
+	while (address < end) {
+		fake_page_present(target, round_down(address, PAGE_SIZE), 1, &present);
+		if (present)
+			return address;
+		address = round_down(address, PAGE_SIZE) + PAGE_SIZE;
+	}
+	return end;
+}
+
 static void segment_free(struct segment *segment)
 {
 	free(segment->path);
@@ -203,6 +216,7 @@ static const struct target_ops fake_ops = {
 	.open_module = fake_open_module,
 	.read_auxv = fake_read_auxv,
 	.page_present = fake_page_present,
+	.next_present = fake_next_present,
 	.destroy = fake_destroy,
 };
 

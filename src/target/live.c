@@ -17,6 +17,7 @@
 
 #include "memprobe/io.h"
 #include "memprobe/num.h"
+#include "memprobe/pagemap.h"
 #include "memprobe/permit.h"
 
 /* Below this mem is faster: it takes one copy more, but finds the process sooner. */
@@ -232,6 +233,17 @@ static struct error *live_read_auxv(struct target *target, char **bytes_ret, siz
 /* Linux 6.14: with PAGEMAP_SWAPPED, but there is nothing. */
 #define PAGEMAP_GUARD (1ULL << 58)
 
+static int open_pagemap(struct target *target)
+{
+	struct live *live = target->backend;
+
+	pthread_mutex_lock(&live->lock);
+	if (live->pagemap_fd < 0)
+		live->pagemap_fd = live_open(target, "pagemap", O_RDONLY);
+	pthread_mutex_unlock(&live->lock);
+	return live->pagemap_fd;
+}
+
 static struct error *live_page_present(struct target *target, uint64_t address, size_t pages,
 				       bool *present)
 {
@@ -239,9 +251,7 @@ static struct error *live_page_present(struct target *target, uint64_t address, 
 	struct live *live = target->backend;
 	cleanup(free) uint64_t *entries = NULL;
 
-	if (live->pagemap_fd < 0)
-		live->pagemap_fd = live_open(target, "pagemap", O_RDONLY);
-	if (live->pagemap_fd < 0)
+	if (open_pagemap(target) < 0)
 		return live_failed(target, errno, "pagemap");
 	entries = malloc(min_u64(pages, PART) * sizeof(*entries) + 1);
 	if (!entries)
@@ -271,6 +281,43 @@ static struct error *live_page_present(struct target *target, uint64_t address, 
 	return NULL;
 }
 
+/* Below that, the page map is as fast. */
+#define LARGE_RESERVE (1ull << 30)
+
+/* By smaps as it was at the first call: a mapping of which no page was there. */
+static bool was_empty(struct target *target, uint64_t address, uint64_t end)
+{
+	struct live *live = target->backend;
+	const struct mapping *mapping;
+	bool is_empty;
+
+	pthread_mutex_lock(&live->lock);
+	if (!live->usage_known) {
+		struct error *error = live_read_maps(target, MAPS_USAGE, &live->usage);
+
+		error_destroy(error);
+		live->usage_known = true;
+	}
+	mapping = mappings_find(&live->usage, address);
+	is_empty = mapping && end <= mapping->end && mapping->usage_known && !mapping->usage.rss &&
+		   !mapping->usage.swap;
+	pthread_mutex_unlock(&live->lock);
+	return is_empty;
+}
+
+static uint64_t live_next_present(struct target *target, uint64_t address, uint64_t end)
+{
+	int fd = open_pagemap(target);
+	uint64_t next;
+
+	if (fd >= 0 &&
+	    !pagemap_next(fd, round_down(address, PAGE_SIZE), round_up(end, PAGE_SIZE), &next))
+		return min_u64(max_u64(next, address), end);
+	if (end - address >= LARGE_RESERVE && was_empty(target, address, end))
+		return end;
+	return address;
+}
+
 /* ---- opening ---- */
 
 static void live_destroy(struct target *target)
@@ -288,6 +335,8 @@ static void live_destroy(struct target *target)
 	error_destroy(live->denied[0]);
 	error_destroy(live->denied[1]);
 	free(live->file_systems);
+	mappings_deinit(&live->usage);
+	pthread_mutex_destroy(&live->lock);
 	free(live);
 }
 
@@ -299,6 +348,7 @@ static const struct target_ops live_ops = {
 	.open_perf_map = live_open_perf_map,
 	.read_auxv = live_read_auxv,
 	.page_present = live_page_present,
+	.next_present = live_next_present,
 	.backing = live_backing,
 	.destroy = live_destroy,
 };
@@ -435,6 +485,7 @@ struct error *target_open_live(pid_t pid, struct target **ret)
 		return &error_no_memory;
 	}
 	*live = (struct live){ .mem_fd = -1, .pagemap_fd = -1, .root_fd = -1 };
+	pthread_mutex_init(&live->lock, NULL);
 	target->ops = &live_ops;
 	target->backend = live;
 	target->pid = pid;

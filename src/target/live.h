@@ -4,6 +4,8 @@
 #ifndef MEMPROBE_TARGET_LIVE_H
 #define MEMPROBE_TARGET_LIVE_H
 
+#include <pthread.h>
+
 #include "memprobe/target.h"
 
 struct live {
@@ -17,8 +19,11 @@ struct live {
 	pid_t memory_tid; /* a thread that has the memory: the leader, unless that has ended */
 	char prefix[32];  /* of files below process->dirfd that tell about the memory */
 	bool no_vm_readv; /* process_vm_readv is forbidden, by a seccomp filter say */
-	struct error *denied[2]; /* why its files in /proc, and its memory, may not be read */
-	bool was_zombie;	 /* when it was opened */
+	struct error *denied[2];  /* why its files in /proc, and its memory, may not be read */
+	pthread_mutex_t lock;	  /* of what is opened or read late: several threads may ask */
+	struct mapping_vec usage; /* smaps, for next_present without the ioctl */
+	bool usage_known;
+	bool was_zombie;		  /* when it was opened */
 	struct file_system *file_systems; /* live_backing.c */
 	size_t file_system_count;
 	bool file_systems_known;

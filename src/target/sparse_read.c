@@ -102,8 +102,17 @@ struct error *target_read_shared(struct target *target, const struct mapping *ma
 		return target_read_sparse(target, address, buffer, size, NULL);
 	memset(bytes, 0, size);
 	for (size_t done = 0; done < size;) {
-		ssize_t got = pread(fd, bytes + done, size - done, (off_t)(offset + done));
+		off_t data = lseek(fd, (off_t)(offset + done), SEEK_DATA);
+		ssize_t got;
 
+		/* Reading a hole would fill the page cache with zeros. */
+		if (data < 0 && errno == ENXIO)
+			break;
+		if (data > (off_t)(offset + done)) {
+			done = min_u64(size, (uint64_t)data - offset);
+			continue;
+		}
+		got = pread(fd, bytes + done, size - done, (off_t)(offset + done));
 		if (got < 0 && errno == EINTR)
 			continue;
 		/* Behind its end there is nothing. */

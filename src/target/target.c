@@ -125,6 +125,13 @@ struct error *target_page_present(struct target *target, uint64_t address, size_
 	return target->ops->page_present(target, address, pages, present);
 }
 
+uint64_t target_next_present(struct target *target, uint64_t address, uint64_t end)
+{
+	if (!target->ops->next_present || address >= end)
+		return address;
+	return target->ops->next_present(target, address, end);
+}
+
 enum page_backing target_backing(struct target *target, const struct mapping *mapping, int *fd_ret)
 {
 	if (fd_ret)

@@ -2,28 +2,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/ioctl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 
-/* linux/fs.h of 6.7; the headers of older systems lack it. */
-struct page_region {
-	uint64_t start, end, categories;
-};
+#include "memprobe/pagemap.h"
 
-struct pm_scan_arg {
-	uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
-	uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
-};
-
-#define SCAN_IOCTL	 _IOWR('f', 16, struct pm_scan_arg)
-#define SCAN_FILE	 (1u << 2)
-#define SCAN_PRESENT	 (1u << 3)
-#define SCAN_SWAPPED	 (1u << 4)
-#define SCAN_PFNZERO	 (1u << 5)
-#define SCAN_HUGE	 (1u << 6)
-#define SCAN_INTERESTING (SCAN_PRESENT | SCAN_SWAPPED)
+#define SCAN_INTERESTING (PAGEMAP_SCAN_PRESENT | PAGEMAP_SCAN_SWAPPED)
 #define REGIONS		 1024u
 
 /* Documentation/admin-guide/mm/pagemap.rst */
@@ -52,13 +36,13 @@ static unsigned flags_of_scan(uint64_t categories)
 {
 	unsigned flags = 0;
 
-	if (categories & SCAN_SWAPPED)
+	if (categories & PAGEMAP_SCAN_SWAPPED)
 		flags |= PAGES_SWAPPED;
-	if (categories & SCAN_PRESENT && !(categories & SCAN_PFNZERO))
+	if (categories & PAGEMAP_SCAN_PRESENT && !(categories & PAGEMAP_SCAN_PFNZERO))
 		flags |= PAGES_RESIDENT;
-	if (flags && categories & SCAN_FILE)
+	if (flags && categories & PAGEMAP_SCAN_FILE)
 		flags |= PAGES_FILE;
-	if (flags & PAGES_RESIDENT && categories & SCAN_HUGE)
+	if (flags & PAGES_RESIDENT && categories & PAGEMAP_SCAN_HUGE)
 		flags |= PAGES_HUGE;
 	return flags;
 }
@@ -71,15 +55,15 @@ static int scan(int fd, const struct mapping *mapping, struct page_region *regio
 
 	while (at < mapping->end) {
 		struct pm_scan_arg arg = {
-			.size = sizeof(arg),
 			.start = at,
 			.end = mapping->end,
 			.vec = (uintptr_t)regions,
 			.vec_len = REGIONS,
 			.category_anyof_mask = SCAN_INTERESTING,
-			.return_mask = SCAN_INTERESTING | SCAN_FILE | SCAN_PFNZERO | SCAN_HUGE,
+			.return_mask = SCAN_INTERESTING | PAGEMAP_SCAN_FILE | PAGEMAP_SCAN_PFNZERO |
+				       PAGEMAP_SCAN_HUGE,
 		};
-		int count = ioctl(fd, SCAN_IOCTL, &arg);
+		int count = pagemap_scan(fd, &arg);
 
 		if (count < 0)
 			return errno;

@@ -31,13 +31,18 @@ static void test_estimates_grow_with_memory(void **state)
 				    swapped = { .vm_rss = GIB,
 						.rss_anon = GIB,
 						.vm_swap = 7 * GIB },
+				    reserved = { .vm_rss = GIB,
+						 .rss_anon = GIB,
+						 .vm_size = 16384 * GIB },
 				    files = { .vm_rss = 8 * GIB, .rss_anon = GIB };
 
 	(void)state;
-	assert_true(pause_of_fork(&small) < pause_of_reading(&small));
+	assert_true(pause_of_fork(&small) < pause_of_reading(&small, true));
 	assert_true(pause_of_fork(&large) > 4 * pause_of_fork(&small));
-	assert_true(pause_of_reading(&large) > 4 * pause_of_reading(&small));
+	assert_true(pause_of_reading(&large, true) > 4 * pause_of_reading(&small, true));
 	assert_int_equal(pause_of_fork(&swapped), pause_of_fork(&large));
+	assert_int_equal(pause_of_reading(&small, true), pause_of_reading(&reserved, true));
+	assert_true(pause_of_reading(&reserved, false) > 10000000);
 	/* A fork does not copy the page tables of files. */
 	assert_int_equal(pause_of_fork(&files), pause_of_fork(&small));
 }
