@@ -33,6 +33,13 @@ enum command_target {
 	TARGET_LIVE,	 /* it changes or watches a process: a core is exit 5 */
 };
 
+/* Whether Ctrl-C ends the command with what it has, and exit status 0. */
+enum command_records {
+	RECORDS_NEVER,
+	RECORDS_ALWAYS,
+	RECORDS_WITH_EVERY, /* with the option --every */
+};
+
 struct command_context;
 
 struct command {
@@ -46,6 +53,7 @@ struct command {
 	const struct command_option *options;
 	unsigned arguments_min, arguments_max;
 	bool hidden;
+	enum command_records records;
 	/* An error ends up on stderr and as the exit status. For an output that is written but
 	 * incomplete, or for --exit-code, return NULL and set context->status. */
 	struct error *(*run)(struct command_context *context);
@@ -104,6 +112,8 @@ void command_warn_of_heap(struct command_context *context, const struct heap *he
 
 /* SIGINT or SIGTERM came: finish what is written and undo what was done. */
 bool command_interrupted(void);
+/* All that is to be written has been: a signal changes nothing any more. */
+void command_written(void);
 /* What came so far was to end a recording: what follows is only ended by another one. */
 void command_interrupt_obeyed(void);
 

@@ -17,15 +17,16 @@
 
 /* The first eight are exit statuses (CLI contract); the rest map to one by error_exit_status(). */
 enum error_code {
-	ERROR_FAILED = 1,      /* I/O, the target vanished midway, a fault in memprobe */
-	ERROR_USAGE = 2,       /* the command line is wrong */
-	ERROR_NO_TARGET = 3,   /* no such process, no such core */
-	ERROR_PERMISSION = 4,  /* the message names what forbids it */
-	ERROR_UNSUPPORTED = 5, /* this target cannot answer this question */
-	ERROR_PARTIAL = 6,     /* done in part */
-	ERROR_BUSY = 7,	       /* a remote call timed out, or no safe point was found */
-	ERROR_NO_MEMORY = 64,  /* memprobe's own; exit status 1 */
-	ERROR_FAULT = 65,      /* an address of the target is not readable; exit status 1 */
+	ERROR_FAILED = 1,	/* I/O, the target vanished midway, a fault in memprobe */
+	ERROR_USAGE = 2,	/* the command line is wrong */
+	ERROR_NO_TARGET = 3,	/* no such process, no such core */
+	ERROR_PERMISSION = 4,	/* the message names what forbids it */
+	ERROR_UNSUPPORTED = 5,	/* this target cannot answer this question */
+	ERROR_PARTIAL = 6,	/* done in part */
+	ERROR_BUSY = 7,		/* a remote call timed out, or no safe point was found */
+	ERROR_NO_MEMORY = 64,	/* memprobe's own; exit status 1 */
+	ERROR_FAULT = 65,	/* an address of the target is not readable; exit status 1 */
+	ERROR_INTERRUPTED = 66, /* by a signal; the exit status is 128 and its number */
 };
 
 struct error {

@@ -75,6 +75,9 @@ struct error *snapshot_take(struct target *target, const struct snapshot_options
 /* The longest time that a thread was held, microseconds; grows while the target itself is held. */
 uint64_t snapshot_stopped_us(const struct snapshot *snapshot);
 
+/* When no more is to be read: as snapshot_destroy(), but what was read of it stays valid. */
+void snapshot_release(struct snapshot *snapshot);
+
 /* Ends the copy, or lets the target go on. The target given to snapshot_take() stays. */
 void snapshot_destroy(struct snapshot *snapshot);
 CLEANUP_DEFINE(snapshot, struct snapshot *, snapshot_destroy)

@@ -11,6 +11,7 @@
 #ifndef MEMPROBE_TARGET_H
 #define MEMPROBE_TARGET_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -140,8 +141,21 @@ struct target {
 	 * there are many. NULL: nothing.
 	 */
 	const struct mapping_vec *lent_maps;
+	/*
+	 * Asked before each read: true ends it with ERROR_INTERRUPTED, and with it whatever works
+	 * through the memory. Not asked while @calls is not 0: what was changed is to be undone.
+	 * May be NULL; a snapshot asks as its origin does.
+	 */
+	bool (*interrupted)(void);
+	atomic_int calls; /* remote calls' sessions that are open */
+	atomic_int busy; /* these, and stops at work: until they are over, memprobe must not exit */
 	void *backend;
 };
+
+static inline bool target_is_interrupted(const struct target *target)
+{
+	return target->interrupted && target->interrupted();
+}
 
 /* Opens a live process. Reads nothing but /proc; needs no permission beyond what that takes. */
 struct error *target_open_live(pid_t pid, struct target **ret);
@@ -153,6 +167,9 @@ struct error *target_open_live(pid_t pid, struct target **ret);
  * not pin.
  */
 void target_live_shares_pages(struct target *target);
+
+/* For loops that take long without a read: ERROR_INTERRUPTED, as a read would give. */
+struct error *target_check_interrupted(const struct target *target);
 
 void target_destroy(struct target *target);
 CLEANUP_DEFINE(target, struct target *, target_destroy)

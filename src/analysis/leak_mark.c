@@ -15,6 +15,9 @@
 /* What a table of pointers may push at once, 8 bytes each. */
 #define STACK_MAX (1u << 19)
 
+/* Blocks visited between two looks whether memprobe is to end. */
+#define INTERRUPT_LOOKS 65536u
+
 struct marker {
 	struct leak_scan *scan;
 	struct heap_index_vec stack;
@@ -33,6 +36,7 @@ struct marker {
 	struct reread reread;
 	struct sieve sieve;
 	bool failed;
+	uint64_t visits;
 };
 
 #define NO_PART HEAP_NONE
@@ -126,6 +130,9 @@ static void drain(struct marker *marker)
 	const struct leak_scan *scan = marker->scan;
 
 	while (marker->stack.size || marker->size) {
+		if (!(++marker->visits % INTERRUPT_LOOKS) &&
+		    target_is_interrupted(marker->scan->heap->target))
+			return;
 		while (marker->stack.size && marker->size < QUEUE) {
 			heap_index index = marker->stack.data[--marker->stack.size];
 
@@ -196,7 +203,11 @@ static struct error *mark_all(struct marker *marker)
 		else
 			take_waiting(marker, part, visit);
 		drain(marker);
+		if (!error)
+			error = target_check_interrupted(marker->scan->heap->target);
 	}
+	if (!error)
+		error = target_check_interrupted(marker->scan->heap->target);
 	return error ? error : marker->failed ? &error_no_memory : NULL;
 }
 

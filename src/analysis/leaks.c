@@ -239,9 +239,12 @@ static struct error *tell_apart(const struct leak_scan *scan, struct leak_result
 	if (result->leaks.size >= UINT32_MAX)
 		return &error_no_memory;
 	error = build_graph(&graph);
-	for (size_t i = 0; !error && i < result->leaks.size; i++)
-		if (!heap_bit(graph.is_pointed_to, i))
+	for (size_t i = 0; !error && i < result->leaks.size; i++) {
+		if (i % 4096 == 0)
+			error = target_check_interrupted(scan->heap->target);
+		if (!error && !heap_bit(graph.is_pointed_to, i))
 			error = own(&graph, i);
+	}
 	if (!error && graph.count)
 		error = own_cycles(&graph);
 	/* Those of cycles came last. */

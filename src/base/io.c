@@ -53,8 +53,9 @@ struct error *write_all(int fd, const void *bytes, size_t size, const char *name
 	while (size) {
 		ssize_t written = write(fd, bytes, size);
 
+		/* Only by the signal that is to end it, see run.c. */
 		if (written < 0 && errno == EINTR)
-			continue;
+			return error_create(ERROR_INTERRUPTED, "interrupted");
 		if (written <= 0)
 			return error_errno(ERROR_FAILED, written ? errno : ENOSPC,
 					   "cannot write %s", name);

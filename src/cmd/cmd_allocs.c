@@ -291,5 +291,6 @@ const struct command cmd_allocs = {
 		"Where that is refused, uprobes of the kernel record, for 1 to 2 us a call.\n",
 	.target = TARGET_LIVE,
 	.options = options,
+	.records = RECORDS_ALWAYS,
 	.run = run_allocs,
 };

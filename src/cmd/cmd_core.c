@@ -178,7 +178,7 @@ static struct error *take_bytes(void *data, uint64_t address, const void *bytes,
 	struct core_run *run = data;
 
 	if (command_interrupted())
-		return error_create(ERROR_FAILED, "interrupted");
+		return error_create(ERROR_INTERRUPTED, "interrupted");
 	return run->visitor->bytes(run->visitor->data, address, bytes, size);
 }
 
@@ -372,6 +372,8 @@ static struct error *make_core(struct core_run *run)
 		error = freeze_and_write(run, output);
 	if (!error)
 		error = output_commit(take_pointer(output));
+	if (!error)
+		command_written();
 	if (error)
 		return error;
 	warn_of_missing(run);

@@ -66,7 +66,7 @@ static void warn_of_missing(const struct dump *dump)
 
 static struct error *interrupted(void)
 {
-	return command_interrupted() ? error_create(ERROR_FAILED, "interrupted") : NULL;
+	return command_interrupted() ? error_create(ERROR_INTERRUPTED, "interrupted") : NULL;
 }
 
 static struct error *write_zeros(struct dump *dump, uint64_t size)
@@ -160,7 +160,11 @@ static struct error *write_file(struct dump *dump)
 	if (!error && dump->hole_at_end && output_is_regular(output) &&
 	    ftruncate(output_fd(output), (off_t)dump->bytes) < 0)
 		error = error_errno(ERROR_FAILED, errno, "cannot write %s", output_name(output));
-	return error ? error : output_commit(take_pointer(output));
+	if (!error)
+		error = output_commit(take_pointer(output));
+	if (!error)
+		command_written();
+	return error;
 }
 
 /* ---- as text ---- */

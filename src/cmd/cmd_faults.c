@@ -240,5 +240,6 @@ const struct command cmd_faults = {
 		"last fault on its page; so the sites and what is gone add up to the change of RSS.\n",
 	.target = TARGET_LIVE,
 	.options = options,
+	.records = RECORDS_ALWAYS,
 	.run = run_faults,
 };

@@ -119,8 +119,7 @@ static struct error *run_census(struct command_context *context,
 	if (!error)
 		error = take_census(context, frozen.heap, &census_options, &report);
 	if (!error) {
-		/* From here on the target may go on, should it have been held. */
-		command_stopped(context, snapshot_stopped_us(frozen.snapshot));
+		frozen_heap_release(context, &frozen);
 		warn(context, &report.census);
 		heap_coverage_read(context->target, frozen.heap, &report.coverage);
 		error = heap_report_write(context, &report, output);

@@ -38,8 +38,7 @@ static struct error *run_find(struct leaks_run *run, struct suppression_vec *kno
 
 	if (!error)
 		error = leak_report_build(heap, &result, known, &report);
-	/* From here on the target may go on, should it have been held. */
-	command_stopped(context, snapshot_stopped_us(run->leaks.frozen.snapshot));
+	frozen_heap_release(context, &run->leaks.frozen);
 	if (!error)
 		frozen_leaks_warn(context, &result);
 	frozen_heap_warn_of_types(report.types);

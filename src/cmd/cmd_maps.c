@@ -350,5 +350,6 @@ const struct command cmd_maps = {
 	.summary = "what the address space is made of: size, RSS, PSS, dirty, swap per mapping",
 	.target = TARGET_ANY,
 	.options = options,
+	.records = RECORDS_WITH_EVERY,
 	.run = run_maps,
 };

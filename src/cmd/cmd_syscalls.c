@@ -269,5 +269,6 @@ const struct command cmd_syscalls = {
 		"used, by ptrace, which is slow.\n",
 	.target = TARGET_LIVE,
 	.options = options,
+	.records = RECORDS_ALWAYS,
 	.run = run_syscalls,
 };

@@ -24,10 +24,7 @@ void command_note_scan(struct command_context *context, const struct scan_result
 	if (scan->left_out)
 		log_warn("%s of shared memory that the process has not touched is left out",
 			 format_size(scan->left_out, text));
-	if (scan->interrupted)
-		log_warn("interrupted: what lies behind 0x%" PRIx64 " was not looked at",
-			 scan->reached);
-	if (scan->missing_bytes || scan->interrupted)
+	if (scan->missing_bytes)
 		context->status = ERROR_PARTIAL;
 }
 

@@ -80,6 +80,12 @@ struct error *frozen_heap_open(struct command_context *context,
 	return NULL;
 }
 
+void frozen_heap_release(struct command_context *context, const struct frozen_heap *frozen)
+{
+	snapshot_release(frozen->snapshot);
+	command_stopped(context, snapshot_stopped_us(frozen->snapshot));
+}
+
 void frozen_heap_close(struct command_context *context, struct frozen_heap *frozen)
 {
 	heap_destroy(take_pointer(frozen->heap));

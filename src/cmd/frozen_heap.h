@@ -25,6 +25,9 @@ struct frozen_heap {
 struct error *frozen_heap_open(struct command_context *context,
 			       const struct heap_observer *observer, struct frozen_heap *ret);
 
+/* The same for what is only to be written down: @frozen->heap stays, its memory is not read. */
+void frozen_heap_release(struct command_context *context, const struct frozen_heap *frozen);
+
 /* Notes for how long the target was held. Afterwards it may go on. */
 void frozen_heap_close(struct command_context *context, struct frozen_heap *frozen);
 

@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "memprobe/core.h"
@@ -16,6 +17,7 @@
 #include "memprobe/table.h"
 #include "memprobe/version.h"
 #include "guard_filtered.h"
+#include "poke.h"
 #include "progress.h"
 
 #define DEFAULT_TIMEOUT_US 5000000
@@ -30,9 +32,59 @@ static int log_verbose;
 static bool log_quiet;
 static json_t *log_warnings;
 
+/* What a signal handler must know: whether the command is a recording, which writes what it has;
+ * whether an output is being written; and the target, which must be as it was. */
+static bool interrupt_ends_recording;
+static volatile sig_atomic_t is_writing, is_done;
+static struct target *interrupt_target;
+
+/* A command that has been told to end and works on something that does not look for it. */
+#define LAST_US 200000
+#define NEXT_US 20000
+
+static void arm(suseconds_t us)
+{
+	const struct itimerval timer = { .it_value = { 0, us } };
+
+	setitimer(ITIMER_REAL, &timer, NULL);
+}
+
+/* Without SA_RESTART: it also ends a write that nobody reads, in whatever thread. */
+static void on_alarm(int signal, siginfo_t *info, void *context)
+{
+	int errnum = errno;
+
+	(void)context;
+	if (info->si_code == SI_TKILL || is_done)
+		return;
+	if (!is_writing && (!interrupt_target || !atomic_load(&interrupt_target->busy)))
+		_exit(128 + interrupted);
+	poke_threads(signal);
+	arm(NEXT_US);
+	errno = errnum;
+}
+
 static void on_interrupt(int signal)
 {
 	interrupted = signal;
+	if (!interrupt_ends_recording)
+		arm(LAST_US);
+}
+
+/* Whether it ends here: nothing is written any more. */
+static bool is_ending(void)
+{
+	return interrupted && !interrupt_ends_recording && !is_done;
+}
+
+void command_written(void)
+{
+	is_done = true;
+}
+
+static struct error *interrupted_error(void)
+{
+	return error_create(ERROR_INTERRUPTED, "interrupted");
 }
 
 bool command_interrupted(void)
@@ -47,10 +99,16 @@ void command_interrupt_obeyed(void)
 
 static void catch_signals(void)
 {
-	struct sigaction action = { .sa_handler = on_interrupt };
+	struct sigaction action = { .sa_handler = on_interrupt, .sa_flags = SA_RESTART }, before;
+	const struct sigaction last = { .sa_sigaction = on_alarm, .sa_flags = SA_SIGINFO };
 
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
+	/* Unless by nohup. */
+	if (!sigaction(SIGHUP, NULL, &before) && before.sa_handler != SIG_IGN)
+		sigaction(SIGHUP, &action, NULL);
+	sigaction(SIGALRM, &last, NULL);
+	action.sa_flags = 0;
 	/* A closed pipe is a write error, not a death with a target in our hands. */
 	action.sa_handler = SIG_IGN;
 	sigaction(SIGPIPE, &action, NULL);
@@ -60,6 +118,8 @@ static void catch_signals(void)
 
 static void show_message(enum log_level level, const char *message)
 {
+	if (is_ending() && level != LOG_LEVEL_DEBUG)
+		return;
 	if (level == LOG_LEVEL_WARN)
 		json_array_append_new(log_warnings, json_text(message));
 	if (level == LOG_LEVEL_DEBUG ? log_verbose > 0 : !log_quiet) {
@@ -379,6 +439,15 @@ static struct error *blame_cut(struct error *error)
 	return blamed;
 }
 
+/* `maps --every` ends by Ctrl-C, too. */
+static bool command_records(const struct command_context *context)
+{
+	const struct command *command = context->command;
+
+	return command->records == RECORDS_ALWAYS ||
+	       (command->records == RECORDS_WITH_EVERY && command_option(context, "every"));
+}
+
 static struct error *run_command(struct command_context *context, int argc, char **argv)
 {
 	const struct command *command = context->command;
@@ -397,16 +466,24 @@ static struct error *run_command(struct command_context *context, int argc, char
 		return usage_error(command, "too many arguments");
 	context->argument_count = argc;
 	context->arguments = argv;
+	interrupt_ends_recording = command_records(context);
 	if (context->target_text) {
 		error = open_target(context);
 		if (error)
 			return error;
 		if (context->target->process)
 			guard_filtered(context->target->process);
+		if (!interrupt_ends_recording)
+			context->target->interrupted = command_interrupted;
+		interrupt_target = context->target;
 	}
 	progress_begin(context);
 	error = command->run(context);
 	progress_end();
+	if (is_ending()) {
+		error_destroy(error);
+		return interrupted_error();
+	}
 	if (!context->target || !core_is_truncated(context->target))
 		return error;
 	if (!error && !context->status)
@@ -485,13 +562,16 @@ int memprobe_main(int argc, char **argv)
 	if (!error)
 		error = log_warnings ? run(&context, argc, argv) : &error_no_memory;
 	status = error ? error_exit_status(error) : context.status;
+	if (error_is(error, ERROR_INTERRUPTED) && interrupted)
+		status = 128 + interrupted;
 	/* Who closed the pipe has seen enough. */
-	if (error && error->errnum != EPIPE)
+	if (error && error->errnum != EPIPE && error->code != ERROR_INTERRUPTED)
 		show_error(error);
 	if (context.verbose && context.stopped_us)
 		fprintf(stderr, "memprobe: held threads of the target for at most %llu us\n",
 			(unsigned long long)context.stopped_us);
 	error_destroy(error);
+	interrupt_target = NULL;
 	target_destroy(context.target);
 	free(context.option_values);
 	log_set_sink(NULL);
@@ -579,16 +659,14 @@ struct error *command_write_json(struct command_context *context, json_t *json)
 	return error;
 }
 
-struct error *command_print(struct command_context *context,
-			    struct error *(*print)(FILE *out, void *data), void *data)
+static struct error *print_to(struct command_context *context,
+			      struct error *(*print)(FILE *out, void *data), void *data)
 {
 	cleanup(output) struct output *output = NULL;
 	struct error *error;
 	bool failed;
 	FILE *out;
 
-	/* What is printed may go to the same terminal. */
-	progress_end();
 	if (!context->output_path || !strcmp(context->output_path, "-"))
 		return print(stdout, data);
 	error = output_open(context->output_path, &output);
@@ -601,5 +679,24 @@ struct error *command_print(struct command_context *context,
 	failed = ferror(out);
 	if ((fclose(out) || failed) && !error)
 		error = error_errno(ERROR_FAILED, errno, "cannot write %s", context->output_path);
+	if (!error && is_ending())
+		error = interrupted_error();
 	return error ? error : output_commit(take_pointer(output));
+}
+
+struct error *command_print(struct command_context *context,
+			    struct error *(*print)(FILE *out, void *data), void *data)
+{
+	struct error *error;
+
+	/* What is printed may go to the same terminal. */
+	progress_end();
+	if (is_ending())
+		return interrupted_error();
+	is_writing = context->output_path && strcmp(context->output_path, "-");
+	error = print_to(context, print, data);
+	is_writing = false;
+	if (!error)
+		command_written();
+	return error;
 }

@@ -72,6 +72,8 @@ static struct error *take_lock(struct call_session *session)
 		if (errno != EWOULDBLOCK && errno != EINTR)
 			return error_errno(ERROR_FAILED, errno, "cannot lock /proc/%d",
 					   (int)session->target->pid);
+		if (target_is_interrupted(session->target))
+			return error_create(ERROR_INTERRUPTED, "interrupted");
 		if (clock_us() >= deadline)
 			return error_hint(error_create(ERROR_BUSY,
 						       "another memprobe is at work on %d",
@@ -226,6 +228,8 @@ struct error *call_open(struct target *target, uint64_t timeout_us, struct call_
 	if (!session)
 		return &error_no_memory;
 	session->target = target;
+	atomic_fetch_add(&target->calls, 1);
+	atomic_fetch_add(&target->busy, 1);
 	session->timeout_us = timeout_us;
 	session->lock = session->memory = -1;
 	ptrace_prepare();
@@ -257,6 +261,8 @@ void call_close(struct call_session *session)
 		close(session->lock);
 	mappings_deinit(&session->maps);
 	unsafe_code_deinit(&session->unsafe);
+	atomic_fetch_sub(&session->target->busy, 1);
+	atomic_fetch_sub(&session->target->calls, 1);
 	free(session);
 }
 
@@ -492,7 +498,7 @@ static struct error *try_round(struct call_session *session, struct attempt *att
 			error_destroy(error);
 			error = NULL;
 		}
-		if (clock_us() >= attempt->deadline)
+		if (target_is_interrupted(session->target) || clock_us() >= attempt->deadline)
 			break;
 	}
 	if (!error && !*done_ret && tids.size && attempt->refusals == tids.size)
@@ -564,7 +570,8 @@ static struct error *search_thread(struct call_session *session, struct attempt 
 			error = try_round(session, attempt, &done);
 		if (error || done)
 			return error;
-		if (clock_us() + pause >= attempt->deadline)
+		if (target_is_interrupted(session->target) ||
+		    clock_us() + pause >= attempt->deadline)
 			return no_safe_point(session);
 		pause_between(session, pause);
 		pause = min_u64(pause * 2, ROUND_PAUSE_MAX_US);

@@ -356,12 +356,24 @@ static bool on_no_stop(struct watch *watch)
 	return !error;
 }
 
+/* How often it is looked whether memprobe has been asked to end. */
+#define INTERRUPT_LOOKS_US 20000
+
 static uint64_t wait_time(const struct watch *watch)
 {
 	uint64_t now = clock_us();
 
 	/* Past the deadline: looked at every now and then until it may be aborted. */
-	return now < watch->deadline ? watch->deadline - now : 1000;
+	return now < watch->deadline ? min_u64(watch->deadline - now, INTERRUPT_LOOKS_US) : 1000;
+}
+
+/* Then the time for the call is up. */
+static void heed_interrupt(struct watch *watch)
+{
+	const struct target *target = watch->session->target;
+
+	if (watch->state <= WATCH_CALLING && target_is_interrupted(target))
+		watch->deadline = min_u64(watch->deadline, clock_us());
 }
 
 static bool is_over(const struct watch *watch)
@@ -406,6 +418,7 @@ static struct error *watch_loop(struct watch *watch)
 		struct ptrace_stop stop;
 		struct error *error = ptrace_wait(watch->run->tid, wait_time(watch), &stop);
 
+		heed_interrupt(watch);
 		if (error)
 			return error;
 		if (stop.kind == PTRACE_STOP_EXITED) {

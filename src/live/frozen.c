@@ -228,6 +228,7 @@ static struct error *fill(struct target *target, struct target *origin)
 {
 	target->arch = origin->arch;
 	target->pid = origin->pid;
+	target->interrupted = origin->interrupted;
 	target->name = strdup(origin->name);
 	target->exe = strdup(origin->exe);
 	return target->name && target->exe ? NULL : &error_no_memory;

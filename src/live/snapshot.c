@@ -60,6 +60,7 @@ struct freezer {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	enum phase phase;
+	bool is_released;
 	atomic_int loss; /* enum fork_loss: the fork has ended early */
 };
 
@@ -634,9 +635,19 @@ uint64_t snapshot_stopped_us(const struct snapshot *snapshot)
 {
 	const struct freezer *freezer = snapshot->backend;
 
-	if (snapshot->kind == SNAPSHOT_STOPPED)
+	if (snapshot->kind == SNAPSHOT_STOPPED && !freezer->is_released)
 		return clock_us() - freezer->held_since_us;
 	return freezer->stopped_us;
+}
+
+void snapshot_release(struct snapshot *snapshot)
+{
+	struct freezer *freezer = snapshot->backend;
+
+	if (snapshot->kind == SNAPSHOT_STOPPED && freezer->phase == PHASE_READY)
+		freezer->stopped_us = clock_us() - freezer->held_since_us;
+	freezer->is_released = true;
+	undo_fork(freezer);
 }
 
 void snapshot_destroy(struct snapshot *snapshot)

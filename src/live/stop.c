@@ -812,7 +812,9 @@ struct error *stop_threads(struct target *target, const struct stop_options *opt
 	if (!stopper.options.patience_us)
 		stopper.options.patience_us = STOP_WAIT_US;
 	ptrace_prepare();
+	atomic_fetch_add(&target->busy, 1);
 	error = start_stopper(&stopper);
+	atomic_fetch_sub(&target->busy, 1);
 	if (!error && !stopper.options.after && !stopper.options.held)
 		error = outcome(&stopper, &stop);
 	if (stop)

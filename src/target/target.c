@@ -39,10 +39,22 @@ void target_destroy(struct target *target)
 	free(target);
 }
 
+struct error *target_check_interrupted(const struct target *target)
+{
+	if (atomic_load(&target->calls) || !target_is_interrupted(target))
+		return NULL;
+	return error_create(ERROR_INTERRUPTED, "interrupted");
+}
+
 struct error *target_read(struct target *target, uint64_t address, void *buffer, size_t size)
 {
+	struct error *error;
+
 	if (!size)
 		return NULL;
+	error = target_check_interrupted(target);
+	if (error)
+		return error;
 	if (!target->ops->read)
 		return unsupported(target, "read the memory");
 	if (address + size < address)
@@ -120,6 +132,10 @@ struct error *target_read_threads(struct target *target, struct thread_vec *ret)
 struct error *target_page_present(struct target *target, uint64_t address, size_t pages,
 				  bool *present)
 {
+	struct error *error = target_check_interrupted(target);
+
+	if (error)
+		return error;
 	if (!target->ops->page_present)
 		return unsupported(target, "tell the present pages");
 	return target->ops->page_present(target, address, pages, present);

@@ -98,3 +98,59 @@ fork_is_gone() {
 	[ "$status" -eq 0 ]
 	victim_stub_may_stay=1 victim_check
 }
+
+@test "a signal ends what reads the fork, and nothing is left" {
+	start_victim sharing "$BATS_TEST_TMPDIR"
+	for signal in INT:130 TERM:143 HUP:129; do
+		rm -f "$BATS_TEST_TMPDIR/pipe"
+		fork_begin
+		kill -"${signal%:*}" "$(children_of "$reader")"
+		wait_until 30 is_gone "$reader"
+		status=0
+		wait "$reader" || status=$?
+		[ "$status" -eq "${signal#*:}" ] || fail "$signal: exit status $status"
+		[ ! -s "$BATS_TEST_TMPDIR/core.err" ] || fail "$(cat "$BATS_TEST_TMPDIR/core.err")"
+		exec {pipe}>&-
+		fork_is_gone
+		victim_check
+	done
+	victim_say children
+	[ "$(victim_wait '^children')" = "children 0" ]
+}
+
+# Whenever the signal comes: all of the result, or nothing and the signal's status.
+ends_by_signal() { # SECONDS COMMAND ARG...
+	local delay=$1 out=$BATS_TEST_TMPDIR/out child
+	shift
+	rm -rf "$BATS_TEST_TMPDIR/files"
+	mkdir "$BATS_TEST_TMPDIR/files"
+	(cd "$BATS_TEST_TMPDIR/files" && exec "$MEMPROBE" "$@" >"$out" 2>"$out.err" 3>&-) &
+	child=$!
+	sleep "$delay"
+	kill -TERM "$child" 2>/dev/null || true
+	status=0
+	wait "$child" || status=$?
+	if [ "$status" -eq 143 ]; then
+		[ ! -s "$out" ] || fail "$1: $(head -c 200 "$out")"
+		[ -z "$(ls -A "$BATS_TEST_TMPDIR/files")" ] || fail "$1 leaves a file"
+	else
+		[ "$status" -eq 0 ] || fail "$1: exit status $status" "$(cat "$out.err")"
+	fi
+}
+
+@test "a signal at any time gives all of a result or nothing" {
+	start_victim sharing "$BATS_TEST_TMPDIR"
+	for delay in 0.005 0.02 0.05; do
+		ends_by_signal $delay leaks "$victim_pid" --json
+		ends_by_signal $delay leaks "$victim_pid" --no-fork
+		ends_by_signal $delay heap "$victim_pid" --by content
+		ends_by_signal $delay heap "$victim_pid" -o x.svg
+		ends_by_signal $delay mallinfo "$victim_pid"
+		ends_by_signal $delay strings "$victim_pid"
+		ends_by_signal $delay core "$victim_pid" -o x
+		ends_by_signal $delay dump "$victim_pid" heap -o x
+		ends_by_signal $delay trim "$victim_pid" --dry-run
+		ends_by_signal $delay stack "$victim_pid"
+	done
+	victim_stub_may_stay=1 victim_check
+}
