@@ -102,8 +102,11 @@ struct trace_report {
 	uint64_t tables_us;	/* spent on unwind tables before anything was stopped */
 	uint64_t table_bytes;	/* of unwind tables, as they stand in the target */
 	bool leftovers_removed; /* of a predecessor that had been killed */
-	bool cut_short;		/* the recording has ended for want of memory */
-	bool thinned;		/* the tables got full: the rate is coarser than was asked for */
+	/* Processes that were forked while the target was recorded, and out of which trace_detach()
+	 * has taken the agent, or could not. */
+	unsigned children_cleaned, children_left;
+	bool cut_short; /* the recording has ended for want of memory */
+	bool thinned;	/* the tables got full: the rate is coarser than was asked for */
 	/* After trace_detach(): bytes that stay mapped in the target, idle, and why (owned; NULL:
 	 * nothing remains). */
 	uint64_t remaining;

@@ -59,6 +59,10 @@ void allocs_warn(struct allocs_run *run)
 	if (counters->truncated)
 		log_warn("%" PRIu64 " of %" PRIu64 " stacks could not be followed to their end",
 			 counters->truncated, counters->recorded);
+	if (report->children_cleaned)
+		command_hint(run->context,
+			     "the agent was taken out of %u processes that were forked meanwhile",
+			     report->children_cleaned);
 	if (report->remaining)
 		log_warn("%" PRIu64 " bytes stay in the process, idle: %s; the next `memprobe "
 			 "allocs` removes them",
@@ -68,7 +72,7 @@ void allocs_warn(struct allocs_run *run)
 		log_warn("the figures are estimates: when the tables were as large as they may be "
 			 "(--max-memory), samples were taken less often");
 	if (counters->lost_allocs || counters->lost_frees || counters->lapses ||
-	    report->remaining || report->thinned || report->cut_short)
+	    report->remaining || report->thinned || report->cut_short || report->children_left)
 		run->context->status = ERROR_PARTIAL;
 }
 
@@ -116,6 +120,8 @@ json_t *allocs_document(struct allocs_run *run)
 		"leftovers_removed", report->leftovers_removed, "counters", json_counters(counters),
 		"hooks", json_hooks(report));
 
+	json_object_set_new(figures, "children_cleaned", json_integer(report->children_cleaned));
+	json_object_set_new(figures, "children_left", json_integer(report->children_left));
 	if (figures && report->refused)
 		json_object_set_new(figures, "agent_refused", json_text(report->refused));
 

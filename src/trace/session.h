@@ -292,6 +292,11 @@ struct trace_session {
 	uint64_t *doubt_since; /* of each thread slot, clock_us(); 0: no doubt */
 };
 
+/* ---- children.c ---- */
+
+/* Takes the agent out of all that were forked with it; said of each that keeps it. */
+struct error *children_clean(struct trace_session *session);
+
 /* ---- memory_limit.c ---- */
 
 /* What the tables may take. ERROR_FAILED: there is too little for any recording. */

@@ -508,7 +508,7 @@ void trace_pause(struct trace_session *session)
 struct error *trace_detach(struct trace_session *session)
 {
 	cleanup(free) struct leave *leave = NULL;
-	struct error *error;
+	struct error *error, *children_error = NULL;
 
 	if (!session->attached)
 		return NULL;
@@ -535,7 +535,11 @@ struct error *trace_detach(struct trace_session *session)
 	if (leave->remaining)
 		session->report.remaining_reason = strdup(leave->reason);
 	session->attached = false;
-	return error;
+	if (session->image && session->hooked)
+		children_error = children_clean(session);
+	if (error)
+		error_destroy(children_error);
+	return error ? error : children_error;
 }
 
 const struct trace_report *trace_report(const struct trace_session *session)

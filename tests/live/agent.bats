@@ -505,10 +505,54 @@ most_resident_below() { # KIB
 	before=$(awk '{ print $14 + $15 }' "/proc/$child/stat")
 	still_allocates() { [ "$(awk '{ print $14 + $15 }' "/proc/$child/stat")" -gt "$before" ]; }
 	wait_until 60 still_allocates
+	# The end of its parent's has taken its copy out, too.
+	! grep -E "$AGENT" "/proc/$child/maps" >&2
 	run timeout "$(patience 60)" "$TRACE" "$child" attach run=50 detach leftovers
 	status_is 0
-	[[ $output == *"removed=1 remaining=0"*"leftovers 0"* ]] || fail "$output"
+	[[ $output == *"removed=0 remaining=0"*"leftovers 0"* ]] || fail "$output"
 	! grep -E "$AGENT" "/proc/$child/maps" >&2
 	victim_works
+	victim_check
+}
+
+make_worker() { # KIND: sets made
+	local count
+	count=$(grep -c '^made' "$victim_out" || true)
+	victim_say "$1"
+	wait_until 60 eval '[ "$(grep -c "^made" "$victim_out")" -gt '"$count"' ]' || fail "no $1"
+	made=$(sed -n 's/^made //p' "$victim_out" | tail -1)
+	workers+=("$made")
+}
+
+@test "children that were forked meanwhile, wherever they are by now, are rid of the agent" {
+	local kind pid workers=()
+	start_victim prefork
+	make_worker child
+	record_begin allocs "$victim_pid" --sample 1 --json
+	for kind in child orphan child; do
+		make_worker $kind
+		grep -q memfd:memprobe "/proc/$made/maps"
+	done
+	[ "$(id -u)" -ne 0 ] || make_worker nobody
+	record_end
+	status_is 0
+	json ".children_cleaned == $((${#workers[@]} - 1)) and .children_left == 0"
+	for pid in "${workers[@]}"; do
+		! grep -q memfd:memprobe "/proc/$pid/maps" || fail "$pid has its mappings"
+		probe check "$pid"
+		[[ $output == *"none in the target"* ]] || fail "$output"
+	done
+	victim_say work
+	[ "$(victim_wait '^working')" = "working ${#workers[@]}" ]
+
+	# Who may not unmap is named, and lives on.
+	record_begin allocs "$victim_pid" --sample 1 --json
+	make_worker strict
+	wait_until 60 grep -q '^Seccomp:.1' "/proc/$made/status"
+	record_end
+	status_is 6
+	json '.children_left == 1 and .children_cleaned == 0 and .remaining == 0'
+	[[ $stderr == *"process $made, forked while"*"keeps the agent"* ]] || fail "$stderr"
+	grep -q '^State:.[RS]' "/proc/$made/status"
 	victim_check
 }
