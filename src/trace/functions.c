@@ -370,6 +370,35 @@ static void tell_of_own_new(struct target *target, const struct allocator *alloc
 			 allocator->module->path);
 }
 
+/*
+ * Further copies of glibc, in link namespaces of their own (dlmopen): each has a heap of its own.
+ * Their mallocs do not call each other's.
+ */
+static struct error *add_copies(struct target *target, struct call_session *session,
+				const struct allocator *allocator, struct function_vec *ret)
+{
+	struct module_vec *modules;
+	struct libc libc = { 0 };
+	struct error *error = target_modules(target, (const struct module_vec **)&modules);
+
+	if (!error)
+		error = target_libc(target, &libc);
+	for (size_t i = 0; !error && i < modules->size; i++) {
+		struct allocator copy = { .prefix = "", .module = &modules->data[i] };
+		struct elf_symbol symbol;
+
+		if (copy.module == allocator->module || copy.module == libc.module ||
+		    copy.module->is_vdso ||
+		    !module_symbol(target, copy.module, "__libc_malloc", &symbol) ||
+		    symbol.type != STT_FUNC)
+			continue;
+		for (size_t n = 0; !error && n < sizeof(specs) / sizeof(specs[0]); n++)
+			if (specs[n].family == FAMILY_C)
+				error = add(target, session, &copy, &specs[n], false, ret);
+	}
+	return error;
+}
+
 struct error *functions_find(struct target *target, struct call_session *session,
 			     const struct allocator *allocator, struct function_vec *ret,
 			     uint64_t *text_start_ret, uint64_t *text_end_ret)
@@ -401,6 +430,14 @@ struct error *functions_find(struct target *target, struct call_session *session
 		tell_of_own_new(target, allocator);
 	leave_out_jumps(ret);
 	find_text(target, allocator, ret, text_start_ret, text_end_ret);
+	/* A uprobe is of a file: it sees all that is mapped of it. */
+	if (session) {
+		struct error *error = add_copies(target, session, allocator, ret);
+
+		if (error)
+			return error;
+	}
+	leave_out_jumps(ret);
 	return NULL;
 }
 

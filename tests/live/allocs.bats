@@ -103,6 +103,13 @@ is_the_truth() {
 	victim_check
 }
 
+@test "allocs: two copies of glibc in one process" {
+	record_shape twolibcs --sample 1 --all
+	status_is 0
+	is_the_truth all
+	json '[.hooks[] | select(.name == "malloc" and .hooked)] | length == 2'
+}
+
 # Their operators new do not reach their malloc, and must not be replaced by it.
 @test "allocs: operators new of sanitizers" {
 	local sanitizer flags
