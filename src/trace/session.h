@@ -55,8 +55,8 @@ struct tables {
 	uint64_t unwind_offset, unwind_capacity, unwind_ready;
 	uint8_t *unwind; /* mapped */
 	size_t unwind_copied;
-	bool is_little; /* allocated_max is */
-	bool full_told;
+	bool is_little;	 /* allocated_max is */
+	int full;	 /* errno of what could not be allocated; 0: all could */
 	unsigned filled; /* per cent, of the fullest that cannot grow any more; 0: all can */
 };
 

@@ -139,9 +139,9 @@ static bool allocate(struct tables *tables, uint64_t offset, uint64_t size)
 		part->length = max_u64(part->length, offset + size);
 		return true;
 	}
-	if (!tables->full_told)
+	if (!tables->full)
 		log_debug("no memory for more of the recording: %s", strerror(errnum));
-	tables->full_told = true;
+	tables->full = errnum;
 	return false;
 }
 
@@ -212,7 +212,8 @@ struct error *tables_open(struct tables *tables, int fds[TABLES_PARTS])
 	    (tables->contexts_count &&
 	     !allocate(tables, tables->contexts_offset,
 		       tables->contexts_count * sizeof(struct agent_context))))
-		return &error_no_memory;
+		return error_errno(ERROR_FAILED, tables->full,
+				   "no memory for the recording's tables");
 	/* Exact recordings fill the first level within a tick or two. */
 	if (tables->live[0].count == LIVE_FIRST_EXACT)
 		add_live_level(tables);

@@ -360,7 +360,7 @@ what_is_lost_is_told() { # LOST_MALLOC LOST_LIST; at the least
 	probe allocs "$victim_pid" -d 10ms
 	ulimit -S -f unlimited
 	status_is 1
-	[[ $stderr == *'File too large'* ]] || fail "$stderr"
+	[[ $stderr == *'tables: file too large'* ]] || fail "$stderr"
 	probe check "$victim_pid" --json
 	json '.checks[] | select(.name == "agent") | .detail | contains("none")'
 	victim_check
