@@ -12,7 +12,8 @@
 #define MEMORY_MAX (UINT64_C(1) << 30)
 #define MEMORY_MIN (8u << 20)
 
-/* With less than this left a recording ends. What it has is yet to be read and written. */
+/* With less than this left, and half of the tables, a recording ends: what it has is yet to be read
+ * and written. */
 #define ROOM_MIN      (12u << 20)
 #define UPROBE_PLENTY (UINT64_C(1) << 30)
 
@@ -30,9 +31,8 @@ struct error *memory_limit(const struct trace_session *session, uint64_t *ret)
 	uint64_t room = room_of(session);
 	char size[SIZE_TEXT_MAX];
 
-	*ret = session->options.memory_max;
-	if (!*ret)
-		*ret = min_u64(room / 4, MEMORY_MAX);
+	*ret = session->options.memory_max ? min_u64(session->options.memory_max, room / 3)
+					   : min_u64(room / 4, MEMORY_MAX);
 	if (*ret >= MEMORY_MIN && room >= 2 * ROOM_MIN)
 		return NULL;
 	return error_hint(
@@ -47,7 +47,8 @@ struct error *memory_limit(const struct trace_session *session, uint64_t *ret)
 
 bool memory_is_short(struct trace_session *session)
 {
-	uint64_t room = room_of(session), least = ROOM_MIN;
+	struct tables *tables = &session->tables;
+	uint64_t room = room_of(session), least = ROOM_MIN + tables->allocated / 2;
 	char size[SIZE_TEXT_MAX];
 
 	/* What uprobes tell of is kept in maps, which double. */
@@ -55,8 +56,12 @@ bool memory_is_short(struct trace_session *session)
 		session->room_begin = room;
 	if (session->uprobe && session->room_begin < UPROBE_PLENTY)
 		least = max_u64(least, session->room_begin / 4 * 3);
-	if (room >= least)
+	if (room >= least) {
+		/* Others want memory before the next look, too. */
+		tables->allocated_max =
+			min_u64(tables->limit, tables->allocated + (room - least) / 2);
 		return false;
+	}
 	log_warn("the recording of %d ends: its memory cgroups, or memprobe's, leave only %s",
 		 (int)session->target->pid, format_size(room, size));
 	return true;

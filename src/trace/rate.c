@@ -99,6 +99,7 @@ void rate_thin_out(struct trace_session *session, const struct trace_counters *c
 			      ? (double)session->recorded_bytes / (double)counters->recorded
 			      : 1;
 	bool exact = session->report.rate <= 1;
+	bool limited = session->tables.allocated_max == session->tables.limit;
 	char size[SIZE_TEXT_MAX], rate[SIZE_TEXT_MAX];
 
 	if (!filled || filled < session->thin_at)
@@ -118,10 +119,11 @@ void rate_thin_out(struct trace_session *session, const struct trace_counters *c
 	control_put_32(session, CTL(epoch), ++session->epoch);
 	control_put_32(session, CTL(active), control_mode(session));
 	if (!session->report.thinned)
-		log_warn("the recording has reached its limit of memory (%s, --max-memory): a "
-			 "sample is taken every %s from here on, or less often",
+		log_warn("the recording has reached %s (%s%s): a sample is taken every %s from "
+			 "here on, or less often",
+			 limited ? "its limit of memory" : "what its memory cgroups leave to it",
 			 format_size(session->tables.allocated_max, size),
-			 format_size(session->report.rate, rate));
+			 limited ? ", --max-memory" : "", format_size(session->report.rate, rate));
 	session->report.thinned = true;
 	session->thin_at = filled + (unsigned)max_u64((100 - min_u64(filled, 100)) / 4, 1);
 }

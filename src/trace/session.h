@@ -45,7 +45,8 @@ struct tables {
 	struct tables_part parts[TABLES_PARTS];
 	uint64_t size; /* of all, reserved but not allocated */
 	uint64_t allocated, allocated_max;
-	uint8_t *head; /* mapped: struct agent_shm and the counters */
+	uint64_t limit; /* allocated_max is never more; less while the memory cgroups leave less */
+	uint8_t *head;	/* mapped: struct agent_shm and the counters */
 	uint64_t counters_offset, head_size;
 	struct table_level live[AGENT_LEVELS], stacks[AGENT_LEVELS];
 	unsigned live_levels, stack_levels; /* there is room for */
@@ -55,7 +56,7 @@ struct tables {
 	uint64_t unwind_offset, unwind_capacity, unwind_ready;
 	uint8_t *unwind; /* mapped */
 	size_t unwind_copied;
-	bool is_little;	 /* allocated_max is */
+	bool is_little;	 /* limit is */
 	int full;	 /* errno of what could not be allocated; 0: all could */
 	unsigned filled; /* per cent, of the fullest that cannot grow any more; 0: all can */
 };
@@ -283,7 +284,6 @@ struct trace_session {
 	uint64_t rates[TRACE_RATES]; /* that were in use, by their index in the tables */
 	unsigned rate_count;
 	uint64_t room_begin; /* memory that was left at the first tick */
-	unsigned room_ticks; /* up to the next look at the memory that is left */
 	unsigned thin_at;    /* tables.filled from which on the rate is made coarser; 0: not yet */
 	struct trace_former former;
 	uint64_t recorded_bytes; /* by the last trace_count(): of the blocks recorded */
@@ -301,7 +301,8 @@ struct error *children_clean(struct trace_session *session);
 
 /* What the tables may take. ERROR_FAILED: there is too little for any recording. */
 struct error *memory_limit(const struct trace_session *session, uint64_t *ret);
-/* Whether so little is left that the recording had better end; said. */
+/* Whether so little is left that the recording had better end; said. Else the tables may grow by a
+ * share of it. */
 bool memory_is_short(struct trace_session *session);
 
 /* ---- rate.c: report.rate ---- */

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -80,8 +81,8 @@ void tables_plan(struct tables *tables, bool exact, bool pools, uint64_t space, 
 	uint64_t frames = FRAMES_MAX, unwind = UNWIND_CAPACITY, first;
 
 	tables_init(tables);
-	tables->allocated_max = memory_max ? memory_max : UINT64_MAX;
-	tables->is_little = tables->allocated_max < MEMORY_LITTLE;
+	tables->limit = tables->allocated_max = memory_max ? memory_max : UINT64_MAX;
+	tables->is_little = tables->limit < MEMORY_LITTLE;
 	first = !exact		    ? LIVE_FIRST_SAMPLED
 		: tables->is_little ? LIVE_FIRST_LITTLE
 				    : LIVE_FIRST_EXACT;
@@ -327,7 +328,10 @@ struct error *tables_publish_unwind(struct tables *tables, const struct unwind_t
 	if (size > tables->unwind_ready &&
 	    !allocate(tables, tables->unwind_offset + tables->unwind_ready,
 		      size - tables->unwind_ready))
-		return &error_no_memory;
+		return error_create(ERROR_FAILED,
+				    "no memory for unwind tables of %zu bytes, beside %" PRIu64
+				    " of %" PRIu64 " that are taken (--max-memory)",
+				    size, tables->allocated, tables->allocated_max);
 	tables->unwind_ready = max_u64(tables->unwind_ready, round_up(size, PAGE_SIZE));
 	return unwind_table_publish(table, tables->unwind, tables->unwind_ready,
 				    &tables->unwind_copied);

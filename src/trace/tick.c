@@ -197,7 +197,6 @@ static void measure_rate(struct trace_session *session, const struct trace_count
 	session->rate_us = now;
 }
 
-#define ROOM_EVERY    4
 #define MODULES_EVERY 2
 #define THREADS_EVERY 20
 
@@ -209,8 +208,7 @@ struct error *trace_tick(struct trace_session *session, bool *alive_ret)
 	*alive_ret = false;
 	if (session->gone || !session->attached)
 		return NULL;
-	if (!session->paused && !session->room_ticks--) {
-		session->room_ticks = session->uprobe ? 0 : ROOM_EVERY - 1;
+	if (!session->paused) {
 		session->report.cut_short = memory_is_short(session);
 		if (session->report.cut_short)
 			trace_pause(session);

@@ -78,6 +78,86 @@ teardown() {
 	victim_works
 }
 
+# memprobe is in the group, as by `kubectl exec`.
+record_in_group() { # COMMAND ARG...
+	printf '#!/bin/bash\necho $$ >%q/cgroup.procs && exec %q "$@"\n' "$group" "$MEMPROBE" \
+		>"$BATS_TEST_TMPDIR/memprobe"
+	chmod +x "$BATS_TEST_TMPDIR/memprobe"
+	MEMPROBE=$BATS_TEST_TMPDIR/memprobe record_begin "$@"
+}
+
+# manyblocks, which has about 70 MiB in the end, and so has the recording of every block.
+start_many() { # MIB OF THE GROUP
+	skip_unless_root
+	make_group || skip "no memory cgroup can be made here"
+	echo $(($1 << 20)) >"$limit_file"
+	# shellcheck disable=SC2016
+	start_command bash -c 'echo $$ >"$1/cgroup.procs" && exec "$2"' - "$group" \
+		"$VICTIMS/manyblocks"
+}
+
+nobody_was_killed() {
+	! grep -qE '^oom_kill [1-9]' "$group/memory.oom_control" "$group/memory.events" 2>/dev/null ||
+		fail "the group had to be relieved" "$stderr"
+}
+
+# Within ten standard deviations of @3 samples.
+is_about() { # FUNCTION, LIVE, SAMPLES
+	local got
+	got=$(figures_of "$1")
+	awk -v live="$2" -v samples="$3" '{
+		exit !($1 > live * (1 - 10 / sqrt(samples)) &&
+			$1 < live * (1 + 10 / sqrt(samples))) }' <<<"$got" ||
+		fail "$got instead of about $2" "$stderr"
+}
+
+@test "a recording of every block leaves room to a target in the same group" {
+	local step
+	start_many 128
+	record_in_group allocs "$victim_pid" --sample 1 --max-memory 1G --json
+	for step in {1..100}; do
+		victim_say go
+		victim_wait "^live $((step * 10000)) " >/dev/null
+		sleep 0.05
+	done
+	record_end
+	status_is 6
+	[[ $stderr == *"the recording has reached "*"a sample is taken every "* ]] || fail "$stderr"
+	json '.rate > 1 and (.lost < 2000)'
+	is_about keep 1000000 10000
+	nobody_was_killed
+	victim_check
+	victim_say go
+	victim_wait "^live $(((step + 1) * 10000)) " >/dev/null
+}
+
+@test "a recording stops growing when others take the group's memory" {
+	local step pid in out
+	start_many 200
+	record_in_group allocs "$victim_pid" --sample 1 --json
+	for step in {1..20}; do
+		victim_say go
+		victim_wait "^live $((step * 10000)) " >/dev/null
+		sleep 0.05
+	done
+	pid=$victim_pid in=$victim_in out=$victim_out
+	# shellcheck disable=SC2016
+	start_command bash -c 'echo $$ >"$1/cgroup.procs" && exec "$2" 80' - "$group" \
+		"$VICTIMS/dirtying"
+	victim_pid=$pid victim_in=$in victim_out=$out
+	for step in {21..60}; do
+		victim_say go
+		victim_wait "^live $((step * 10000)) " >/dev/null
+		sleep 0.05
+	done
+	record_end
+	status_is 6
+	nobody_was_killed
+	victim_check
+	victim_say go
+	victim_wait "^live $(((step + 1) * 10000)) " >/dev/null
+}
+
 @test "who would be told of a fork is held instead" {
 	start_victim forktold
 	! grep -q '^refused' "$victim_out" || skip "no userfaultfd here"
