@@ -124,7 +124,8 @@ struct call_result {
 	uint8_t data[CALL_DATA_MAX]; /* the script's data as it was at the marker */
 	/* False: a step failed before the marker; the steps' results tell which. */
 	bool completed;
-	pid_t tid; /* the thread that made the call */
+	pid_t tid;		 /* the thread that made the call */
+	uint64_t thread_pointer; /* of that thread */
 	bool by_helper;
 };
 

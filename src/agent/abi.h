@@ -29,7 +29,7 @@
 #define AGENT_ABI_H
 
 #define AGENT_MAGIC   "memprobe agent1" /* with the NUL: 16 bytes */
-#define AGENT_VERSION 2
+#define AGENT_VERSION 3
 
 #define AGENT_IMAGE_SPACE   0x10000
 #define AGENT_CONFIG_OFFSET 0x1000
@@ -50,7 +50,7 @@
 #define AGENT_CTL_FILTER   0x3000
 #define AGENT_CTL_THREADS  0x13000
 
-#define AGENT_CTL_SIZE 18325504
+#define AGENT_CTL_SIZE 18882560
 
 #define AGENT_THREAD_KEY       0
 #define AGENT_THREAD_COUNTDOWN 8
@@ -301,6 +301,9 @@ struct agent_config {
 #define AGENT_KEY_EMPTY	   0
 #define AGENT_KEY_RECYCLED 1
 
+/* Where nobody can tell which thread it is: its slot is not recycled. */
+#define AGENT_TID_UNKNOWN 0xffffffffu
+
 /*
  * A thread's slot. To recycle: the tracer sets `doubt` to 1 where `tid` does not exist and last_use
  * is old. A thread that uses the slot after all (thread pointers are used again) then takes
@@ -317,7 +320,7 @@ struct agent_thread {
 	uint64_t inside_sp;		  /* stack pointer at the call of an original; 0: none */
 	uint64_t recording[AGENT_NESTED]; /* frame address of who uses scratch[i]; 0: nobody */
 	uint64_t random;
-	/* [low, high) of the thread's stack was readable at that time (agent_ctl.now). */
+	/* [low, high) of the thread's stack could be read at that time (agent_ctl.now). */
 	uint64_t stack_low;
 	uint64_t stack_high;
 	uint32_t stack_time;
@@ -330,13 +333,24 @@ struct agent_scratch {
 	uint64_t frames[AGENT_NESTED][AGENT_FRAMES_MAX];
 };
 
+/* [start, end), private and writable. */
+struct agent_range {
+	uint64_t start; /* page aligned | AGENT_RANGE_STACK */
+	uint64_t end;
+};
+
+#define AGENT_RANGES_BITS 16
+#define AGENT_RANGES	  (1 << 14)
+#define AGENT_SEEN_PAGES  4096
+#define AGENT_RANGE_STACK 1 /* the first thread's stack */
+
 struct agent_ctl {
 	/* Read by every call. The agent itself stores AGENT_INACTIVE once the lease has run out. */
 	uint32_t active;
 	uint32_t flags;
 	uint32_t now;	     /* ms, advanced by the tracer; the time of blocks */
 	uint32_t max_frames; /* at most AGENT_FRAMES_MAX; 0: as that */
-	uint64_t deadline;   /* TSC; the lease */
+	uint64_t deadline;   /* the lease: ns of CLOCK_MONOTONIC_COARSE; without `clock`, TSC */
 	/* Sampling: mean bytes between sample points, 1 to 2^40, and its index << AGENT_RATE_BITS.
 	 * A thread takes a new one up when its countdown has run out. */
 	uint64_t rate;
@@ -347,7 +361,15 @@ struct agent_ctl {
 	uint32_t live_levels;  /* levels that may be used, from the first on */
 	uint32_t stack_levels;
 	uint64_t seed; /* of the sampling; any */
-	uint64_t spare[246];
+	/* clock_gettime() of the vdso, which for that clock only reads memory; 0: it has none. */
+	uint64_t clock;
+	/* The memory that can be written, by address: `range_tables[sequence % 2]`, a number of
+	 * them and before it the sequence << AGENT_RANGES_BITS. Who has looked sees here whether it
+	 * was changed meanwhile. 0: nothing is known. */
+	uint64_t ranges;
+	uint32_t tid_offset; /* from a thread pointer to the thread's id (32 bits); 0: unknown */
+	uint32_t spare_half2;
+	uint64_t spare[243];
 	uint32_t epoch; /* countdowns that were drawn in another one are drawn anew */
 	uint32_t spare_half;
 	uint8_t contexts[AGENT_CONTEXTS_SIZE]; /* saturating counters, see struct agent_pools */
@@ -362,6 +384,10 @@ struct agent_ctl {
 	struct agent_scratch scratch[AGENT_THREADS];
 	struct unwind_guesses guesses[AGENT_THREADS];
 	uint8_t pad2[4096 - AGENT_THREADS * sizeof(struct unwind_guesses) % 4096];
+	struct agent_range range_tables[2][AGENT_RANGES];
+	/* Pools: addresses of pages in which the program has lately got a block, direct-mapped.
+	 * They may be too young for the ranges. */
+	uint64_t seen_pages[AGENT_SEEN_PAGES];
 };
 
 static inline uint32_t agent_thread_index(uint64_t key)

@@ -96,7 +96,22 @@ bool frame_is_alive(struct agent_thread *thread, uint64_t frame, const struct ag
 int scratch_take(struct agent_thread *thread, const struct agent_call *call);
 void scratch_give_back(struct agent_thread *thread, int level);
 
-/* Whether the aligned word at @address can be read. Asks the kernel. */
+/* ---- memory.c: what can be read, without asking the kernel ---- */
+
+struct memory_range {
+	uint64_t start, end; /* [start, end) */
+	/* Of the thread's own stack: what lies between its frames and `end` stays for as long as
+	 * the thread lives. */
+	bool is_own;
+};
+
+/* The known range with @address, for the thread with the thread pointer @key. */
+bool memory_find(uint64_t key, uint64_t address, struct memory_range *ret);
+
+/* Pools: the program has got a block at @address. */
+void memory_see(uint64_t address);
+
+/* Whether the aligned word at @address is known to be readable. */
 bool memory_is_readable(uint64_t address);
 
 /* ---- sample.c ---- */

@@ -330,6 +330,7 @@ static void record(struct agent_call *call, uint64_t address)
 	if (block.stack == STACK_NONE)
 		return;
 	if (pools_are_there()) {
+		memory_see(address);
 		/* What its context's emptying has freed is there still. */
 		forget(call->thread, address);
 		if (!pool_own(pool_context_of(call, address), &call->owner)) {

@@ -6,37 +6,47 @@
 
 #define PAGE 4096ull
 
-/* Pages that one step may make known: beyond, the word alone is read. */
-#define PROBES_MAX 64
+/* A frame on a stack that is not known yet is not larger than that. */
+#define FRAME_REACH (1u << 20)
 
 AGENT_ASSERT(AGENT_UNWIND_CACHE == UNWIND_CACHE_SIZE);
 
-static bool probe(uint64_t from, uint64_t to)
+/*
+ * On a stack that the tracer has not seen yet. Where call frame information leads is memory that
+ * the program will read itself when it returns. Only a stack's first function is one to which
+ * nobody returns: its return address would stand right behind the stack, at the start of a page.
+ */
+static bool read_unseen(struct unwind_memory *memory, uint64_t address, uint64_t *ret)
 {
-	if (to - from > PROBES_MAX * PAGE)
+	uint64_t end = (address & -PAGE) + PAGE;
+
+	if (memory->guessed || address < memory->low || address - memory->high > FRAME_REACH ||
+	    address % PAGE < 8 || address + 8 > end)
 		return false;
-	for (; from < to; from += PAGE)
-		if (!memory_is_readable(from))
-			return false;
+	memory->high = end;
+	__builtin_memcpy(ret, (const void *)address, 8);
 	return true;
 }
 
-/* The word at @address, which lies outside of what is known. */
+/* The word at @address, which lies outside of what is known. A guess may lead anywhere: it is
+ * followed on the thread's own stack only, no part of which can go away. */
 static bool read_unknown(struct unwind_memory *memory, uint64_t address, uint64_t *ret)
 {
-	uint64_t first = address & -PAGE, end = ((address + 7) & -PAGE) + PAGE;
+	const struct agent_thread *thread = memory->data;
+	struct memory_range range;
 
 	if (address > ~0ull - 2 * PAGE)
 		return false;
-	if (address >= memory->low && probe(memory->high, end)) {
-		memory->high = end;
-	} else if (address < memory->low && probe(first, memory->low & -PAGE)) {
-		memory->low = first;
-	} else {
-		for (; first < end; first += PAGE)
-			if (!memory_is_readable(first))
-				return false;
-	}
+	if (!memory_find(thread->key, address, &range))
+		return read_unseen(memory, address, ret);
+	if (address + 8 > range.end || (memory->guessed && !range.is_own))
+		return false;
+	/* A handler's stack may be elsewhere than the one that it interrupted. */
+	if (memory->low < range.start || memory->low >= range.end)
+		memory->low = address;
+	memory->high = range.is_own ? range.end : (address & -PAGE) + PAGE;
+	if (memory->high < address + 8)
+		memory->high = address + 8;
 	__builtin_memcpy(ret, (const void *)address, 8);
 	return true;
 }
@@ -46,7 +56,11 @@ static struct unwind_memory known_memory(const struct agent_thread *thread,
 					 const struct agent_call *call)
 {
 	uint64_t sp = (uint64_t)call;
-	struct unwind_memory memory = { .low = sp, .read = read_unknown };
+	struct unwind_memory memory = {
+		.low = sp,
+		.read = read_unknown,
+		.data = (void *)thread,
+	};
 
 	if (thread->stack_time == agent_ctl.now && sp >= thread->stack_low &&
 	    sp < thread->stack_high) {

@@ -1,32 +1,18 @@
 /*
  * threads.c - what is kept of each thread: its slot, its counters, what it was interrupted in.
  */
-#include <asm/unistd.h>
-
 #include "agent/agent.h"
 
 /* Frames this far out are not looked for on the same stack. */
 #define STACK_REACH (1u << 20)
 
-#define MINE(key) ((key) | 1) /* a slot being set up: no thread pointer is odd */
+#define CLOCK_MONOTONIC_COARSE 6
 
-struct kernel_stack {
-	uint64_t sp;
-	int32_t flags;
-	uint64_t size;
+struct kernel_time {
+	int64_t seconds, nanoseconds;
 };
 
-static int64_t system_call(long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
-{
-	int64_t result;
-	register uint64_t r10 __asm__("r10") = d;
-
-	__asm__ volatile("syscall"
-			 : "=a"(result)
-			 : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10)
-			 : "rcx", "r11", "memory");
-	return result;
-}
+#define MINE(key) ((key) | 1) /* a slot being set up: no thread pointer is odd */
 
 static uint64_t thread_pointer(void)
 {
@@ -44,6 +30,27 @@ static uint64_t time_stamp(void)
 	return (uint64_t)high << 32 | low;
 }
 
+/* In the unit of agent_ctl.deadline. No instruction and no call that a target may be killed for. */
+static uint64_t time_now(void)
+{
+	int (*get)(int clock, struct kernel_time *ret) =
+		(int (*)(int, struct kernel_time *))agent_ctl.clock;
+	struct kernel_time now;
+
+	if (!get)
+		return time_stamp();
+	get(CLOCK_MONOTONIC_COARSE, &now);
+	return (uint64_t)now.seconds * 1000000000 + (uint64_t)now.nanoseconds;
+}
+
+/* As the libc has noted it. */
+static uint32_t thread_id(uint64_t key)
+{
+	uint32_t offset = agent_ctl.tid_offset;
+
+	return offset ? *(const volatile uint32_t *)(key + offset) : AGENT_TID_UNKNOWN;
+}
+
 static void set_up(struct agent_thread *thread, uint64_t key)
 {
 	thread->calls = 0;
@@ -56,7 +63,7 @@ static void set_up(struct agent_thread *thread, uint64_t key)
 	thread->random = (agent_ctl.seed ^ key) * 0x9e3779b97f4a7c15 | 1;
 	thread->stack_low = thread->stack_high = 0;
 	thread->stack_time = 0;
-	thread->tid = (uint32_t)system_call(__NR_gettid, 0, 0, 0, 0);
+	thread->tid = thread_id(key);
 	thread->epoch = agent_ctl.epoch;
 	thread->countdown = agent_ctl.active == AGENT_SAMPLING ? sample_draw(thread) : 0;
 	__atomic_store_n(&thread->key, key, __ATOMIC_RELEASE);
@@ -91,7 +98,7 @@ struct agent_thread *thread_find(void)
 
 		if (found == key) {
 			if (__builtin_expect(thread->doubt, 0)) {
-				thread->tid = (uint32_t)system_call(__NR_gettid, 0, 0, 0, 0);
+				thread->tid = thread_id(key);
 				thread->last_use = agent_ctl.now;
 				thread->doubt = 0;
 			}
@@ -105,7 +112,7 @@ struct agent_thread *thread_find(void)
 
 bool thread_lease(struct agent_thread *thread)
 {
-	if (time_stamp() > *(volatile uint64_t *)&agent_ctl.deadline) {
+	if (time_now() > *(volatile uint64_t *)&agent_ctl.deadline) {
 		__atomic_store_n(&agent_ctl.active, AGENT_INACTIVE, __ATOMIC_RELAXED);
 		return false;
 	}
@@ -135,46 +142,48 @@ void thread_count(struct agent_thread *thread, enum agent_counter counter, uint6
 			 : "r"(value));
 }
 
-/*
- * The kernel looks at the set before it finds that it does not know what to do with it. Every
- * seccomp filter that lets a libc run allows this call.
- */
-bool memory_is_readable(uint64_t address)
+/* Whether what lies at @frame, where one of our frames was, can still be read. */
+static bool frame_is_readable(const struct agent_thread *thread, uint64_t frame, uint64_t sp)
 {
-	return system_call(__NR_rt_sigprocmask, ~0u, address, 0, 8) != -14 /* EFAULT */;
+	uint64_t last = frame + sizeof(struct agent_call) - 1;
+	struct memory_range range;
+
+	if (last >> 12 == sp >> 12)
+		return true;
+	if (thread->stack_time == agent_ctl.now && sp >= thread->stack_low &&
+	    sp < thread->stack_high && frame >= sp && last < thread->stack_high)
+		return true;
+	return memory_find(thread->key, frame, &range) && range.is_own && last < range.end;
 }
 
-static bool on_stack(const struct kernel_stack *stack, uint64_t address)
+static bool is_own(const struct agent_thread *thread, uint64_t address)
 {
-	return address - stack->sp < stack->size;
+	struct memory_range range;
+
+	return memory_find(thread->key, address, &range) && range.is_own;
 }
 
 bool frame_is_alive(struct agent_thread *thread, uint64_t frame, const struct agent_call *call)
 {
 	uint64_t sp = (uint64_t)call;
 	const struct agent_call *other = (const struct agent_call *)frame;
-	struct kernel_stack alternate;
-	bool known;
+	bool sp_is_own, frame_is_own;
 
 	if (frame == sp)
 		return false; /* we are where it was */
-	/* A frame that was left may be on a stack that is gone: what is known of this one is the
-	 * page that we are in, and what has been read of it lately. */
-	known = (frame + sizeof(*call) - 1) >> 12 == sp >> 12 ||
-		(thread->stack_time == agent_ctl.now && sp >= thread->stack_low &&
-		 sp < thread->stack_high && frame >= sp &&
-		 frame + sizeof(*call) <= thread->stack_high);
-	if (!known && !memory_is_readable((uint64_t)&other->cookie & ~7ull))
-		return false;
+	/* A frame that was left may be on a stack that is gone. Who is back on the thread's own
+	 * stack has left all others. */
+	if (!frame_is_readable(thread, frame, sp))
+		return !is_own(thread, sp);
 	if (*(const volatile uint64_t *)&other->cookie != (frame ^ AGENT_COOKIE))
 		return false;
 	if (frame > sp && frame - sp < STACK_REACH)
 		return true;
-	if (system_call(__NR_sigaltstack, 0, (uint64_t)&alternate, 0, 0) < 0)
-		return true;
 	/* A handler's frames may lie anywhere; what it interrupted is still there. */
-	if (on_stack(&alternate, sp) != on_stack(&alternate, frame))
-		return on_stack(&alternate, sp);
+	sp_is_own = is_own(thread, sp);
+	frame_is_own = is_own(thread, frame);
+	if (sp_is_own != frame_is_own)
+		return frame_is_own;
 	return frame > sp;
 }
 

@@ -94,6 +94,7 @@ static void at_marker(struct watch *watch, const struct user_regs_struct *regs)
 	if (!error) {
 		run->result->completed = true;
 		run->result->tid = run->tid;
+		run->result->thread_pointer = watch->session->target->arch->thread_pointer(regs);
 		if (run->options->at_marker)
 			error = run->options->at_marker(watch->session->target, run->result,
 							run->options->at_marker_data);

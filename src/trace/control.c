@@ -37,13 +37,21 @@ bool control_get(const struct trace_session *session, uint64_t offset, void *byt
 		     (off_t)(session->image + AGENT_IMAGE_SPACE + offset)) == (ssize_t)size;
 }
 
-bool control_renew_lease(const struct trace_session *session)
+/* In the unit of the agent's clock. */
+static uint64_t deadline(const struct trace_session *session)
 {
 	uint64_t elapsed = max_u64(clock_us() - session->clock_us_0, 1);
 	uint64_t tsc = __rdtsc();
 	double per_us = (double)(tsc - session->tsc_0) / (double)elapsed;
 
-	return control_put_64(session, CTL(deadline), tsc + (uint64_t)(per_us * TRACE_LEASE_US)) &&
+	if (session->clock.address)
+		return lease_clock_now(&session->clock) + UINT64_C(1000) * TRACE_LEASE_US;
+	return tsc + (uint64_t)(per_us * TRACE_LEASE_US);
+}
+
+bool control_renew_lease(const struct trace_session *session)
+{
+	return control_put_64(session, CTL(deadline), deadline(session)) &&
 	       control_put_32(session, CTL(now), trace_now(session));
 }
 

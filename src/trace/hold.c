@@ -8,7 +8,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "filters.h"
 #include "memprobe/log.h"
 #include "memprobe/num.h"
 #include "memprobe/ptrace.h"
@@ -227,15 +226,6 @@ static void while_held(void *data, struct stop *stop, struct error *error)
 		clear = missed_is_clear(hold, stop->missed.data[i]);
 	if (clear && stop->threads.size)
 		clear = !is_shared(hold, stop->threads.data[0].tid, hold->last_pid);
-	if (clear && hold->filtered) {
-		clear = !stop->missed.size;
-		error = filters_allow_agent(hold->target, stop, hold->image);
-		clear = clear && !error;
-	}
-	if (clear && hold->image) {
-		error = filters_no_dispatch(stop);
-		clear = !error;
-	}
 	for (size_t i = 0; clear && i < stop->threads.size; i++)
 		clear = is_clear(hold, &stop->threads.data[i]);
 	if (clear) {

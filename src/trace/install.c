@@ -28,6 +28,9 @@
 /* No error number, either. */
 #define NO_DESCRIPTOR (-5000)
 
+/* How far behind a thread pointer its id may be: within what every libc has there. */
+#define TID_REACH 1024
+
 /* x86-64's number, as of the agent. */
 #define PRCTL 157
 
@@ -188,7 +191,8 @@ static void write_near_script(const struct install *install, struct script *scri
 		MAP_FIXED_NOREPLACE);
 	add_advice(script, ctl, sizeof(struct agent_ctl), MADV_WIPEONFORK, true);
 	add_advice(script, ctl, sizeof(struct agent_ctl), MADV_NOHUGEPAGE, false);
-	add_call(script, "prctl", PRCTL, 2, get_tsc, CALL_ANY, 0);
+	if (install->needs_tsc)
+		add_call(script, "prctl", PRCTL, 2, get_tsc, CALL_ANY, 0);
 	call_add_marker(&script->script);
 	add_undo(script, ctl + INSTALL_UNDO_NEAR, install->near, size);
 }
@@ -260,15 +264,42 @@ static struct error *fill_image(struct target *target, const struct call_result 
 	return put(install, ctl + INSTALL_UNDO_IMAGE, &keep, 8) ? NULL : cannot_write(install);
 }
 
+/*
+ * Where a libc notes a thread's id, from its thread pointer: the only place near there that holds
+ * the id of the thread which made the call. 0: there is none, or not one only.
+ */
+static uint32_t find_tid(struct target *target, const struct call_result *result)
+{
+	struct process_status status = { 0 };
+	uint32_t words[TID_REACH / 4], found = 0;
+	struct error *error = process_read_status(target->process, result->tid, &status);
+	uint32_t tid = (uint32_t)(status.ns_tid ? status.ns_tid : result->tid);
+
+	if (!error)
+		error = target_read(target, result->thread_pointer, words, sizeof(words));
+	for (uint32_t i = 1; !error && i < TID_REACH / 4; i++) {
+		if (words[i] != tid)
+			continue;
+		if (found) {
+			found = 0;
+			break;
+		}
+		found = 4 * i;
+	}
+	error_destroy(error);
+	return found;
+}
+
 static struct error *fill_near(struct target *target, const struct call_result *result, void *data)
 {
 	const struct marker *marker = data;
 	struct install *install = marker->install;
 	uint64_t keep = 0;
 
+	install->tid_offset = find_tid(target, result);
 	/* The agent would fault wherever it looks at its lease. */
-	if ((uint32_t)call_result_word(result, &marker->script->script, marker->script->tsc) !=
-	    PR_TSC_ENABLE)
+	if (install->needs_tsc && (uint32_t)call_result_word(result, &marker->script->script,
+							     marker->script->tsc) != PR_TSC_ENABLE)
 		return error_create(ERROR_UNSUPPORTED,
 				    "%d may not read the time stamp counter (PR_SET_TSC), by which "
 				    "the agent tells that memprobe lives",

@@ -81,24 +81,33 @@ static bool is_active(int memory, uint64_t image)
 	       active != AGENT_INACTIVE;
 }
 
-static bool has_lapsed(int memory, uint64_t image)
+static bool read_word(int memory, uint64_t image, size_t offset, uint64_t *ret)
 {
-	uint64_t deadline = 0;
+	return pread(memory, ret, sizeof(*ret), (off_t)(image + AGENT_IMAGE_SPACE + offset)) ==
+	       sizeof(*ret);
+}
 
-	return pread(memory, &deadline, sizeof(deadline),
-		     (off_t)(image + AGENT_IMAGE_SPACE + offsetof(struct agent_ctl, deadline))) !=
-		       sizeof(deadline) ||
-	       __rdtsc() >= deadline;
+static bool has_lapsed(struct target *target, int memory, uint64_t image)
+{
+	struct lease_clock clock;
+	uint64_t deadline, address;
+
+	if (!read_word(memory, image, offsetof(struct agent_ctl, deadline), &deadline) ||
+	    !read_word(memory, image, offsetof(struct agent_ctl, clock), &address))
+		return true;
+	lease_clock_find(target, &clock);
+	return (address ? lease_clock_now(&clock) : __rdtsc()) >= deadline;
 }
 
 /* A tracer of another PID namespace cannot be looked at: its lease speaks for it. */
-static bool is_recording(int memory, uint64_t image, const struct agent_config *config)
+static bool is_recording(struct target *target, int memory, uint64_t image,
+			 const struct agent_config *config)
 {
 	uint64_t namespace = own_namespace();
 
 	if (namespace && config->tracer_namespace == namespace)
 		return tracer_lives(config);
-	return is_active(memory, image) && !has_lapsed(memory, image);
+	return is_active(memory, image) && !has_lapsed(target, memory, image);
 }
 
 /* ---- finding ---- */
@@ -136,9 +145,9 @@ static struct error *look_at(struct target *target, uint64_t address,
 		for (size_t i = 0; i < AGENT_SLOTS; i++)
 			found.hooks += config->slots[i].patched != 0;
 		found.inherited = is_inherited(target, config);
-		found.recording = !found.inherited && is_recording(memory, address, config);
+		found.recording = !found.inherited && is_recording(target, memory, address, config);
 		found.active = is_active(memory, address);
-		found.lapsed = has_lapsed(memory, address);
+		found.lapsed = has_lapsed(target, memory, address);
 	}
 	return trace_leftover_vec_append(ret, &found);
 }

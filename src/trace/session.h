@@ -109,10 +109,6 @@ struct hold {
 	/* Nobody may be in, or return to, one of these. */
 	const struct text_range *ranges;
 	size_t range_count;
-	/* The threads are to make the system calls of the agent at @image; @filtered: their seccomp
-	 * filters are to be asked. */
-	uint64_t image; /* 0: they are not */
-	bool filtered;
 	/* Rather than leaving things undone, transfers may be cut short. */
 	bool may_cut;
 	/* The agent's struct agent_ctl and the place that originals return to; 0: there is none. */
@@ -158,7 +154,9 @@ struct install {
 	struct agent_config config;
 	struct tables *tables;
 	int memfds[TABLES_PARTS];
-	bool committed; /* there is an agent, which leave_run() is to take out */
+	bool needs_tsc;	     /* there is no other clock for the lease */
+	bool committed;	     /* there is an agent, which leave_run() is to take out */
+	uint32_t tid_offset; /* agent_ctl.tid_offset, found out */
 };
 
 /* The agent as it is to be copied begins with its header. */
@@ -257,6 +255,12 @@ struct trace_former {
 	uint64_t since; /* clock_us() */
 };
 
+/* The clock of a target: how to get from ours to it. Without @address, the time stamp counter. */
+struct lease_clock {
+	uint64_t address; /* of clock_gettime() in its vdso; 0: it has none */
+	int64_t offset;	  /* ns: its monotonic time less ours (time namespaces) */
+};
+
 struct trace_session {
 	struct target *target;
 	struct uprobe_engine *uprobe; /* does it all but the history; NULL: the agent does */
@@ -270,7 +274,6 @@ struct trace_session {
 	int memory;	/* /proc/PID/mem: bound to the program that was running at the start */
 	uint64_t image; /* of the agent in the target; 0: none */
 	uint32_t epoch; /* agent_ctl.epoch */
-	int filters;	/* seccomp filters of its threads: filters_count() */
 	bool hooked;	/* some function led into the agent at some time */
 	bool attached, paused;
 	bool gone; /* exited, or another program now */
@@ -278,7 +281,13 @@ struct trace_session {
 	uint64_t begin_us;	    /* clock_us() when the recording began */
 	uint64_t end_us;	    /* when it ended; 0: it goes on */
 	uint64_t clock_us_0, tsc_0; /* taken together */
-	uint64_t maps_hash;	    /* of the mappings with code */
+	struct lease_clock clock;   /* by which the agent tells that memprobe lives */
+	uint32_t tid_offset;	    /* agent_ctl.tid_offset */
+	struct agent_range (*ranges)[AGENT_RANGES]; /* [2]: what has been published, by turns */
+	uint64_t ranges_sequence;		    /* of the last one; 0: none */
+	uint32_t ranges_count;
+	unsigned maps_rest; /* ticks for which the maps are left alone: reading them takes long */
+	uint64_t maps_hash; /* of the mappings with code */
 	unsigned ticks;
 	uint64_t lapses;
 	uint64_t rates[TRACE_RATES]; /* that were in use, by their index in the tables */
@@ -328,6 +337,17 @@ void rate_follow(struct trace_session *session, const struct trace_counters *cou
 
 /* Whether the lease has run out though memprobe lives; counted, and told of for the first time. */
 bool trace_has_lapsed(struct trace_session *session);
+
+/* ---- ranges.c: what the agent may read ---- */
+
+/* Tells the agent of the memory in @maps. False: the target has exited, or is another program. */
+bool ranges_publish(struct trace_session *session, const struct mapping_vec *maps);
+
+/* ---- lease.c: the clock that the lease runs by ---- */
+
+void lease_clock_find(struct target *target, struct lease_clock *ret);
+/* Now, in ns of the target's CLOCK_MONOTONIC_COARSE. */
+uint64_t lease_clock_now(const struct lease_clock *clock);
 
 /* ---- control.c: struct agent_ctl ---- */
 

@@ -1,5 +1,4 @@
 /* What keeps a recording going. */
-#include "filters.h"
 #include "session.h"
 #include "uprobe.h"
 
@@ -15,6 +14,9 @@
 
 /* How often bytes per second are worked out. */
 #define RATE_EVERY_US 1000000
+
+/* For each of these that reading the maps takes, a tick is left out: 2 % of the time. */
+#define MAPS_US 1000
 
 /* How long a thread that seems to have ended may object. */
 #define DOUBT_US 2000000
@@ -67,14 +69,18 @@ static struct error *take_modules(struct trace_session *session)
 	return error;
 }
 
-/* Libraries come and go; what cannot be learnt now is tried again. */
-static void look_for_modules(struct trace_session *session)
+/* Libraries and stacks come and go; what cannot be learnt now is tried again. */
+static void look_at_maps(struct trace_session *session)
 {
 	struct mapping_vec maps = { 0 };
+	uint64_t since = clock_us();
 	struct error *error = target_read_maps(session->target, MAPS_PLAIN, &maps);
 	uint64_t hash = error ? session->maps_hash : hash_code(&maps);
 
+	if (!error && !session->uprobe)
+		ranges_publish(session, &maps);
 	mappings_deinit(&maps);
+	session->maps_rest = (unsigned)((clock_us() - since) / MAPS_US);
 	if (!error && hash != session->maps_hash) {
 		error = take_modules(session);
 		if (!error)
@@ -119,7 +125,8 @@ static void look_at_slot(struct trace_session *session, unsigned i,
 {
 	uint64_t offset = CTL(threads) + i * sizeof(*thread), now = clock_us();
 
-	if (thread->key <= AGENT_KEY_RECYCLED || !thread->tid || has_thread(tids, thread->tid)) {
+	if (thread->key <= AGENT_KEY_RECYCLED || !thread->tid || thread->tid == AGENT_TID_UNKNOWN ||
+	    has_thread(tids, thread->tid)) {
 		session->doubt_since[i] = 0;
 	} else if (!thread->doubt || !session->doubt_since[i]) {
 		control_put_32(session, offset + offsetof(struct agent_thread, doubt), 1);
@@ -171,21 +178,6 @@ static void go_on_after_lapse(struct trace_session *session)
 	control_put_32(session, CTL(active), control_mode(session));
 }
 
-/*
- * A filter that the target has installed meanwhile may kill it for what the agent does: recording
- * ends.
- */
-static bool is_newly_filtered(struct trace_session *session, bool all)
-{
-	if (filters_count(session->target, all) <= session->filters)
-		return false;
-	trace_pause(session);
-	log_warn("%d has installed a seccomp filter: the recording ends, since the agent's system "
-		 "calls may not be allowed any more",
-		 (int)session->target->pid);
-	return true;
-}
-
 static void measure_rate(struct trace_session *session, const struct trace_counters *counters)
 {
 	uint64_t now = clock_us(), elapsed = now - session->rate_us;
@@ -215,7 +207,7 @@ struct error *trace_tick(struct trace_session *session, bool *alive_ret)
 	}
 	if (session->uprobe) {
 		if (!session->paused && session->ticks++ % MODULES_EVERY == 0)
-			look_for_modules(session);
+			look_at_maps(session);
 		return uprobe_tick(session->uprobe, alive_ret);
 	}
 	if (!is_there(session) || !control_renew_lease(session)) {
@@ -224,8 +216,7 @@ struct error *trace_tick(struct trace_session *session, bool *alive_ret)
 		return NULL;
 	}
 	*alive_ret = true;
-	if (session->paused ||
-	    is_newly_filtered(session, session->ticks % THREADS_EVERY == THREADS_EVERY - 1))
+	if (session->paused)
 		return NULL;
 	go_on_after_lapse(session);
 	error = trace_count(session, &counters);
@@ -237,8 +228,10 @@ struct error *trace_tick(struct trace_session *session, bool *alive_ret)
 	rate_thin_out(session, &counters);
 	measure_rate(session, &counters);
 	rate_follow(session, &counters);
-	if (session->ticks % MODULES_EVERY == 0)
-		look_for_modules(session);
+	if (session->maps_rest)
+		session->maps_rest--;
+	else
+		look_at_maps(session);
 	if (session->ticks % THREADS_EVERY == THREADS_EVERY - 1)
 		recycle_slots(session);
 	session->ticks++;

@@ -11,7 +11,6 @@
 #include "memprobe/num.h"
 #include "memprobe/pool_file.h"
 #include "memprobe/ptrace.h"
-#include "filters.h"
 #include "session.h"
 #include "uprobe.h"
 
@@ -46,6 +45,8 @@ static struct error *set_up(struct trace_session *session)
 	    !control_put_range(session, options->min_size,
 			       options->max_size ? options->max_size : UINT64_MAX) ||
 	    !control_put_64(session, CTL(seed), seed) ||
+	    !control_put_64(session, CTL(clock), session->clock.address) ||
+	    !control_put_32(session, CTL(tid_offset), session->tid_offset) ||
 	    !control_put_32(session, CTL(epoch), ++session->epoch) || !control_put_limits(session))
 		return cannot_write(session);
 	return NULL;
@@ -208,7 +209,9 @@ static struct error *install(struct trace_session *session, struct call_session 
 	install->near_bytes = session->hooks.near_bytes;
 	install->config = session->config;
 	install->tables = &session->tables;
+	install->needs_tsc = !session->clock.address;
 	error = install_run(install);
+	session->tid_offset = install->tid_offset;
 	log_debug("mapping the agent held a thread for %llu us",
 		  (unsigned long long)call_stopped_us(call));
 	session->report.attach_stopped_us =
@@ -238,9 +241,6 @@ static struct error *hook(struct trace_session *session)
 	};
 	struct error *error;
 
-	session->filters = filters_count(session->target, true);
-	hold.filtered = session->filters != 0;
-	hold.image = session->image;
 	/* Of the five bytes the first is where the function begins as before, or goes on behind an
 	 * instruction that the hook undoes. */
 	for (unsigned i = 0; i < session->hooks.count; i++)
@@ -272,6 +272,17 @@ static struct error *build_unwind(struct trace_session *session)
 	session->report.tables_us = clock_us() - since;
 	session->report.table_bytes = stats.bytes;
 	return NULL;
+}
+
+static struct error *publish_ranges(struct trace_session *session)
+{
+	struct mapping_vec maps = { 0 };
+	struct error *error = target_read_maps(session->target, MAPS_PLAIN, &maps);
+
+	if (!error && !ranges_publish(session, &maps))
+		error = cannot_write(session);
+	mappings_deinit(&maps);
+	return error;
 }
 
 static struct error *still_in_use(const struct trace_session *session)
@@ -306,6 +317,8 @@ static struct error *attach_locked(struct trace_session *session, struct call_se
 		error = tables_publish_unwind(&session->tables, session->unwind);
 	if (!error)
 		error = set_up(session);
+	if (!error)
+		error = publish_ranges(session);
 	if (!error)
 		error = hook(session);
 	return error;
@@ -376,8 +389,10 @@ static struct error *create(struct target *target, const struct trace_options *o
 	rate_begin(session);
 	session->clock_us_0 = clock_us();
 	session->tsc_0 = __rdtsc();
+	lease_clock_find(target, &session->clock);
 	session->doubt_since = calloc(AGENT_THREADS, sizeof(*session->doubt_since));
-	if (!session->doubt_since) {
+	session->ranges = calloc(2, sizeof(*session->ranges));
+	if (!session->doubt_since || !session->ranges) {
 		trace_destroy(session);
 		return &error_no_memory;
 	}
@@ -578,5 +593,6 @@ void trace_destroy(struct trace_session *session)
 	if (session->memory >= 0)
 		close(session->memory);
 	free(session->doubt_since);
+	free(session->ranges);
 	free(session);
 }

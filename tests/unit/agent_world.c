@@ -1,5 +1,6 @@
 #include "agent_world.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -99,9 +100,32 @@ void world_lease(struct agent_world *world, unsigned seconds)
 	world->ctl->deadline = world_tsc() + seconds * 8000000000ul;
 }
 
+/* What the tracer would tell of this process. */
+static void publish_ranges(struct agent_world *world)
+{
+	struct agent_ctl *ctl = world->ctl;
+	uint64_t sequence = (ctl->ranges >> AGENT_RANGES_BITS) + 1, count = 0;
+	struct agent_range *ranges = ctl->range_tables[sequence % 2];
+	FILE *maps = fopen("/proc/self/maps", "r");
+	unsigned long start, end;
+	char line[512], perms[8];
+
+	if (!maps)
+		abort();
+	while (count < AGENT_RANGES && fgets(line, sizeof(line), maps))
+		if (sscanf(line, "%lx-%lx %4s", &start, &end, perms) == 3 && !strcmp(perms, "rw-p"))
+			ranges[count++] = (struct agent_range){
+				.start = start | (strstr(line, "[stack]") ? AGENT_RANGE_STACK : 0),
+				.end = end,
+			};
+	fclose(maps);
+	__atomic_store_n(&ctl->ranges, sequence << AGENT_RANGES_BITS | count, __ATOMIC_RELEASE);
+}
+
 void world_start(struct agent_world *world, uint32_t mode, uint64_t rate, unsigned seconds)
 {
 	world->ctl->rate = rate;
+	publish_ranges(world);
 	world_lease(world, seconds);
 	__atomic_store_n(&world->ctl->active, mode, __ATOMIC_SEQ_CST);
 }

@@ -9,11 +9,15 @@
  * closer FILE		another thread closes descriptors that are not its own, and opens FILE
  * locked		mlockall(): what is mapped is to be in memory
  * later		nothing of this until it is told: `filter`, `share` and `unshare`, `lock`,
- *			`fork` (a child that allocates on and on)
+ *			`fork` (a child that allocates on and on), `strict` (the thread goes under
+ *			strict seccomp, and so may neither call the kernel nor read the time stamp
+ *			counter), `all` (a filter for all threads that kills for what no libc needs
+ *			to allocate)
  */
 #include "filter.h"
 
 #include <fcntl.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <sched.h>
 #include <sys/mman.h>
@@ -34,6 +38,7 @@
 
 static int killers[8];
 static unsigned killer_count;
+static atomic_bool strict;
 
 static void work_once(void *blocks[BLOCKS], unsigned long round)
 {
@@ -62,8 +67,16 @@ static void *work(void *data)
 	for (unsigned long round = 0;; round++) {
 		work_once(blocks, round);
 		victim_progress++;
+		/* Strict: it may not even sleep. Its arena has been made large enough. */
+		if (strict && round > 10 * BLOCKS && !prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT))
+			break;
 		if (round % 16 == 0)
 			usleep(100);
+	}
+	say("strict");
+	for (unsigned long round = 0;; round++) {
+		work_once(blocks, round);
+		victim_progress++;
 	}
 	return NULL;
 }
@@ -163,6 +176,25 @@ static bool command(const char *line)
 		say("filtered");
 		return true;
 	}
+	if (!strcmp(line, "strict")) {
+		strict = true;
+		return true;
+	}
+	if (!strcmp(line, "all")) {
+		static const int calls[] = { SYS_read,		 SYS_write,    SYS_mmap,
+					     SYS_munmap,	 SYS_mprotect, SYS_brk,
+					     SYS_exit_group,	 SYS_futex,    SYS_clock_nanosleep,
+					     SYS_restart_syscall };
+		int count = sizeof(calls) / sizeof(calls[0]);
+
+		check_that(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs");
+		check_that(!syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC,
+				    filter_make(calls, count, SECCOMP_RET_ALLOW,
+						SECCOMP_RET_KILL_PROCESS)),
+			   "seccomp");
+		say("filtered");
+		return true;
+	}
 	if (!strcmp(line, "lock")) {
 		int result = mlockall(MCL_CURRENT | MCL_FUTURE);
 
@@ -196,6 +228,7 @@ int main(int argc, char **argv)
 	pthread_t thread;
 
 	victim_init();
+	mallopt(M_TOP_PAD, 8 << 20);
 	pthread_attr_init(&attributes);
 	for (int i = 2; !strcmp(kind, "filter") && i < argc && killer_count < 8; i++)
 		killers[killer_count++] = (int)victim_number(argc, argv, i, 0);

@@ -17,12 +17,13 @@
 
 #define FILTER_CALLS_MAX 32
 
-/* @listed for the @count calls, @other for the rest; another architecture is killed. */
-__attribute__((unused)) static void filter_install(const int *calls, unsigned count,
-						   uint32_t listed, uint32_t other)
+/* @listed for the @count calls, @other for the rest; another architecture is killed. Valid until
+ * the next call. */
+__attribute__((unused)) static struct sock_fprog *filter_make(const int *calls, unsigned count,
+							      uint32_t listed, uint32_t other)
 {
-	struct sock_filter code[FILTER_CALLS_MAX + 6];
-	struct sock_fprog program = { .filter = code };
+	static struct sock_filter code[FILTER_CALLS_MAX + 6];
+	static struct sock_fprog program = { .filter = code };
 	unsigned n = 0;
 
 	code[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
@@ -37,8 +38,16 @@ __attribute__((unused)) static void filter_install(const int *calls, unsigned co
 	code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, other);
 	code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, listed);
 	program.len = (unsigned short)n;
+	return &program;
+}
+
+__attribute__((unused)) static void filter_install(const int *calls, unsigned count,
+						   uint32_t listed, uint32_t other)
+{
+	struct sock_fprog *program = filter_make(calls, count, listed, other);
+
 	check_that(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs");
-	check_that(!prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), "seccomp");
+	check_that(!prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, program), "seccomp");
 }
 
 #endif
