@@ -30,6 +30,10 @@ struct faults_options {
 	bool all;	      /* every fault, not what is left of it */
 	uint32_t stack_bytes; /* copied with each fault; 0: 8 KiB */
 	size_t ring_bytes;    /* as in perf_options */
+	/* Bytes that what is recorded may take in this process; 0: a quarter of what the memory
+	 * cgroups of the target and of this process leave, at most 1 GiB. When they are reached, or
+	 * hardly anything is left there, the recording ends, as if the target did; said. */
+	uint64_t memory_max;
 };
 
 /* One call stack. Of pages that are still there (count: pages), or with `all` of all faults (count:
@@ -61,6 +65,7 @@ struct faults_result {
 	bool user_only;	  /* faults taken in the kernel (read(2) into fresh memory) were not seen */
 	bool zero_unknown;  /* as in pages.h */
 	bool calls_unknown; /* mremap and MAP_POPULATE could not be watched */
+	bool cut_short;	    /* it has ended for want of memory */
 	bool execed;	    /* the process has replaced its program: the recording ended there */
 };
 

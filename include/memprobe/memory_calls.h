@@ -43,6 +43,7 @@ struct memory_calls_options {
 	uint64_t min_size;		 /* smaller calls are left out, by what they ask for */
 	uint32_t stack_bytes;		 /* copied with each call; 0: 8 KiB */
 	size_t ring_bytes;		 /* as in perf_options */
+	uint64_t memory_max;		 /* as in faults_options */
 };
 
 /* Calls of one kind, with the same flags, from one stack. */
@@ -70,6 +71,7 @@ struct memory_calls_result {
 	bool children_known;			     /* else child_events says nothing */
 	uint64_t stopped_us; /* the longest that ptrace held a thread at once; tracepoints: 0 */
 	uint64_t mapped, unmapped; /* bytes that came into and went out of the address space */
+	bool cut_short;		   /* it has ended for want of memory */
 	bool execed;
 	bool ended; /* the process has: what is called mapped was so at its end */
 };

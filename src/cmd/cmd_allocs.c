@@ -146,7 +146,8 @@ static void follow(struct allocs_run *run, struct allocs_screen *screen)
 	struct error *error = NULL;
 	bool alive = true;
 
-	while (!error && alive && recording_goes_on(&run->clock)) {
+	while (!error && alive && !trace_report(run->session)->cut_short &&
+	       recording_goes_on(&run->clock)) {
 		struct trace_counters counters;
 
 		usleep((unsigned)recording_wait_ms(&run->clock, TRACE_TICK_US / 1000) * 1000u);

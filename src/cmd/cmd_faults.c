@@ -13,6 +13,7 @@ static const struct command_option options[] = {
 	RECORDING_OPTIONS,
 	{ "all", 0, NULL, "every fault, instead of the pages that are still there at the end" },
 	{ "stack-size", 0, "SIZE", "of each stack, copy SIZE (default 8K, at most 64K)" },
+	RECORDING_MEMORY_OPTION,
 	PROFILE_OUTPUT_OPTIONS,
 	{ NULL, 0, NULL, NULL },
 };
@@ -54,6 +55,8 @@ static struct error *record(struct faults_run *run)
 	struct faults_options options = { .all = run->all };
 	struct error *error = recording_stack_size(run->context, &options.stack_bytes);
 
+	if (!error)
+		error = recording_max_memory(run->context, &options.memory_max);
 	if (!error)
 		error = faults_begin(run->context->target, &options, &run->recording);
 	if (!error)
@@ -202,6 +205,7 @@ static struct error *write_out(struct faults_run *run)
 						   .cut = result->cut,
 						   .by_rings = true,
 						   .ring_limited = result->ring_limited,
+						   .cut_short = result->cut_short,
 						   .execed = result->execed };
 	struct error *error;
 

@@ -16,6 +16,7 @@ static const struct command_option options[] = {
 	{ "engine", 0, "auto|tracepoints|ptrace", "what records" },
 	{ "stack-size", 0, "SIZE",
 	  "of each stack, copy SIZE (default: what is needed; at most 64K)" },
+	RECORDING_MEMORY_OPTION,
 	PROFILE_OUTPUT_OPTIONS,
 	{ NULL, 0, NULL, NULL },
 };
@@ -63,6 +64,8 @@ static struct error *begin(struct syscalls_run *run)
 	struct error *error = recording_stack_size(run->context, &options.stack_bytes);
 	const struct error *refusal;
 
+	if (!error)
+		error = recording_max_memory(run->context, &options.memory_max);
 	if (!error && least)
 		error = parse_size(least, &options.min_size);
 	if (!error)
@@ -228,6 +231,7 @@ static struct error *write_out(struct syscalls_run *run)
 						   .by_rings =
 							   result->engine != MEMORY_CALLS_PTRACE,
 						   .ring_limited = result->ring_limited,
+						   .cut_short = result->cut_short,
 						   .execed = result->execed };
 	struct error *error;
 

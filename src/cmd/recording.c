@@ -132,6 +132,16 @@ struct error *recording_profile(const struct recording *recording, struct profil
 	return NULL;
 }
 
+struct error *recording_max_memory(const struct command_context *context, uint64_t *ret)
+{
+	const char *text = command_option(context, "max-memory");
+	struct error *error = text ? parse_size(text, ret) : NULL;
+
+	if (!error && text && !*ret)
+		error = error_create(ERROR_USAGE, "--max-memory takes at least 1");
+	return error;
+}
+
 struct error *recording_stack_size(const struct command_context *context, uint32_t *ret)
 {
 	const char *text = command_option(context, "stack-size");
@@ -193,7 +203,7 @@ struct error *recording_write(const struct recording *recording, struct profile_
 
 	output->recorded = true;
 	error = profile_output_write(recording->context, output, profile, document);
-	if (!error && outcome->lost)
+	if (!error && (outcome->lost || outcome->cut_short))
 		recording->context->status = ERROR_PARTIAL;
 	return error;
 }

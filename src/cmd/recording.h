@@ -28,6 +28,11 @@
 		"duration", 'd', "TIME", "record for TIME (default: until Ctrl-C or its end)" \
 	}
 
+#define RECORDING_MEMORY_OPTION                                                              \
+	{                                                                                    \
+		"max-memory", 0, "SIZE", "what is recorded takes at most SIZE; then it ends" \
+	}
+
 struct recording {
 	struct command_context *context;
 	uint64_t begin_us;    /* monotonic clock */
@@ -76,6 +81,7 @@ struct recording_outcome {
 	uint64_t events, lost, truncated, cut; /* the latter two as in faults.h */
 	bool by_rings;			       /* those of perf: what is lost found them full */
 	size_t ring_limited;		       /* perf_ring_limited() of them */
+	bool cut_short;			       /* for want of memory */
 	bool execed;			       /* the target has replaced its program */
 };
 
@@ -86,6 +92,9 @@ void recording_warn(const struct recording_outcome *outcome);
 struct error *recording_write(const struct recording *recording, struct profile_output *output,
 			      const struct profile *profile, json_t *document,
 			      const struct recording_outcome *outcome);
+
+/* --max-memory; 0: not given. */
+struct error *recording_max_memory(const struct command_context *context, uint64_t *ret);
 
 /* --stack-size, a multiple of 8; 0: not given. */
 struct error *recording_stack_size(const struct command_context *context, uint32_t *ret);

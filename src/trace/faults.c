@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 
 #include "fault_pages.h"
+#include "memory_guard.h"
 #include "memprobe/log.h"
 #include "memprobe/pages.h"
 #include "memprobe/perf_events.h"
@@ -26,7 +27,8 @@ VEC_DEFINE(fault_count_vec, uint64_t)
 
 struct faults_recording {
 	struct target *target;
-	bool all, calls_unknown;
+	bool all, calls_unknown, cut_short;
+	struct memory_guard guard;
 	struct sample_stacks *stacks;
 	struct perf_session *perf;
 	struct pages before;
@@ -194,6 +196,7 @@ struct error *faults_begin(struct target *target, const struct faults_options *o
 	 * new. The other way round it would be new and of nobody. */
 	perf_enable(recording->perf);
 	error = read_pages(target, &recording->before);
+	memory_guard_begin(&recording->guard, target, options->memory_max);
 	if (!error)
 		*ret = take_pointer(recording);
 	return error;
@@ -213,8 +216,14 @@ void faults_destroy(struct faults_recording *recording)
 
 struct error *faults_poll(struct faults_recording *recording, int timeout_ms, bool *alive_ret)
 {
-	return sample_stacks_poll(recording->stacks, recording->perf, timeout_ms, visit, recording,
-				  alive_ret);
+	struct error *error = sample_stacks_poll(recording->stacks, recording->perf, timeout_ms,
+						 visit, recording, alive_ret);
+
+	if (!error && *alive_ret && memory_guard_is_over(&recording->guard)) {
+		recording->cut_short = true;
+		*alive_ret = false;
+	}
+	return error;
 }
 
 uint64_t faults_events(const struct faults_recording *recording)
@@ -305,6 +314,7 @@ struct error *faults_end(struct faults_recording *recording, struct faults_resul
 	struct pages after = { 0 };
 	struct error *error;
 
+	ret->cut_short = recording->cut_short;
 	ret->execed = perf_target_execed(recording->perf);
 	error = read_after(recording, &after, ret);
 	perf_disable(recording->perf);

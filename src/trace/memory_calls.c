@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "memory_guard.h"
 #include "memory_ledger.h"
 #include "memprobe/log.h"
 #include "memprobe/maps.h"
@@ -30,6 +31,8 @@ struct memory_calls_recording {
 	struct syscall_tracer *tracer;
 	struct error *refusal; /* why it is not the tracepoints */
 	uint64_t child_events;
+	struct memory_guard guard;
+	bool cut_short;
 };
 
 /* ---- by tracepoints ---- */
@@ -293,6 +296,7 @@ struct error *memory_calls_begin(struct target *target, const struct memory_call
 		error = start_engine(recording, options);
 	if (!error)
 		error = find_brk(recording);
+	memory_guard_begin(&recording->guard, target, options->memory_max);
 	if (!error)
 		*ret = take_pointer(recording);
 	return error;
@@ -344,8 +348,7 @@ static uint64_t lost(const struct memory_calls_recording *recording)
 	return sum;
 }
 
-struct error *memory_calls_poll(struct memory_calls_recording *recording, int timeout_ms,
-				bool *alive_ret)
+static struct error *poll(struct memory_calls_recording *recording, int timeout_ms, bool *alive_ret)
 {
 	struct error *error;
 
@@ -358,6 +361,18 @@ struct error *memory_calls_poll(struct memory_calls_recording *recording, int ti
 	if (!error)
 		*alive_ret = !is_ended(recording) && !is_execed(recording) &&
 			     !process_has_ended(recording->target->process);
+	return error;
+}
+
+struct error *memory_calls_poll(struct memory_calls_recording *recording, int timeout_ms,
+				bool *alive_ret)
+{
+	struct error *error = poll(recording, timeout_ms, alive_ret);
+
+	if (!error && *alive_ret && memory_guard_is_over(&recording->guard)) {
+		recording->cut_short = true;
+		*alive_ret = false;
+	}
 	return error;
 }
 
@@ -391,6 +406,7 @@ struct error *memory_calls_end(struct memory_calls_recording *recording,
 	ret->cut = sample_stacks_cut(recording->stacks);
 	ret->mapped = ledger->mapped_bytes;
 	ret->unmapped = ledger->unmapped_bytes;
+	ret->cut_short = recording->cut_short;
 	ret->execed = is_execed(recording);
 	ret->ended = !ret->execed && process_has_ended(recording->target->process);
 	ret->lost = lost(recording);

@@ -7,6 +7,7 @@
 
 #include "agent/abi.h"
 #include "functions.h"
+#include "memory_guard.h"
 #include "memprobe/call.h"
 #include "memprobe/stop.h"
 #include "memprobe/trace.h"
@@ -292,8 +293,9 @@ struct trace_session {
 	uint64_t lapses;
 	uint64_t rates[TRACE_RATES]; /* that were in use, by their index in the tables */
 	unsigned rate_count;
-	uint64_t room_begin; /* memory that was left at the first tick */
-	unsigned thin_at;    /* tables.filled from which on the rate is made coarser; 0: not yet */
+	struct memory_guard guard; /* with uprobe */
+	uint64_t room_begin;	   /* memory that was left at the first tick */
+	unsigned thin_at; /* tables.filled from which on the rate is made coarser; 0: not yet */
 	struct trace_former former;
 	uint64_t recorded_bytes; /* by the last trace_count(): of the blocks recorded */
 	uint64_t rate_us;	 /* since when rate_bytes had been allocated */

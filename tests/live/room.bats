@@ -158,6 +158,49 @@ is_about() { # FUNCTION, LIVE, SAMPLES
 	victim_wait "^live $(((step + 1) * 10000)) " >/dev/null
 }
 
+@test "recordings of faults and system calls end in time" {
+	local command
+	start_many 256
+	for command in faults 'faults --all' 'syscalls' 'allocs --engine=uprobe'; do
+		# The victim goes on until the recording takes more than nothing.
+		# shellcheck disable=SC2086
+		record_in_group $command "$victim_pid" --max-memory 4K --json
+		wait_until 60 goes_until_recorded
+		record_wait
+		status_is 6
+		[[ $stderr == *"ends: it has reached its limit of memory (4.0K, --max-memory)"* ]] ||
+			fail "$command: $stderr"
+		json '.sites | length > 0'
+	done
+	for command in faults syscalls 'allocs --engine=uprobe' 'allocs --sample 1'; do
+		# shellcheck disable=SC2086
+		record_in_group $command "$victim_pid" --json
+		leave_of_group 8
+		record_wait
+		echo $((256 << 20)) >"$limit_file"
+		status_is 6
+		[[ $stderr == *" ends: its memory cgroups, or memprobe's, leave only "* ]] ||
+			fail "$command: $stderr"
+	done
+	nobody_was_killed
+	victim_check
+}
+
+goes_until_recorded() {
+	! grep -q ' ends: ' "$record_out.err" || return 0
+	victim_say go
+	sleep 0.1
+	is_gone "$record_pid"
+}
+
+leave_of_group() { # MIB
+	local used idle
+	used=$(cat "$group/memory.usage_in_bytes" 2>/dev/null || cat "$group/memory.current")
+	idle=$(awk '/^(total_)?inactive_file / { idle = $2 } END { print idle + 0 }' \
+		"$group/memory.stat")
+	echo $((used - idle + ($1 << 20))) >"$limit_file"
+}
+
 @test "who would be told of a fork is held instead" {
 	start_victim forktold
 	! grep -q '^refused' "$victim_out" || skip "no userfaultfd here"
