@@ -99,7 +99,7 @@ static struct error *take_path(struct cursor *cursor, struct mapping *mapping)
 {
 	static const char suffix[] = " (deleted)";
 	const size_t suffix_size = sizeof(suffix) - 1;
-	size_t size = cursor->end - cursor->at;
+	size_t size = cursor->at < cursor->end ? cursor->end - cursor->at : 0;
 	char *to = malloc(size + 1);
 
 	if (!to)
