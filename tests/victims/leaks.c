@@ -7,8 +7,8 @@
  * allocates.
  *
  * Truth: `planted COUNT BYTES` (what malloc_usable_size says), `direct COUNT`, `kept KIND ADDRESS`,
- * `flat ADDRESS`, `mapped ADDRESS`, `member ADDRESS` (a leaked list's second block) and `stale
- * ADDRESS` (what only a word below a thread's stack pointer points to).
+ * `flat ADDRESS`, `mapped ADDRESS` and `size SIZE` (its), `member ADDRESS` (a leaked list's second
+ * block) and `stale ADDRESS` (what only a word below a thread's stack pointer points to).
  *
  * variants: 32 static
  */
@@ -113,9 +113,11 @@ static void plant_rings(void)
 static void plant_mapped(void)
 {
 	struct node *owner = leak_node();
+	void *alone = leak(MAPPED_SIZE);
 
 	owner->next = leak(MAPPED_SIZE);
-	say("mapped %p", leak(MAPPED_SIZE));
+	say("mapped %p", alone);
+	say("size %zu", malloc_usable_size(alone));
 	direct_count += 2;
 }
 
