@@ -53,6 +53,7 @@ struct command {
 	const struct command_option *options;
 	unsigned arguments_min, arguments_max;
 	bool hidden;
+	bool stops; /* threads of a live target, or may: see guard.h */
 	enum command_records records;
 	/* An error ends up on stderr and as the exit status. For an output that is written but
 	 * incomplete, or for --exit-code, return NULL and set context->status. */

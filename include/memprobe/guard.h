@@ -1,12 +1,13 @@
 /*
  * guard.h - lets a dying memprobe finish what must not be left half done.
  *
- * A SIGKILL ends a process between any two of its instructions. Where a target would not survive
- * that, the work is done by a child: whoever kills memprobe kills the process that was started, and
- * the child, which sees its end, finishes the section that it is in and ends then, too.
+ * A SIGKILL ends a process between any two of its instructions. Where a target would not be
+ * what it was after that, the work is done by a child: whoever kills memprobe kills the process
+ * that was started, and the child, which sees its end, finishes the section that it is in and ends
+ * then, too.
  *
- * Signals that can be caught are handed on to the child, and the first process ends as the child
- * does.
+ * Signals that have a handler are handed on to the child, and the first process ends as the child
+ * does. Others stop or end the first process alone, as SIGSTOP and SIGKILL do.
  */
 #ifndef MEMPROBE_GUARD_H
 #define MEMPROBE_GUARD_H

@@ -71,9 +71,6 @@ struct error *process_read_status(const struct process *process, pid_t tid,
 /* Every thread now alive (task/). Appends. */
 struct error *process_list_threads(const struct process *process, struct pid_vec *tids);
 
-/* Whether one of its threads is under a seccomp filter. Of very many, only the first are asked. */
-bool process_has_filter(const struct process *process);
-
 /*
  * What a thread does, without stopping it (/proc/PID/task/TID/syscall; needs ptrace access).
  * running: on a CPU or runnable, nothing else is known.

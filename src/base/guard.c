@@ -95,6 +95,32 @@ static _Noreturn void end_as(int status)
 	_exit(128 + signal_number);
 }
 
+/* As if it had not been blocked: it stops or ends this process, or does nothing. The child may have
+ * a target in its hands, which it lets go of before it ends, too. */
+static void take(int signal_number)
+{
+	sigset_t set, before;
+
+	sigemptyset(&set);
+	sigaddset(&set, signal_number);
+	raise(signal_number);
+	sigprocmask(SIG_UNBLOCK, &set, &before);
+	sigprocmask(SIG_SETMASK, &before, NULL);
+}
+
+/* What the child has a handler for is for the child. */
+static void hand_on(pid_t child, int signal_number)
+{
+	struct sigaction action;
+
+	if (sigaction(signal_number, NULL, &action) < 0 || action.sa_handler == SIG_IGN)
+		return;
+	if (action.sa_handler == SIG_DFL)
+		take(signal_number);
+	else
+		kill(child, signal_number);
+}
+
 /* All signals are blocked. */
 static _Noreturn void stay_behind(pid_t child)
 {
@@ -107,20 +133,8 @@ static _Noreturn void stay_behind(pid_t child)
 
 		if (waitpid(child, &status, WNOHANG) == child)
 			end_as(status);
-		switch (signal_number) {
-		case -1:
-		case SIGCHLD:
-		case SIGCONT:
-			break;
-		case SIGTSTP:
-		case SIGTTIN:
-		case SIGTTOU:
-			/* The child may have a target in its hands. */
-			raise(SIGSTOP);
-			break;
-		default:
-			kill(child, signal_number);
-		}
+		if (signal_number > 0 && signal_number != SIGCHLD)
+			hand_on(child, signal_number);
 	}
 }
 

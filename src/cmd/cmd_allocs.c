@@ -293,5 +293,6 @@ const struct command cmd_allocs = {
 	.target = TARGET_LIVE,
 	.options = options,
 	.records = RECORDS_ALWAYS,
+	.stops = true,
 	.run = run_allocs,
 };

@@ -212,5 +212,6 @@ const struct command cmd_call = {
 	.options = options,
 	.arguments_min = 1,
 	.arguments_max = 1,
+	.stops = true,
 	.run = run,
 };

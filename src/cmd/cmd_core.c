@@ -402,5 +402,6 @@ const struct command cmd_core = {
 	.notes = "The target is held for the time of a fork: milliseconds for each GiB.\n",
 	.target = TARGET_LIVE,
 	.options = options,
+	.stops = true,
 	.run = run_core,
 };

@@ -150,5 +150,6 @@ const struct command cmd_heap = {
 	.summary = "what fills the heap: blocks in use by C++ type, size, content or context",
 	.target = TARGET_ANY,
 	.options = options,
+	.stops = true,
 	.run = run,
 };

@@ -107,5 +107,6 @@ const struct command cmd_leaks = {
 	.summary = "blocks that nothing points to any more; --retain: who points to a block",
 	.target = TARGET_ANY,
 	.options = options,
+	.stops = true,
 	.run = run,
 };

@@ -402,5 +402,6 @@ const struct command cmd_mallinfo = {
 	.summary = "the allocator's own figures per arena, and which threads use it",
 	.target = TARGET_ANY,
 	.options = options,
+	.stops = true,
 	.run = run,
 };

@@ -345,5 +345,6 @@ const struct command cmd_stack = {
 	.summary = "call stacks of all threads",
 	.target = TARGET_ANY,
 	.options = options,
+	.stops = true,
 	.run = run,
 };

@@ -274,5 +274,6 @@ const struct command cmd_syscalls = {
 	.target = TARGET_LIVE,
 	.options = options,
 	.records = RECORDS_ALWAYS,
+	.stops = true,
 	.run = run_syscalls,
 };

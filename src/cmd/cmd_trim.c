@@ -159,5 +159,6 @@ const struct command cmd_trim = {
 	.summary = "give the allocator's free memory back to the system",
 	.target = TARGET_ANY,
 	.options = options,
+	.stops = true,
 	.run = run,
 };

@@ -16,7 +16,7 @@
 #include "memprobe/pause.h"
 #include "memprobe/table.h"
 #include "memprobe/version.h"
-#include "guard_filtered.h"
+#include "guard_target.h"
 #include "poke.h"
 #include "progress.h"
 
@@ -471,8 +471,8 @@ static struct error *run_command(struct command_context *context, int argc, char
 		error = open_target(context);
 		if (error)
 			return error;
-		if (context->target->process)
-			guard_filtered(context->target->process);
+		if (context->target->process && command->stops)
+			guard_target(context->target->process);
 		if (!interrupt_ends_recording)
 			context->target->interrupted = command_interrupted;
 		interrupt_target = context->target;

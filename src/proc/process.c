@@ -542,24 +542,3 @@ uint64_t process_limit(const struct process *process, const char *name)
 	limit = strtoull(line + strlen(name), &end, 10);
 	return end == line + strlen(name) ? UINT64_MAX : limit;
 }
-
-#define FILTER_THREADS_MAX 512
-
-bool process_has_filter(const struct process *process)
-{
-	struct pid_vec tids = { 0 };
-	struct error *error = process_list_threads(process, &tids);
-	bool found = false;
-
-	for (size_t i = 0; !error && !found && i < tids.size && i < FILTER_THREADS_MAX; i++) {
-		struct process_status status;
-
-		error = process_read_status(process, tids.data[i], &status);
-		found = !error && status.seccomp == 2;
-		/* It has ended. */
-		error_destroy(take_pointer(error));
-	}
-	error_destroy(error);
-	pid_vec_deinit(&tids);
-	return found;
-}

@@ -31,3 +31,20 @@ load lib
 		stop_victim
 	done
 }
+
+# At every system call from the first stop on: those between a stop and its repair are among them.
+@test "no wait ends with EINTR when memprobe is killed" {
+	local victim kind killed
+	for victim in epoll_only epoll_only-32; do
+		start_victim "$victim"
+		for kind in "at 120" "random 40"; do
+			# shellcheck disable=SC2086
+			killed=$("$BUILD/tests/torture/killer" $kind "$victim_pid" \
+				"$MEMPROBE" stack "$victim_pid") || fail "$kind: $killed"
+			[[ $killed != *kills=0* ]] || fail "$killed"
+			! grep WRONG "$victim_out" || fail "$kind: $killed"
+		done
+		victim_check
+		stop_victim
+	done
+}

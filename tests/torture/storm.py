@@ -41,7 +41,8 @@ BATCH = 30
 # For what is certain to come. A hang is a fault; a busy machine is none.
 PATIENCE = 120
 
-KNOWN_STATUS = {0, 1, 3, 4, 5, 6, 7, 130, 143}
+# Before memprobe has handlers, SIGINT and SIGTERM end it themselves.
+KNOWN_STATUS = {0, 1, 3, 4, 5, 6, 7, 130, 143, -signal.SIGINT, -signal.SIGTERM}
 
 # weight, arguments; PID and the output file are filled in.
 COMMANDS = [
@@ -79,6 +80,12 @@ TORTURE_KINDS = (
     "cpu red_zone vector nanosleep poll epoll epoll_timeout futex futex_timeout sigtimedwait "
     "semtimedop pipe cond accept sigsuspend queue malloc cancel create fork signal_stack "
     "small_stack").split()
+
+
+# What waits in calls that the kernel itself ends with EINTR when a stopped process is continued
+# (signal(7)): whoever else stops it is told nothing by that.
+NEVER_CONTINUED = {"epoll", "epoll_timeout", "sigtimedwait", "semtimedop", "threads", "epoll_only",
+                   "callchain"}
 
 
 def torture_arguments(rng):
@@ -209,6 +216,7 @@ class Target:
         # What starts and ends threads, or children, or executes itself.
         changing = {"exec_fork_exit", "exec=20", "create", "cancel", "fork"}
         self.varies = bool(changing.intersection([self.name, *self.arguments]))
+        self.is_continued = not NEVER_CONTINUED.intersection([self.name, *self.arguments])
         self.command = [f"{storm.build}/victims/{self.name}", *self.arguments]
         around = rng.random()
         if around < 0.1 and os.geteuid() == 0:
@@ -283,7 +291,7 @@ class Target:
 
 class Server:
     """A real server; its answers are checked all the time by a thread of ours."""
-    varies = False
+    varies, is_continued = False, True
 
     def __init__(self, name):
         arguments, self.question = SERVERS[name]
@@ -453,6 +461,8 @@ class Storm:
 
     def run(self, target):
         command, event = draw(self.rng, COMMANDS), draw(self.rng, EVENTS)
+        if event == "stop target" and not target.is_continued:
+            event = "kill"
         self.history.append(f"{command} ({event})")
         if self.options.verbose:
             say(target.text, "|", self.history[-1])
