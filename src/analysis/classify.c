@@ -269,12 +269,15 @@ static struct error *collect_stacks(struct classifier *classifier, const struct 
 	return error;
 }
 
-/* The kernel merges neighbours: a mapping is a stack's if its greater part is. */
-static const struct stack *find_stack(const struct stack_vec *stacks, const struct mapping *mapping)
+/*
+ * The kernel merges neighbours, where glibc's guards are no mappings of their own many stacks: a
+ * mapping is theirs if its greater part is. Returns how many, and the first.
+ */
+static size_t find_stacks(const struct stack_vec *stacks, const struct mapping *mapping,
+			  const struct stack **ret)
 {
-	const struct stack *stack;
-	size_t low = 0, high = stacks->size;
-	uint64_t covered;
+	size_t low = 0, high = stacks->size, count = 0;
+	uint64_t covered = 0;
 
 	/* The first that ends behind the mapping's start. */
 	while (low < high) {
@@ -285,13 +288,17 @@ static const struct stack *find_stack(const struct stack_vec *stacks, const stru
 		else
 			high = middle;
 	}
-	if (low == stacks->size)
-		return NULL;
-	stack = &stacks->data[low];
-	if (stack->start >= mapping->end || stack->shared)
-		return NULL;
-	covered = min_u64(stack->end, mapping->end) - max_u64(stack->start, mapping->start);
-	return covered > (mapping->end - mapping->start) / 2 ? stack : NULL;
+	for (; low < stacks->size && stacks->data[low].start < mapping->end; low++) {
+		const struct stack *stack = &stacks->data[low];
+
+		if (stack->shared)
+			continue;
+		if (!count++)
+			*ret = stack;
+		covered +=
+			min_u64(stack->end, mapping->end) - max_u64(stack->start, mapping->start);
+	}
+	return covered > (mapping->end - mapping->start) / 2 ? count : 0;
 }
 
 /* ---- arenas ---- */
@@ -455,6 +462,7 @@ static struct error *classify_anonymous(struct classifier *classifier, struct ma
 	const struct heap *heap = heap_of(classifier, mapping);
 	const struct stack *stack;
 	struct error *error;
+	size_t stacks;
 
 	if (heap)
 		return set_arena(classifier, mapping, heap);
@@ -463,9 +471,11 @@ static struct error *classify_anonymous(struct classifier *classifier, struct ma
 			mapping->type = MAPPING_GUARD;
 		return NULL;
 	}
-	stack = find_stack(&classifier->stacks, mapping);
-	if (stack) {
+	stacks = find_stacks(&classifier->stacks, mapping, &stack);
+	if (stacks) {
 		mapping->type = MAPPING_THREAD_STACK;
+		if (stacks > 1)
+			return set_label(mapping, "stacks of %zu threads", stacks);
 		error = set_thread(mapping, stack->thread);
 		return error ? error : set_label(mapping, "stack of %s", stack->thread->name);
 	}

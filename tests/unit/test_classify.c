@@ -228,6 +228,21 @@ static void stacks_are_their_threads(void **state)
 	assert_string_equal(classified(fixture, 0x20000)->label, "stack of worker");
 }
 
+/* With guards that are no mappings. */
+static void merged_stacks_are_stacks(void **state)
+{
+	struct fixture *fixture = *state;
+	struct thread thread = { .tid = 42, .stack_start = 0x21000, .stack_end = 0x30000 };
+
+	add(fixture, 0x20000, 32 * PAGE, RW, "", 0);
+	assert_null(fake_target_add_thread(fixture->target, &thread));
+	thread = (struct thread){ .tid = 43, .stack_start = 0x31000, .stack_end = 0x40000 };
+	assert_null(fake_target_add_thread(fixture->target, &thread));
+	assert_type(fixture, 0x20000, MAPPING_THREAD_STACK);
+	assert_int_equal(classified(fixture, 0x20000)->tid, 0);
+	assert_string_equal(classified(fixture, 0x20000)->label, "stacks of 2 threads");
+}
+
 static void a_mapping_of_two_stacks_is_nobodys(void **state)
 {
 	struct fixture *fixture = *state;
@@ -337,6 +352,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_large_neighbour_merged_with_bss_is_no_bss, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(stacks_are_their_threads, setup, teardown),
+		cmocka_unit_test_setup_teardown(merged_stacks_are_stacks, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_mapping_of_two_stacks_is_nobodys, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(chunks_are_walked_while_they_fit, setup, teardown),
