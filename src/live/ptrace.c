@@ -22,6 +22,7 @@
 #include "memprobe/process.h"
 #include "memprobe/thread_state.h"
 #include "memprobe/waits.h"
+#include "cut_receive.h"
 #include "xsave.h"
 
 #define PTRACE_GET_SYSCALL_USER_DISPATCH 0x4211
@@ -370,9 +371,12 @@ void ptrace_leave_wait(const struct process *process, const struct arch *arch, p
 	struct user_regs_struct repaired = *regs;
 	struct error *error;
 
-	if (ptrace_avoid_restart_syscall(process, arch, tid, regs) ||
-	    !mark_wait(process, arch, &repaired))
+	if (ptrace_avoid_restart_syscall(process, arch, tid, regs))
 		return;
+	if (!mark_wait(process, arch, &repaired)) {
+		cut_receive_mend(process, arch, tid, regs);
+		return;
+	}
 	error = ptrace_set_regs(tid, &repaired);
 	if (!error)
 		*regs = repaired;

@@ -84,3 +84,18 @@ finish_transfers() {
 	[[ $stderr == *"which a stop would cut short"* ]] || fail "$stderr"
 	finish_transfers
 }
+
+# The first recvmmsg() returns short, as after any stop; the error 512 that the kernel keeps for the
+# socket's next call is not to be seen.
+@test "a recvmmsg that a stop has cut short leaves no error for the next call" {
+	for victim in transfers transfers-32; do
+		start_transfers $victim
+		probe stack "$victim_pid"
+		status_is 0
+		victim_say messages
+		victim_wait '^received'
+		grep -q '^WRONG recvmmsg: ' "$victim_out" || fail "it was not cut short"
+		! grep '^WRONG.*the second time' "$victim_out" || fail "an error was left"
+		stop_victim
+	done
+}

@@ -82,6 +82,12 @@ static void drain(int fd, size_t size)
 	}
 }
 
+static void send_messages(void)
+{
+	for (unsigned i = 0; i < 3; i++)
+		check_that(send(messages[1], "two", 3, 0) == 3, "send of a message");
+}
+
 static void finish(void)
 {
 	static const char bytes[WAITED];
@@ -89,8 +95,7 @@ static void finish(void)
 	drain(pipe_ends[0], PIPE_SIZE);
 	check_that(write(whole[1], bytes, WAITED - 1000) == WAITED - 1000, "write");
 	drain(stream[0], SENT);
-	for (unsigned i = 0; i < 3; i++)
-		check_that(send(messages[1], "two", 3, 0) == 3, "send of a message");
+	send_messages();
 	for (size_t i = 0; i < COUNT; i++)
 		pthread_join(threads[i], NULL);
 	say("finished");
@@ -98,10 +103,18 @@ static void finish(void)
 
 static bool command(const char *line)
 {
-	if (strcmp(line, "finish"))
-		return false;
-	finish();
-	return true;
+	if (!strcmp(line, "finish")) {
+		finish();
+		return true;
+	}
+	/* All else may have been cut short, and be waited for without end. */
+	if (!strcmp(line, "messages")) {
+		send_messages();
+		pthread_join(threads[COUNT - 1], NULL);
+		say("received");
+		return true;
+	}
+	return false;
 }
 
 int main(int argc, char **argv)
