@@ -27,7 +27,8 @@ struct section {
 static void put(struct section *section, const void *bytes, size_t size)
 {
 	assert_true(size <= sizeof(section->bytes) - section->size);
-	memcpy(section->bytes + section->size, bytes, size);
+	if (size)
+		memcpy(section->bytes + section->size, bytes, size);
 	section->size += size;
 }
 

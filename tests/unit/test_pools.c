@@ -566,8 +566,9 @@ static void test_random_tree(void **state)
 /* To where nothing is of interest yet. */
 static void test_move(void **state)
 {
-	struct pools pools = pools_create_more(AGENT_SAMPLING, 1);
+	/* First: the agent is told once of what memory there is. */
 	struct context *contexts = calloc(4, sizeof(*contexts));
+	struct pools pools = pools_create_more(AGENT_SAMPLING, 1);
 
 	for (unsigned i = 1; i < 4; i++) {
 		contexts[i].parent = &contexts[i - 1];
