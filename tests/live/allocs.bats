@@ -322,7 +322,8 @@ what_is_lost_is_told() { # LOST_MALLOC LOST_LIST; at the least
 	wait_until 60 grep -q 'recording until' "$BATS_TEST_TMPDIR/typed"
 	victim_say go
 	wait_until 60 grep -q 'keep_big' "$BATS_TEST_TMPDIR/typed"
-	pid=$(pgrep -f "^$MEMPROBE allocs $victim_pid")
+	# Of the two processes the first one.
+	pid=$(pgrep -of "^$MEMPROBE allocs $victim_pid")
 	kill -INT "$pid"
 	wait "$record_pid"
 	grep -q 'recording [0-9]*: [0-9]* s' "$BATS_TEST_TMPDIR/typed"
