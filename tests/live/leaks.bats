@@ -142,12 +142,24 @@ stacks_are_right() {
 			--argjson pid "$victim_pid" | sort) >&2 || fail "not its stacks (<)"
 }
 
+# Starts a victim of which CHECK holds. In 32 bits a number may be an address by chance, and keep a
+# block: then another one, which lies elsewhere.
+start_at_luck() { # VARIANT CHECK [ARG...]
+	local variant=$1 check=$2 tries
+	shift 2
+	for tries in 3 2 1; do
+		start_victim "$variant" "$@"
+		settle
+		! "$check" || return 0
+		[[ $variant == *-32 && $tries -gt 1 ]] || return 1
+		stop_victim
+	done
+}
+
 @test "stacks of threads wherever they are, and of coroutines, keep what they point to" {
 	for variant in threadstacks threadstacks-32 threadstacks-static; do
 		for kind in guard bare pool fenced guarded heap static comap coheap costatic alternate; do
-			start_victim $variant $kind
-			settle
-			lost_is_leaked || fail "$variant $kind"
+			start_at_luck $variant lost_is_leaked $kind || fail "$variant $kind"
 			[ $kind = fenced ] || stacks_are_right || fail "$variant $kind"
 			victim_check
 			stop_victim
@@ -157,8 +169,7 @@ stacks_are_right() {
 
 @test "stacks of threads that have ended keep nothing but results for pthread_join()" {
 	for variant in threadstacks threadstacks-32 threadstacks-static; do
-		start_victim $variant ended
-		lost_is_leaked || fail "$variant"
+		start_at_luck $variant lost_is_leaked ended || fail "$variant"
 		victim_check
 		stop_victim
 	done
@@ -172,13 +183,16 @@ retain() { # BLOCK FILTER [jq option...]
 	json "${@:2}"
 }
 
+chain_is_named() {
+	retain "$(kept chain)" '.chain[0].what == "chain in .bss of " + $v' --arg v "$variant"
+}
+
 @test "--retain names the variable, the function's frame, the register, the thread" {
 	for variant in leaks leaks-32 leaks-static; do
-		start_victim $variant
+		start_at_luck $variant chain_is_named
 		retain "$(kept interior)" '.chain[0] | .symbol == "interior" and
 			.what == "interior in .bss of " + $v and (.module | endswith("/" + $v))' \
 			--arg v $variant
-		retain "$(kept chain)" '.chain[0].what == "chain in .bss of " + $v' --arg v $variant
 		retain "$(kept tls)" '.chain[0].what ==
 			"thread-local in_tls of thread \($pid) \"\($v[0:15])\""' \
 			--arg v $variant --argjson pid "$victim_pid"
