@@ -231,14 +231,13 @@ while f is not None:
 
 @test "the perf map is that of the target's own mount and PID namespace" {
 	skip_unless_root
-	cat >start <<-'EOF'
-		mount -t tmpfs tmpfs /tmp && exec "$1"
-	EOF
 	victim_out=$BATS_TEST_TMPDIR/jitted.out
-	mkfifo in
-	exec {victim_in}<>in
-	unshare --pid --fork --kill-child --mount --mount-proc sh start "$VICTIMS/jitted" <in \
-		>"$victim_out" 2>&1 3>&- &
+	mkfifo "$BATS_TEST_TMPDIR/in"
+	exec {victim_in}<>"$BATS_TEST_TMPDIR/in"
+	# The victim's file may lie in the /tmp that it does not see.
+	unshare --pid --fork --kill-child --mount --mount-proc sh -c 'mount -t tmpfs tmpfs /tmp &&
+		cat <&9 >/tmp/jitted && chmod 700 /tmp/jitted && exec /tmp/jitted 9<&-' \
+		<"$BATS_TEST_TMPDIR/in" >"$victim_out" 2>&1 3>&- 9<"$VICTIMS/jitted" &
 	container=$!
 	ends_with $container KILL
 	wait_until 60 grep -q '^ready 1$' "$victim_out" || fail "$(cat "$victim_out")"
