@@ -230,7 +230,7 @@ chain_is_named() {
 		flags=
 		[ $variant = leakkinds ] || flags=-m32
 		for name in one two; do
-			gcc $flags -shared -fPIC -o "lib$name.so" -x c - <<-'EOF'
+			gcc $flags -shared -fPIC -o "$BATS_TEST_TMPDIR/lib$name.so" -x c - <<-'EOF'
 				static void *data;
 				static __thread void *tls[100];
 				void set_all(void *to_data, void *to_tls)
@@ -241,11 +241,11 @@ chain_is_named() {
 				}
 			EOF
 		done
-		start_victim $variant "$PWD/libone.so" "$PWD/libtwo.so"
+		start_victim $variant "$BATS_TEST_TMPDIR/libone.so" "$BATS_TEST_TMPDIR/libtwo.so"
 		settle
 		lost=$(awk '$1 == "lost" { n += $3; bytes += $2 * $3 } END { print n, bytes }' "$victim_out")
-		memprobe core "$victim_pid" -o core.of
-		for target in "$victim_pid" core.of; do
+		memprobe core "$victim_pid" -o "$BATS_TEST_TMPDIR/core"
+		for target in "$victim_pid" "$BATS_TEST_TMPDIR/core"; do
 			probe leaks "$target" --json --top 0
 			status_is 0
 			[ "$(json_get '.totals | "\(.leaked_count) \(.leaked_bytes)"')" = "$lost" ] ||
