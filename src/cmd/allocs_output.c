@@ -61,7 +61,7 @@ void allocs_warn(struct allocs_run *run)
 			 counters->truncated, counters->recorded);
 	if (report->children_cleaned)
 		command_hint(run->context,
-			     "the agent was taken out of %u processes that were forked meanwhile",
+			     "removed the agent from %u processes forked during the recording",
 			     report->children_cleaned);
 	if (report->remaining)
 		log_warn("%" PRIu64 " bytes stay in the process, idle: %s; the next `memprobe "
