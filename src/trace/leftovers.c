@@ -10,6 +10,7 @@
 
 #include "memprobe/num.h"
 #include "memprobe/permit.h"
+#include "memprobe/predecessor.h"
 
 /* Of any version. */
 #define MAGIC_PREFIX 14
@@ -50,6 +51,8 @@ void trace_sign(struct agent_config *config, const struct target *target)
 	process_close(self);
 }
 
+/* One that was killed has a child that may still finish a section: that is no recording, and it is
+ * waited for. */
 static bool tracer_lives(const struct agent_config *config)
 {
 	struct process *process = NULL;
@@ -57,6 +60,12 @@ static bool tracer_lives(const struct agent_config *config)
 
 	error_destroy(process_open((pid_t)config->tracer, &process));
 	lives = process && process->start_time == config->tracer_start && process_is_alive(process);
+	for (unsigned us = 0;
+	     lives && us < PREDECESSOR_WAIT_US && predecessor_is_ending(process->pid);
+	     us += PREDECESSOR_LOOK_US) {
+		usleep(PREDECESSOR_LOOK_US);
+		lives = process_is_alive(process);
+	}
 	process_close(process);
 	return lives;
 }
