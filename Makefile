@@ -20,8 +20,8 @@ LDFLAGS += -fsanitize=$(SANITIZE)
 endif
 
 # What runs inside targets is built by src/agent/agent.mk; the library has it as data.
-SOURCES := $(sort $(filter-out src/agent/%,$(wildcard src/*/*.c)))
-ASSEMBLY := $(sort $(filter-out src/agent/%,$(wildcard src/*/*.S)) src/agent/image.S)
+SOURCES := $(sort $(filter-out src/agent/%,$(wildcard src/*/*.c src/*/*/*.c)))
+ASSEMBLY := $(sort $(filter-out src/agent/%,$(wildcard src/*/*.S src/*/*/*.S)) src/agent/image.S)
 OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(ASSEMBLY:%.S=$(BUILD)/%.o)
 LIBRARY := $(BUILD)/libmemprobe.a
 MANUALS := $(sort $(wildcard man/*.1))

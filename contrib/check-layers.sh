@@ -1,6 +1,7 @@
 #!/bin/sh
 # Proves that includes point down only. The rows are those of the layer table in CONTRIBUTING.md;
-# a header of include/memprobe/ belongs to the folder of the source file that bears its name.
+# a header of include/memprobe/ belongs to the folder of the source file that bears its name; what
+# lies deeper (src/heap/allocators/) to the outer folder.
 # What src/agent/ shares with the rest is included as "agent/NAME.h": its abi.h, *_abi.h and *_walk.h,
 # by stack/ and trace/. The agent itself includes nothing but its own headers and the compiler's.
 set -eu
@@ -21,6 +22,12 @@ row() {
 	esac
 }
 
+# src/OUTER/...
+outer() {
+	rest=${1#src/}
+	echo "${rest%%/*}"
+}
+
 # The folder a header belongs to: of its source file, or for header-only ones as listed.
 folder_of() {
 	name=${1%.h}
@@ -28,12 +35,17 @@ folder_of() {
 	banned | cleanup | vec | version) echo base; return ;;
 	cmd) echo cmd; return ;;
 	esac
-	set -- src/*/"$name".c
-	if [ ! -e "$1" ] || [ $# -ne 1 ]; then
-		echo "check-layers: include/memprobe/$name.h has no single src/*/$name.c" >&2
+	count=0
+	for source in src/*/"$name".c src/*/*/"$name".c; do
+		[ -e "$source" ] || continue
+		count=$((count + 1))
+		found=$source
+	done
+	if [ $count -ne 1 ]; then
+		echo "check-layers: include/memprobe/$name.h has no single $name.c in src/" >&2
 		exit 2
 	fi
-	basename "$(dirname "$1")"
+	outer "$found"
 }
 
 check() { # FILE ITS-FOLDER
@@ -64,8 +76,8 @@ check() { # FILE ITS-FOLDER
 }
 
 bad=$(
-	for file in src/*/*.[chS]; do
-		[ -e "$file" ] && check "$file" "$(basename "$(dirname "$file")")"
+	for file in src/*/*.[chS] src/*/*/*.[chS]; do
+		[ -e "$file" ] && check "$file" "$(outer "$file")"
 	done
 	for file in include/memprobe/*.h; do
 		check "$file" "$(folder_of "$(basename "$file")")"

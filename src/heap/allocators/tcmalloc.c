@@ -1,5 +1,5 @@
 /* gperftools' tcmalloc: the C interface of MallocExtension. */
-#include "calls.h"
+#include "heap/calls.h"
 
 #include <string.h>
 

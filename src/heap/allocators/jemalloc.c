@@ -1,5 +1,5 @@
 /* jemalloc: malloc_stats_print and mallctl, version 5 and later. */
-#include "calls.h"
+#include "heap/calls.h"
 
 #include <jansson.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /* mimalloc: mi_stats_print_out and mi_collect. It has no call that returns figures. */
-#include "calls.h"
+#include "heap/calls.h"
 
 #define STATS_BUFFER (1u << 20)
 #define STACK_NEEDED 65536u

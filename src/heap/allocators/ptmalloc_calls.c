@@ -1,5 +1,5 @@
 /* glibc: malloc_info, malloc_stats, malloc_trim. None of them allocates. */
-#include "calls.h"
+#include "heap/calls.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -10,7 +10,7 @@
 #include "memprobe/hash_index.h"
 #include "memprobe/map64.h"
 #include "memprobe/num.h"
-#include "page_cache.h"
+#include "heap/page_cache.h"
 
 /* Budgets of one reading: garbage can pretend to be any number of them. */
 #define CONTEXTS_MAX (1u << 20)

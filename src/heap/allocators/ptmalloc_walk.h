@@ -6,8 +6,8 @@
 
 #include "memprobe/ptmalloc.h"
 #include "ptmalloc_layout.h"
-#include "stream.h"
-#include "walk.h"
+#include "heap/stream.h"
+#include "heap/walk.h"
 
 /* Flags in a chunk's size field. */
 #define CHUNK_PREV_INUSE     1u
