@@ -167,8 +167,4 @@ bool ptrace_is_fault(pid_t tid, const struct process_status *process);
  */
 bool ptrace_has_dispatch(pid_t tid);
 
-/* CLOCK_MONOTONIC in microseconds, and in nanoseconds. */
-uint64_t clock_us(void);
-uint64_t clock_ns(void);
-
 #endif

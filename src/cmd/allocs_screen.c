@@ -7,9 +7,9 @@
 #include <unistd.h>
 
 #include "allocs_profile.h"
+#include "memprobe/clock.h"
 #include "memprobe/log.h"
 #include "memprobe/num.h"
-#include "memprobe/ptrace.h"
 #include "memprobe/sites_table.h"
 
 #define EVERY_US 1000000u

@@ -2,9 +2,9 @@
 
 #include <poll.h>
 #include <stdatomic.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "memprobe/clock.h"
 #include "memprobe/log.h"
 
 #define FIRST_US 1000000u
@@ -19,14 +19,6 @@ static struct {
 	double share;
 	bool is_shown;
 } bar = { .busy = ATOMIC_FLAG_INIT };
-
-static uint64_t now_us(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
-}
 
 /* Ctrl-S must not hold up the work: it may be holding the target. */
 static bool would_block(void)
@@ -57,7 +49,7 @@ static void show(uint64_t done, uint64_t total)
 
 	if (atomic_flag_test_and_set(&bar.busy))
 		return;
-	now = now_us();
+	now = clock_us();
 	/* A work that begins anew is another one; threads may be out of step. */
 	if (share + 0.5 < bar.share) {
 		bar.begin_us = now;
@@ -77,7 +69,7 @@ void progress_begin(const struct command_context *context)
 	if (context->quiet || !isatty(STDERR_FILENO))
 		return;
 	bar.command = context->command->name;
-	bar.begin_us = now_us();
+	bar.begin_us = clock_us();
 	log_set_progress(show);
 }
 

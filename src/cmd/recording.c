@@ -2,23 +2,15 @@
 
 #include <inttypes.h>
 #include <stdarg.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "memprobe/clock.h"
 #include "memprobe/log.h"
 #include "memprobe/num.h"
 
 #define POLL_MS	    50
 #define STACK_LEAST 512u
 #define STACK_MOST  65536u
-
-static uint64_t clock_us(clockid_t clock)
-{
-	struct timespec now;
-
-	clock_gettime(clock, &now);
-	return (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
-}
 
 struct error *recording_duration(const struct command_context *context, uint64_t *us_ret)
 {
@@ -42,8 +34,8 @@ struct error *recording_start(struct command_context *context, struct recording 
 	error = recording_duration(context, &ret->duration_us);
 	if (error)
 		return error;
-	ret->begin_us = clock_us(CLOCK_MONOTONIC);
-	ret->time_us = clock_us(CLOCK_REALTIME);
+	ret->begin_us = clock_us();
+	ret->time_us = clock_real_us();
 	log_debug("%d: recording begins", context->target->pid);
 	if (!ret->duration_us && isatty(STDERR_FILENO))
 		command_hint(context, "recording until Ctrl-C");
@@ -52,7 +44,7 @@ struct error *recording_start(struct command_context *context, struct recording 
 
 static uint64_t elapsed_us(const struct recording *recording)
 {
-	return clock_us(CLOCK_MONOTONIC) - recording->begin_us;
+	return clock_us() - recording->begin_us;
 }
 
 bool recording_goes_on(const struct recording *recording)

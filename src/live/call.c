@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "memprobe/clock.h"
 #include "memprobe/elf_file.h"
 #include "memprobe/guard.h"
 #include "memprobe/log.h"

@@ -6,6 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "memprobe/clock.h"
 #include "memprobe/log.h"
 #include "memprobe/num.h"
 

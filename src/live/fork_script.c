@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "memprobe/clock.h"
 #include "memprobe/ptrace.h"
 
 /* The helper's mapping: its block, the fork's block, and a stack that is hardly used. */

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "memprobe/clock.h"
 #include "memprobe/elf_file.h"
 #include "memprobe/log.h"
 #include "memprobe/num.h"

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "memprobe/arch.h"
+#include "memprobe/clock.h"
 #include "memprobe/log.h"
 #include "memprobe/num.h"
 #include "memprobe/process.h"
@@ -139,19 +140,6 @@ struct error *ptrace_set_pc(pid_t tid, uint64_t pc)
 {
 	return ptrace_call(PTRACE_POKEUSER, tid, offsetof(struct user_regs_struct, rip), (void *)pc,
 			   "write the registers of thread");
-}
-
-uint64_t clock_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
-
-uint64_t clock_us(void)
-{
-	return clock_ns() / 1000;
 }
 
 static void sigchld_set(sigset_t *set)

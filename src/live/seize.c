@@ -2,6 +2,7 @@
 
 #include <errno.h>
 
+#include "memprobe/clock.h"
 #include "memprobe/num.h"
 
 /*

@@ -3,6 +3,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "memprobe/clock.h"
 #include "memprobe/ptrace.h"
 
 /* A thread is busy that was never seen asleep while it spent so much time in the program, and

@@ -14,6 +14,7 @@
 #include "fork_reap.h"
 #include "fork_script.h"
 #include "frozen.h"
+#include "memprobe/clock.h"
 #include "memprobe/core.h"
 #include "memprobe/guard.h"
 #include "memprobe/log.h"

@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "memprobe/clock.h"
 #include "memprobe/guard.h"
 #include "memprobe/log.h"
 #include "memprobe/map64.h"

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "call_queue.h"
+#include "memprobe/clock.h"
 #include "memprobe/guard.h"
 #include "memprobe/log.h"
 #include "memprobe/map64.h"

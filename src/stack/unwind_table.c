@@ -3,9 +3,9 @@
 #include <elf.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 
 #include "agent/unwind_walk.h"
+#include "memprobe/clock.h"
 #include "memprobe/log.h"
 #include "memprobe/num.h"
 #include "unwind_compile.h"
@@ -40,14 +40,6 @@ struct unwind_table {
 static struct unwind_header *header_of(const struct unwind_table *table)
 {
 	return (struct unwind_header *)table->image;
-}
-
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000000000ull + now.tv_nsec;
 }
 
 /* ---- the image ---- */
@@ -244,7 +236,7 @@ static uint64_t used_count(const struct unwind_table *table)
 struct error *unwind_table_update(struct unwind_table *table, struct target *target,
 				  bool *changed_ret, bool *removed_ret)
 {
-	uint64_t begun = now_ns(), before = used_count(table);
+	uint64_t begun = clock_ns(), before = used_count(table);
 	const struct module_vec *modules;
 	struct error *error = target_modules(target, &modules);
 	size_t known = table->compiled.size;
@@ -262,7 +254,7 @@ struct error *unwind_table_update(struct unwind_table *table, struct target *tar
 		kept += table->compiled.data[i].is_used;
 	if (!error && (changed || kept != before || !before))
 		error = list_modules(table);
-	table->build_ns += now_ns() - begun;
+	table->build_ns += clock_ns() - begun;
 	if (error)
 		return error;
 	*changed_ret = changed || kept != before;

@@ -13,9 +13,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "memprobe/clock.h"
 #include "memprobe/log.h"
 #include "memprobe/num.h"
-#include "memprobe/ptrace.h"
 
 /* Children fork while they are gone through. */
 #define ROUNDS	4

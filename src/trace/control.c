@@ -4,8 +4,8 @@
 #include <unistd.h>
 #include <x86intrin.h>
 
+#include "memprobe/clock.h"
 #include "memprobe/num.h"
-#include "memprobe/ptrace.h"
 
 #define CTL(member) offsetof(struct agent_ctl, member)
 

@@ -7,10 +7,10 @@
 
 #include "fault_pages.h"
 #include "memory_guard.h"
+#include "memprobe/clock.h"
 #include "memprobe/log.h"
 #include "memprobe/pages.h"
 #include "memprobe/perf_events.h"
-#include "memprobe/ptrace.h"
 #include "memprobe/sample_stacks.h"
 
 #define STACK_BYTES 8192u

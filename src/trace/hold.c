@@ -8,9 +8,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "memprobe/clock.h"
 #include "memprobe/log.h"
 #include "memprobe/num.h"
-#include "memprobe/ptrace.h"
 #include "memprobe/waits.h"
 #include "sharers.h"
 

@@ -16,7 +16,6 @@
 #include <unistd.h>
 
 #include "memprobe/num.h"
-#include "memprobe/ptrace.h"
 
 /* Kept from what else is mapped: a stack grows down, the heap up. */
 #define GAP_MARGIN (1u << 20)

@@ -8,9 +8,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "memprobe/clock.h"
 #include "memprobe/log.h"
 #include "memprobe/num.h"
-#include "memprobe/ptrace.h"
 
 #define AREAS (sizeof(((struct agent_config *)0)->areas) / sizeof(struct agent_area))
 

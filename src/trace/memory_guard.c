@@ -2,10 +2,10 @@
 
 #include <unistd.h>
 
+#include "memprobe/clock.h"
 #include "memprobe/log.h"
 #include "memprobe/memory_room.h"
 #include "memprobe/num.h"
-#include "memprobe/ptrace.h"
 
 /* A look takes a fraction of a millisecond. */
 #define LOOK_US 50000

@@ -14,9 +14,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "memprobe/clock.h"
 #include "memprobe/log.h"
 #include "memprobe/num.h"
-#include "memprobe/ptrace.h"
 
 /* A sample that is younger may still be overtaken by one of another CPU. */
 #define SETTLED_NS 1000000u

@@ -9,9 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "memprobe/clock.h"
 #include "memprobe/log.h"
 #include "memprobe/num.h"
-#include "memprobe/ptrace.h"
 
 #define CTL(member) offsetof(struct agent_ctl, member)
 

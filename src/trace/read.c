@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "memprobe/clock.h"
 #include "memprobe/map64.h"
 #include "memprobe/num.h"
-#include "memprobe/ptrace.h"
 
 /* Read of a table at a time. */
 #define PART (192u << 10)

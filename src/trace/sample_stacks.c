@@ -9,8 +9,8 @@
 
 #include "agent/unwind_abi.h"
 #include "agent/unwind_walk.h"
+#include "memprobe/clock.h"
 #include "memprobe/log.h"
-#include "memprobe/ptrace.h"
 #include "memprobe/unwind.h"
 #include "memprobe/unwind_table.h"
 #include "session.h"

@@ -6,9 +6,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "memprobe/clock.h"
 #include "memprobe/log.h"
 #include "memprobe/num.h"
-#include "memprobe/ptrace.h"
 
 #define CTL(member) offsetof(struct agent_ctl, member)
 

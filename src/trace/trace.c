@@ -7,10 +7,10 @@
 #include <unistd.h>
 #include <x86intrin.h>
 
+#include "memprobe/clock.h"
 #include "memprobe/log.h"
 #include "memprobe/num.h"
 #include "memprobe/pool_file.h"
-#include "memprobe/ptrace.h"
 #include "session.h"
 #include "uprobe.h"
 

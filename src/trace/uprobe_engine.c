@@ -4,9 +4,9 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "memprobe/clock.h"
 #include "memprobe/log.h"
 #include "memprobe/num.h"
-#include "memprobe/ptrace.h"
 #include "uprobe.h"
 
 /* The reader holds the lock at most so long while nothing happens. */

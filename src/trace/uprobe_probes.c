@@ -9,8 +9,8 @@
 #include <unistd.h>
 
 #include "bpf.h"
+#include "memprobe/clock.h"
 #include "memprobe/log.h"
-#include "memprobe/ptrace.h"
 #include "perf_events.h"
 #include "uprobe.h"
 

@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "memprobe/clock.h"
 #include "memprobe/num.h"
-#include "memprobe/ptrace.h"
 #include "uprobe.h"
 
 double uprobe_weight(uint64_t rate, uint64_t size)

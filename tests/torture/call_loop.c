@@ -24,7 +24,7 @@
 #include <unistd.h>
 
 #include "memprobe/allocator_calls.h"
-#include "memprobe/ptrace.h"
+#include "memprobe/clock.h"
 #include "memprobe/stop.h"
 
 struct loop {

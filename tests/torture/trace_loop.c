@@ -25,8 +25,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "memprobe/clock.h"
 #include "memprobe/log.h"
-#include "memprobe/ptrace.h"
 #include "memprobe/trace.h"
 
 struct loop {

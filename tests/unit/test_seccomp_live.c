@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "memprobe/arch.h"
+#include "memprobe/clock.h"
 #include "memprobe/ptrace.h"
 #include "memprobe/seccomp.h"
 

@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "memprobe/clock.h"
 #include "memprobe/ptrace.h"
 
 #define ROUNDS	1000
