@@ -10,13 +10,14 @@
 #ifndef MEMPROBE_CMD_H
 #define MEMPROBE_CMD_H
 
-#include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 
 #include "memprobe/error.h"
+#include "memprobe/json_value.h"
 #include "memprobe/range.h"
+#include "memprobe/table.h"
 #include "memprobe/target.h"
 
 struct command_option {
@@ -68,7 +69,7 @@ struct command_context {
 	int argument_count;
 	char **arguments;	    /* after TARGET */
 	const char **option_values; /* by index into command->options; see command_option() */
-	bool json, quiet, color;
+	bool json, bytes, quiet, color;
 	int verbose;
 	const char *output_path; /* -o; NULL: none given */
 	uint64_t timeout_us;
@@ -138,10 +139,10 @@ struct error *command_parse_where(struct command_context *context, const char *t
 json_t *command_libc_text(struct target *target);
 json_t *command_allocator_text(struct target *target);
 
-/* A JSON string "0x..." for an address. */
-json_t *json_address(uint64_t address);
-/* A JSON string of foreign bytes: what is no UTF-8 becomes U+FFFD. */
-json_t *json_text(const char *text);
+/* Whether -o FILE is not given, or is `-`. */
+bool command_prints_to_stdout(const struct command_context *context);
+/* How tables look there: as wide as the terminal, in colour if so wanted, sizes as by --bytes. */
+struct table_style command_style(const struct command_context *context);
 
 /* The table; ends with NULL. */
 extern const struct command *const commands[];

@@ -9,10 +9,11 @@
 #include <jansson.h>
 
 #include "memprobe/mapgroup.h"
+#include "memprobe/table.h"
 
 struct maps_view {
 	FILE *out;
-	bool color;
+	struct table_style style;
 	bool usage;
 };
 

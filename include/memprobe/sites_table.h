@@ -8,14 +8,12 @@
 #define MEMPROBE_SITES_TABLE_H
 
 #include "memprobe/profile.h"
+#include "memprobe/table.h"
 
 struct sites_table_options {
-	const char *leaf; /* a column of this name has the leaf of each stack; NULL: none */
-	size_t top;	  /* rows; 0: all */
-	/* Of the terminal: bytes in human units, names shortened to fit. 0: no terminal, everything
-	 * exact and in full. */
-	unsigned width;
-	bool color;
+	const char *leaf;	  /* a column of this name has the leaf of each stack; NULL: none */
+	size_t top;		  /* rows; 0: all */
+	struct table_style style; /* with a width, names are shortened to fit */
 };
 
 /* The sites that hold most first; those that differ only in what is not shown are one row. With a
@@ -24,7 +22,7 @@ struct error *sites_table_print(const struct profile *profile,
 				const struct sites_table_options *options, FILE *out);
 
 /*
- * `FUNCTION < CALLER < ..` of a stack, from the frame that matters, in @width columns; 0: all, in
+ * `FUNCTION < CALLER < ...` of a stack, from the frame that matters, in @width columns; 0: all, in
  * full. The caller frees *ret.
  */
 struct error *site_text(const struct profile *profile, const uint32_t *frames, size_t depth,
@@ -37,8 +35,8 @@ size_t site_frame_of_interest(const struct profile *profile, const uint32_t *fra
 
 /*
  * @name in at most @columns bytes: without its arguments, then without template arguments and
- * return type, at last with `..` in its middle. 0 columns: as short as it is without `..`. The
- * caller frees it; NULL: out of memory.
+ * return type, then without the namespaces it is in, at last with `...` in place of its end. 0
+ * columns: as short as it is with all of its namespaces. The caller frees it; NULL: out of memory.
  */
 char *function_name_fit(const char *name, size_t columns);
 

@@ -224,7 +224,7 @@ static struct error *render(const struct allocs_screen *screen,
 			    const struct trace_counters *counters, char **text_ret)
 {
 	struct winsize size = { 0 };
-	struct sites_table_options table = { .color = screen->context->color };
+	struct sites_table_options table = { .style = command_style(screen->context) };
 	cleanup(profile) struct profile *by_name = NULL;
 	struct error *error = profile_by_name(screen->profile, &by_name);
 	size_t length;
@@ -235,7 +235,7 @@ static struct error *render(const struct allocs_screen *screen,
 	leave_out_empty(by_name);
 	if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) || !size.ws_col || !size.ws_row)
 		size = (struct winsize){ .ws_col = COLUMNS_DEFAULT, .ws_row = ROWS_DEFAULT };
-	table.width = size.ws_col;
+	table.style.width = size.ws_col;
 	table.top = size.ws_row > ROWS_BESIDE ? size.ws_row - ROWS_BESIDE : 1;
 	out = open_memstream(text_ret, &length);
 	if (!out)

@@ -557,13 +557,13 @@ static json_t *rows_json(const struct checks *checks)
 
 struct output_data {
 	const struct checks *checks;
-	bool color;
+	const struct command_context *context;
 };
 
 static struct error *print_rows(FILE *out, void *data)
 {
 	const struct output_data *output = data;
-	cleanup(table) struct table *table = table_create();
+	cleanup(table) struct table *table = table_create(command_style(output->context));
 
 	if (!table)
 		return &error_no_memory;
@@ -580,12 +580,12 @@ static struct error *print_rows(FILE *out, void *data)
 		table_cell(table, "%s", "");
 		table_cell(table, "hint: %s", row->hint);
 	}
-	return table_print(table, out, output->color);
+	return table_print(table, out);
 }
 
 static struct error *write_checks(struct command_context *context, const struct checks *checks)
 {
-	struct output_data data = { checks, context->color };
+	struct output_data data = { checks, context };
 	json_t *document;
 
 	if (checks->no_memory)

@@ -88,7 +88,7 @@ static void put_bytes(const struct diff_run *run, struct table *table, int64_t v
 static struct error *print_rows(FILE *out, void *data)
 {
 	const struct diff_run *run = data;
-	cleanup(table) struct table *table = table_create();
+	cleanup(table) struct table *table = table_create(command_style(run->context));
 	size_t shown = run->rows.rows.size;
 	int64_t old = run->rows.old_total, fresh = run->rows.new_total;
 	struct error *error;
@@ -114,7 +114,7 @@ static struct error *print_rows(FILE *out, void *data)
 	put_bytes(run, table, old, false);
 	put_bytes(run, table, fresh, false);
 	table_cell_text(table, "total");
-	error = table_print(table, out, run->context->color);
+	error = table_print(table, out);
 	if (!error && shown < run->rows.rows.size)
 		fprintf(out, "and %zu more\n", run->rows.rows.size - shown);
 	return error;

@@ -91,7 +91,7 @@ static struct error *parse_options(struct command_context *context, struct profi
 	drawing->reverse = command_option(context, "reverse") != NULL;
 	drawing->inverted = command_option(context, "inverted") != NULL;
 	if (!error && !ret->format && !context->json && !ret->table &&
-	    !command_terminal_width(context))
+	    !command_style(context).width)
 		ret->format = profile_format_by_name("svg");
 	return error;
 }

@@ -98,7 +98,7 @@ static struct error *print_table(FILE *out, void *data)
 {
 	struct maps_run *run = data;
 	bool by_size = command_option(run->context, "by-size");
-	struct maps_view view = { out, run->context->color, run->usage };
+	struct maps_view view = { out, command_style(run->context), run->usage };
 	cleanup(free) const struct mapping **order = NULL;
 	struct error *error;
 
@@ -230,7 +230,7 @@ static void print_time(FILE *out)
 
 static struct error *print_changes(struct maps_run *run, FILE *out, const struct mapping_vec *now)
 {
-	struct maps_view view = { out, run->context->color, run->usage };
+	struct maps_view view = { out, command_style(run->context), run->usage };
 	struct map_change_vec changes = { 0 };
 	json_t *document = NULL;
 	struct error *error = maps_compare(&run->maps, now, &changes);

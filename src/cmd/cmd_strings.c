@@ -30,11 +30,6 @@ struct output {
 
 /* ---- JSON ---- */
 
-static json_t *json_number(uint64_t value)
-{
-	return json_integer((json_int_t)value);
-}
-
 static struct error *write_json(struct output *output)
 {
 	const struct strings_result *result = &output->result;
@@ -83,7 +78,7 @@ static struct error *print_result(FILE *out, void *data)
 {
 	const struct output *output = data;
 	const struct strings_result *result = &output->result;
-	cleanup(table) struct table *table = table_create();
+	cleanup(table) struct table *table = table_create(command_style(output->context));
 	char text[2][SIZE_TEXT_MAX];
 	struct error *error;
 
@@ -104,7 +99,7 @@ static struct error *print_result(FILE *out, void *data)
 		table_cell_size(table, group->bytes);
 		text_cell(table, group);
 	}
-	error = table_print(table, out, output->context->color);
+	error = table_print(table, out);
 	if (!error && result->left_out)
 		fprintf(out, "and %" PRIu64 " more\n", result->left_out);
 	return error;

@@ -173,7 +173,7 @@ static void arena_cell(struct table *table, const struct arena *arena)
 static struct error *print_table(FILE *out, void *data)
 {
 	struct threads_run *run = data;
-	cleanup(table) struct table *table = table_create();
+	cleanup(table) struct table *table = table_create(command_style(run->context));
 	struct error *error;
 
 	table_column(table, "TID", TABLE_RIGHT);
@@ -203,7 +203,7 @@ static struct error *print_table(FILE *out, void *data)
 	table_cell_size(table, run->total.rss);
 	table_cell_size(table, run->total.depth);
 	table_cell_text(table, "");
-	error = table_print(table, out, run->context->color);
+	error = table_print(table, out);
 	if (!error && run->verdict)
 		fprintf(out, "\n%s\n", run->verdict);
 	return error;

@@ -343,7 +343,7 @@ static struct error *add_stacks(struct building *building, struct command_contex
 				const struct input *input, bool is_new)
 {
 	cleanup(profile) struct profile *profile = NULL;
-	unsigned width = command_terminal_width(context);
+	unsigned width = command_style(context).width;
 	struct error *error =
 		profile_input_parse(context, input->path, input->text, input->size, true, &profile);
 

@@ -123,11 +123,6 @@ static char *as_hex(const struct find_match *match, bool blanks)
 
 /* ---- JSON ---- */
 
-static json_t *json_number(uint64_t value)
-{
-	return json_integer((json_int_t)value);
-}
-
 static json_t *json_match(const struct find_match *match)
 {
 	const struct mapping *mapping = match->mapping;
@@ -213,7 +208,7 @@ struct output {
 static struct error *print_matches(FILE *out, const struct output *output)
 {
 	const struct find_report *report = output->report;
-	cleanup(table) struct table *table = table_create();
+	cleanup(table) struct table *table = table_create(command_style(output->context));
 	bool chunks = false, objects = false;
 
 	if (!table)
@@ -248,7 +243,7 @@ static struct error *print_matches(FILE *out, const struct output *output)
 			table_cell_text(table, match->object ? match->object : "-");
 		table_cell_text(table, text);
 	}
-	return table_print(table, out, output->context->color);
+	return table_print(table, out);
 }
 
 static struct error *print_report(FILE *out, void *data)

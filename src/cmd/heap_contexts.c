@@ -63,11 +63,6 @@ static struct error *read_contexts(struct command_context *context, struct pg_co
 
 /* ---- JSON ---- */
 
-static json_t *json_number(uint64_t value)
-{
-	return value == PG_CONTEXT_UNKNOWN ? json_null() : json_integer((json_int_t)value);
-}
-
 static json_t *json_used(const struct pg_context *context)
 {
 	return json_number(context->free == PG_CONTEXT_UNKNOWN ? PG_CONTEXT_UNKNOWN
@@ -391,7 +386,7 @@ static struct error *print_report(FILE *out, void *data)
 {
 	struct output *output = data;
 	const struct pg_contexts *contexts = output->contexts;
-	cleanup(table) struct table *table = table_create();
+	cleanup(table) struct table *table = table_create(command_style(output->context));
 	char text[SIZE_TEXT_MAX];
 
 	if (!table)
@@ -406,7 +401,7 @@ static struct error *print_report(FILE *out, void *data)
 	table_column(table, "CONTEXT", TABLE_LEFT);
 	add_rows(table, output);
 	add_rest(table, output);
-	return table_print(table, out, output->context->color);
+	return table_print(table, out);
 }
 
 static struct error *print_tree(struct command_context *context, const struct pg_contexts *contexts,

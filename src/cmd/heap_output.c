@@ -16,11 +16,6 @@ static const char *by_name(enum census_by by)
 
 /* ---- JSON ---- */
 
-static json_t *json_number(uint64_t value)
-{
-	return value == STAT_UNKNOWN ? json_null() : json_integer((json_int_t)value);
-}
-
 static json_t *json_group(const struct census_group *group)
 {
 	json_t *object = json_object();
@@ -162,7 +157,7 @@ static struct error *print_report(FILE *out, void *data)
 	const struct output *output = data;
 	const struct heap_report *report = output->report;
 	const struct census *census = &report->census;
-	cleanup(table) struct table *table = table_create();
+	cleanup(table) struct table *table = table_create(command_style(output->context));
 	char text[SIZE_TEXT_MAX];
 
 	if (!table)
@@ -186,7 +181,7 @@ static struct error *print_report(FILE *out, void *data)
 	vec_for_each (group, &census->groups)
 		add_row(table, report->by, group, census->bytes);
 	add_rests(table, report);
-	return table_print(table, out, output->context->color);
+	return table_print(table, out);
 }
 
 /* ---- as stacks ---- */

@@ -225,11 +225,6 @@ void leak_report_deinit(struct leak_report *report)
 
 /* ---- JSON ---- */
 
-static json_t *json_bytes(uint64_t value)
-{
-	return json_integer((json_int_t)value);
-}
-
 static json_t *json_group(const struct leak_group *group)
 {
 	json_t *object = json_object(), *examples = json_array();
@@ -237,12 +232,12 @@ static json_t *json_group(const struct leak_group *group)
 	for (unsigned i = 0; i < group->example_count; i++)
 		json_array_append_new(examples, json_address(group->examples[i]));
 	json_object_set_new(object, "type", group->type ? json_text(group->type) : json_null());
-	json_object_set_new(object, "size", json_bytes(group->size));
-	json_object_set_new(object, "count", json_bytes(group->count));
-	json_object_set_new(object, "bytes", json_bytes(group->bytes));
-	json_object_set_new(object, "indirect_count", json_bytes(group->indirect_count));
-	json_object_set_new(object, "indirect_bytes", json_bytes(group->indirect_bytes));
-	json_object_set_new(object, "cyclic", json_bytes(group->cyclic));
+	json_object_set_new(object, "size", json_number(group->size));
+	json_object_set_new(object, "count", json_number(group->count));
+	json_object_set_new(object, "bytes", json_number(group->bytes));
+	json_object_set_new(object, "indirect_count", json_number(group->indirect_count));
+	json_object_set_new(object, "indirect_bytes", json_number(group->indirect_bytes));
+	json_object_set_new(object, "cyclic", json_number(group->cyclic));
 	json_object_set_new(object, "examples", examples);
 	json_object_set_new(object, "preview", json_text(group->preview));
 	return object;
@@ -256,13 +251,13 @@ static json_t *json_report(struct command_context *context, const struct leak_re
 	for (size_t i = 0; i < shown; i++)
 		json_array_append_new(leaks, json_group(&report->groups.data[i]));
 	json_object_set_new(document, "leaks", leaks);
-	json_object_set_new(document, "groups_left_out", json_bytes(report->groups.size - shown));
-	json_object_set_new(totals, "leaked_count", json_bytes(report->leaked_count));
-	json_object_set_new(totals, "leaked_bytes", json_bytes(report->leaked_bytes));
-	json_object_set_new(totals, "suppressed_count", json_bytes(report->suppressed_count));
-	json_object_set_new(totals, "suppressed_bytes", json_bytes(report->suppressed_bytes));
-	json_object_set_new(totals, "live_count", json_bytes(report->live_count));
-	json_object_set_new(totals, "live_bytes", json_bytes(report->live_bytes));
+	json_object_set_new(document, "groups_left_out", json_number(report->groups.size - shown));
+	json_object_set_new(totals, "leaked_count", json_number(report->leaked_count));
+	json_object_set_new(totals, "leaked_bytes", json_number(report->leaked_bytes));
+	json_object_set_new(totals, "suppressed_count", json_number(report->suppressed_count));
+	json_object_set_new(totals, "suppressed_bytes", json_number(report->suppressed_bytes));
+	json_object_set_new(totals, "live_count", json_number(report->live_count));
+	json_object_set_new(totals, "live_bytes", json_number(report->live_bytes));
 	json_object_set_new(document, "totals", totals);
 	json_object_set_new(document, "coverage", heap_coverage_json(coverage));
 	return document;
@@ -279,7 +274,7 @@ struct output {
 
 static struct error *print_groups(FILE *out, const struct output *output)
 {
-	cleanup(table) struct table *table = table_create();
+	cleanup(table) struct table *table = table_create(command_style(output->context));
 
 	if (!table)
 		return &error_no_memory;
@@ -301,7 +296,7 @@ static struct error *print_groups(FILE *out, const struct output *output)
 		table_cell_text(table, group->type ? group->type : group->cyclic ? "(cycle)" : "-");
 		table_cell_text(table, group->preview);
 	}
-	return table_print(table, out, output->context->color);
+	return table_print(table, out);
 }
 
 static struct error *print_report(FILE *out, void *data)

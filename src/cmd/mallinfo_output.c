@@ -11,11 +11,6 @@
 
 /* ---- JSON ---- */
 
-static json_t *json_stat(uint64_t value)
-{
-	return value == STAT_UNKNOWN ? json_null() : json_integer((json_int_t)value);
-}
-
 static void add_figures(json_t *object, const struct heap_figures *figures)
 {
 	const struct {
@@ -31,7 +26,7 @@ static void add_figures(json_t *object, const struct heap_figures *figures)
 	};
 
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
-		json_object_set_new(object, rows[i].key, json_stat(rows[i].value));
+		json_object_set_new(object, rows[i].key, json_number(rows[i].value));
 }
 
 static json_t *json_threads(const struct arena_stats *arena)
@@ -83,12 +78,12 @@ json_t *mallinfo_json(struct command_context *context, const char *method,
 	vec_for_each (arena, &stats->arenas)
 		json_array_append_new(arenas, json_arena(arena, has_libcs(stats)));
 	json_object_set_new(document, "arenas", arenas);
-	json_object_set_new(mmapped, "count", json_stat(stats->mmapped_count));
-	json_object_set_new(mmapped, "bytes", json_stat(stats->mmapped_bytes));
+	json_object_set_new(mmapped, "count", json_number(stats->mmapped_count));
+	json_object_set_new(mmapped, "bytes", json_number(stats->mmapped_bytes));
 	json_object_set_new(document, "mmapped", mmapped);
 	add_figures(totals, &stats->totals);
 	vec_for_each (extra, &stats->extras)
-		json_object_set_new(totals, extra->name, json_stat(extra->value));
+		json_object_set_new(totals, extra->name, json_number(extra->value));
 	json_object_set_new(document, "totals", totals);
 	if (coverage)
 		json_object_set_new(document, "coverage", heap_coverage_json(coverage));
@@ -156,7 +151,7 @@ static struct error *print_arenas(FILE *out, const struct output *output)
 {
 	static const char *const headings[] = { "SYSTEM", "IN USE", "FREE", "FREE%",
 						"FAST",	  "TCACHE", "TOP" };
-	cleanup(table) struct table *table = table_create();
+	cleanup(table) struct table *table = table_create(command_style(output->context));
 
 	if (!table)
 		return &error_no_memory;
@@ -185,7 +180,7 @@ static struct error *print_arenas(FILE *out, const struct output *output)
 	table_cell(table, "%s", "");
 	if (has_libcs(output->stats))
 		table_cell(table, "%s", "");
-	return table_print(table, out, output->context->color);
+	return table_print(table, out);
 }
 
 static struct error *print(FILE *out, void *data)

@@ -64,7 +64,7 @@ static struct map_sum sum_of(const struct mapping *mapping)
 struct error *maps_view_mappings(const struct maps_view *view, const struct mapping_vec *maps,
 				 const struct mapping *const *order)
 {
-	cleanup(table) struct table *table = table_create();
+	cleanup(table) struct table *table = table_create(view->style);
 	struct map_sum total = maps_total(maps);
 
 	table_column(table, "START", TABLE_RIGHT);
@@ -96,13 +96,13 @@ struct error *maps_view_mappings(const struct maps_view *view, const struct mapp
 	usage_cells(table, &total, view->usage);
 	table_cell_text(table, "");
 	table_cell(table, "%zu mapping%s", maps->size, maps->size == 1 ? "" : "s");
-	return table_print(table, view->out, view->color);
+	return table_print(table, view->out);
 }
 
 struct error *maps_view_groups(const struct maps_view *view, const char *heading,
 			       const struct map_group_vec *groups, const struct map_sum *total)
 {
-	cleanup(table) struct table *table = table_create();
+	cleanup(table) struct table *table = table_create(view->style);
 
 	table_column(table, heading, TABLE_LEFT);
 	table_column(table, "COUNT", TABLE_RIGHT);
@@ -116,13 +116,13 @@ struct error *maps_view_groups(const struct maps_view *view, const char *heading
 	table_cell_text(table, "total");
 	table_cell(table, "%zu", total->count);
 	usage_cells(table, total, view->usage);
-	return table_print(table, view->out, view->color);
+	return table_print(table, view->out);
 }
 
 struct error *maps_view_sizes(const struct maps_view *view, const struct map_group_vec *groups,
 			      size_t most)
 {
-	cleanup(table) struct table *table = table_create();
+	cleanup(table) struct table *table = table_create(view->style);
 	size_t shown = 0;
 
 	table_column(table, "COUNT", TABLE_RIGHT);
@@ -137,7 +137,7 @@ struct error *maps_view_sizes(const struct maps_view *view, const struct map_gro
 		usage_cells(table, &group->sum, view->usage);
 		table_cell_text(table, mapping_type_name(group->type));
 	}
-	return shown ? table_print(table, view->out, view->color) : NULL;
+	return shown ? table_print(table, view->out) : NULL;
 }
 
 static void delta_cell(struct table *table, int64_t delta)
@@ -164,7 +164,7 @@ static void delta_cells(struct table *table, const struct map_change *change, bo
 struct error *maps_view_changes(const struct maps_view *view, const struct map_change_vec *changes,
 				size_t most)
 {
-	cleanup(table) struct table *table = table_create();
+	cleanup(table) struct table *table = table_create(view->style);
 	struct map_change total = { 0 };
 	size_t row = 0;
 
@@ -198,7 +198,7 @@ struct error *maps_view_changes(const struct maps_view *view, const struct map_c
 	table_cell_text(table, "");
 	table_cell(table, "%zu mapping%s%s", changes->size, changes->size == 1 ? "" : "s",
 		   changes->size > most ? ", not all shown" : "");
-	return table_print(table, view->out, view->color);
+	return table_print(table, view->out);
 }
 
 /* ---- JSON ---- */

@@ -1,7 +1,6 @@
 #include "profile_output.h"
 
 #include <string.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "memprobe/io.h"
@@ -9,31 +8,14 @@
 #include "memprobe/sites_json.h"
 #include "memprobe/sites_table.h"
 
-#define TOP_DEFAULT   20
-#define WIDTH_DEFAULT 100 /* of a terminal that does not tell */
-#define TABLE_ENDING  ".txt"
+#define TOP_DEFAULT  20
+#define TABLE_ENDING ".txt"
 
 static bool ends_with(const char *text, const char *end)
 {
 	size_t length = strlen(text), end_length = strlen(end);
 
 	return length > end_length && !strcmp(text + length - end_length, end);
-}
-
-static bool goes_to_stdout(const struct command_context *context)
-{
-	return !context->output_path || !strcmp(context->output_path, "-");
-}
-
-unsigned command_terminal_width(const struct command_context *context)
-{
-	struct winsize size;
-
-	if (!goes_to_stdout(context) || !isatty(STDOUT_FILENO))
-		return 0;
-	if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) || !size.ws_col)
-		return WIDTH_DEFAULT;
-	return size.ws_col;
 }
 
 static struct error *choose_by_name(struct command_context *context, const char *name,
@@ -96,7 +78,7 @@ static struct error *choose(struct command_context *context, struct profile_outp
 	}
 	if (name)
 		return choose_by_name(context, name, ret);
-	if (goes_to_stdout(context))
+	if (command_prints_to_stdout(context))
 		return NULL;
 	context->json = ends_with(path, ".json");
 	ret->format = profile_format_by_ending(path);
@@ -116,7 +98,7 @@ struct error *profile_output_choose(struct command_context *context, struct prof
 			return error;
 	}
 	error = choose(context, ret);
-	if (!error && ret->format && ret->format->binary && goes_to_stdout(context) &&
+	if (!error && ret->format && ret->format->binary && command_prints_to_stdout(context) &&
 	    isatty(STDOUT_FILENO))
 		return error_hint(
 			error_create(ERROR_USAGE, "%s is not for a terminal", ret->format->name),
@@ -139,8 +121,7 @@ static struct error *print_profile(FILE *out, void *data)
 	struct sites_table_options table = {
 		.leaf = print->output->leaf,
 		.top = print->output->top,
-		.width = command_terminal_width(print->context),
-		.color = print->context->color && goes_to_stdout(print->context),
+		.style = command_style(print->context),
 	};
 
 	if (print->output->format)

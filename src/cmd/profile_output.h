@@ -50,7 +50,4 @@ struct error *profile_output_write(struct command_context *context,
 				   const struct profile_output *output,
 				   const struct profile *profile, json_t *document);
 
-/* Columns of the terminal that stdout is; 0: it is none. */
-unsigned command_terminal_width(const struct command_context *context);
-
 #endif

@@ -20,11 +20,6 @@ static const char *kind_name(enum leak_root_kind kind)
 	return names[kind];
 }
 
-static json_t *json_or_null(const char *text)
-{
-	return text ? json_text(text) : json_null();
-}
-
 static json_t *json_steps(const struct retain_step_vec *steps, const struct leak_name *names)
 {
 	json_t *array = json_array();
@@ -44,9 +39,9 @@ static json_t *json_steps(const struct retain_step_vec *steps, const struct leak
 						: json_null());
 		json_object_set_new(object, "tid",
 				    step->tid ? json_integer(step->tid) : json_null());
-		json_object_set_new(object, "what", json_or_null(names[i].text));
-		json_object_set_new(object, "symbol", json_or_null(names[i].symbol));
-		json_object_set_new(object, "module", json_or_null(names[i].module));
+		json_object_set_new(object, "what", json_text(names[i].text));
+		json_object_set_new(object, "symbol", json_text(names[i].symbol));
+		json_object_set_new(object, "module", json_text(names[i].module));
 		json_array_append_new(array, object);
 	}
 	return array;

@@ -275,6 +275,8 @@ static struct error *set_common_option(struct command_context *context, const ch
 {
 	if (!strcmp(name, "json"))
 		context->json = true;
+	else if (!strcmp(name, "bytes"))
+		context->bytes = true;
 	else if (!strcmp(name, "output"))
 		context->output_path = value;
 	else if (!strcmp(name, "quiet"))
@@ -580,25 +582,6 @@ int memprobe_main(int argc, char **argv)
 }
 
 /* ---- output ---- */
-
-json_t *json_address(uint64_t address)
-{
-	char text[24];
-
-	snprintf(text, sizeof(text), "0x%llx", (unsigned long long)address);
-	return json_string(text);
-}
-
-json_t *json_text(const char *text)
-{
-	cleanup(free) char *valid = NULL;
-	json_t *string = json_string(text);
-
-	if (string)
-		return string;
-	valid = text_utf8(text);
-	return valid ? json_string(valid) : NULL;
-}
 
 static json_t *json_target(const struct command_context *context)
 {

@@ -15,27 +15,22 @@ struct output {
 	bool rss_known;
 };
 
-static json_t *json_bytes(uint64_t value)
-{
-	return json_integer((json_int_t)value);
-}
-
 static json_t *json_arena(const struct output *output, size_t index)
 {
 	const struct heap_arena *arena = &output->heap->arenas.data[index];
 	const struct trim_arena *trim = &output->forecast->arenas.data[index];
 	json_t *object = json_object();
 
-	json_object_set_new(object, "index", json_bytes(index));
+	json_object_set_new(object, "index", json_number(index));
 	json_object_set_new(object, "address", json_address(arena->address));
 	json_object_set_new(object, "main", json_boolean(arena->is_main));
-	json_object_set_new(object, "released", json_bytes(trim->inner + trim->top));
-	json_object_set_new(object, "released_top", json_bytes(trim->top));
-	json_object_set_new(object, "top_kept", json_bytes(trim->top_kept));
-	json_object_set_new(object, "free", json_bytes(trim->free));
-	json_object_set_new(object, "pinned", json_bytes(trim->pinned));
-	json_object_set_new(object, "pinning_blocks", json_bytes(trim->pinning_blocks));
-	json_object_set_new(object, "pinning_bytes", json_bytes(trim->pinning_bytes));
+	json_object_set_new(object, "released", json_number(trim->inner + trim->top));
+	json_object_set_new(object, "released_top", json_number(trim->top));
+	json_object_set_new(object, "top_kept", json_number(trim->top_kept));
+	json_object_set_new(object, "free", json_number(trim->free));
+	json_object_set_new(object, "pinned", json_number(trim->pinned));
+	json_object_set_new(object, "pinning_blocks", json_number(trim->pinning_blocks));
+	json_object_set_new(object, "pinning_bytes", json_number(trim->pinning_bytes));
 	return object;
 }
 
@@ -44,11 +39,11 @@ static json_t *json_pin(const struct trim_pin *pin)
 	json_t *object = json_object();
 
 	json_object_set_new(object, "address", json_address(pin->address));
-	json_object_set_new(object, "size", json_bytes(pin->size));
+	json_object_set_new(object, "size", json_number(pin->size));
 	json_object_set_new(object, "state",
 			    json_string(pin->state == HEAP_TCACHE ? "tcache" : "in use"));
-	json_object_set_new(object, "arena", json_bytes(pin->arena));
-	json_object_set_new(object, "pins", json_bytes(pin->pins));
+	json_object_set_new(object, "arena", json_number(pin->arena));
+	json_object_set_new(object, "pins", json_number(pin->pins));
 	return object;
 }
 
@@ -65,10 +60,10 @@ static json_t *json(struct command_context *context, const struct output *output
 	json_object_set_new(document, "dry_run", json_true());
 	json_object_set_new(document, "returned", json_null());
 	json_object_set_new(document, "rss_before",
-			    output->rss_known ? json_bytes(output->rss) : json_null());
+			    output->rss_known ? json_number(output->rss) : json_null());
 	json_object_set_new(document, "rss_after",
-			    output->rss_known ? json_bytes(after) : json_null());
-	json_object_set_new(document, "released", json_bytes(forecast->released));
+			    output->rss_known ? json_number(after) : json_null());
+	json_object_set_new(document, "released", json_number(forecast->released));
 	json_object_set_new(document, "arenas", arenas);
 	json_object_set_new(document, "pinned_by", pins);
 	return document;
@@ -78,7 +73,7 @@ static struct error *print_arenas(FILE *out, const struct output *output)
 {
 	static const char *const headings[] = { "RELEASED",  "FREE",	 "PINNED",
 						"BY BLOCKS", "OF BYTES", "TOP KEPT" };
-	cleanup(table) struct table *table = table_create();
+	cleanup(table) struct table *table = table_create(command_style(output->context));
 
 	if (!table)
 		return &error_no_memory;
@@ -96,12 +91,12 @@ static struct error *print_arenas(FILE *out, const struct output *output)
 		table_cell_size(table, arena->pinning_bytes);
 		table_cell_size(table, arena->top_kept);
 	}
-	return table_print(table, out, output->context->color);
+	return table_print(table, out);
 }
 
 static struct error *print_pins(FILE *out, const struct output *output)
 {
-	cleanup(table) struct table *table = table_create();
+	cleanup(table) struct table *table = table_create(command_style(output->context));
 
 	if (!table)
 		return &error_no_memory;
@@ -117,7 +112,7 @@ static struct error *print_pins(FILE *out, const struct output *output)
 		table_cell_size(table, pin->pins);
 		table_cell(table, "%s", pin->state == HEAP_TCACHE ? "thread cache" : "in use");
 	}
-	return table_print(table, out, output->context->color);
+	return table_print(table, out);
 }
 
 static struct error *print(FILE *out, void *data)

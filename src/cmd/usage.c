@@ -4,6 +4,7 @@
 
 const struct command_option common_options[] = {
 	{ "json", 0, NULL, "one JSON document on stdout" },
+	{ "bytes", 0, NULL, "sizes in bytes, not in units such as K and M" },
 	{ "output", 'o', "FILE", "write to FILE (- is stdout)" },
 	{ "quiet", 'q', NULL, "no hints, no progress" },
 	{ "verbose", 'v', NULL, "say more on stderr; twice for debugging" },

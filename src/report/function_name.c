@@ -103,21 +103,39 @@ static void drop_return_type(char *name)
 	memmove(name, begin, strlen(begin) + 1);
 }
 
-static char *cut_middle(const char *name, size_t columns)
+/* Without namespaces and classes, as many as it takes for @columns; the last name stays. */
+static const char *without_scopes(const char *name, size_t columns)
 {
-	size_t length = strlen(name), head, tail;
+	const char *at = name;
+	size_t depth = 0;
+
+	while (strlen(name) > columns && *at) {
+		if (*at == '(' || *at == '<')
+			depth++;
+		else if ((*at == ')' || *at == '>') && depth)
+			depth--;
+		if (after_operator(name, at))
+			break;
+		if (!depth && at[0] == ':' && at[1] == ':' && at[2])
+			name = at + 2;
+		at++;
+	}
+	return name;
+}
+
+static char *cut_end(const char *name, size_t columns)
+{
+	size_t length, mark = strlen("...");
 	char *cut;
 
-	if (length <= columns || columns < 4)
+	name = without_scopes(name, columns);
+	length = strlen(name);
+	if (length <= columns || columns <= mark)
 		return strdup(name);
-	/* The end says more than the beginning. */
-	head = (columns - 2) / 3;
-	tail = columns - 2 - head;
-	while (head && (name[head] & 0xc0) == 0x80)
-		head--;
-	while (tail && (name[length - tail] & 0xc0) == 0x80)
-		tail--;
-	return asprintf(&cut, "%.*s..%s", (int)head, name, name + length - tail) < 0 ? NULL : cut;
+	length = columns - mark;
+	while (length && (name[length] & 0xc0) == 0x80)
+		length--;
+	return asprintf(&cut, "%.*s...", (int)length, name) < 0 ? NULL : cut;
 }
 
 char *function_name_fit(const char *name, size_t columns)
@@ -137,8 +155,8 @@ char *function_name_fit(const char *name, size_t columns)
 	}
 	drop_return_type(stripped);
 	if (!*stripped)
-		return cut_middle(name, columns ? columns : strlen(name));
-	return columns ? cut_middle(stripped, columns) : take_pointer(stripped);
+		return cut_end(name, columns ? columns : strlen(name));
+	return columns ? cut_end(stripped, columns) : take_pointer(stripped);
 }
 
 /* ---- what only allocates ---- */

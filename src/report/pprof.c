@@ -11,7 +11,7 @@
 #include "gzip.h"
 #include "memprobe/hash_index.h"
 #include "memprobe/profile_format.h"
-#include "memprobe/table.h"
+#include "memprobe/text.h"
 #include "protobuf.h"
 #include "string_pool.h"
 

@@ -1,6 +1,6 @@
 #include "memprobe/sites_json.h"
 
-#include "memprobe/table.h"
+#include "memprobe/text.h"
 
 /* By column. */
 static const struct {

@@ -33,7 +33,7 @@ static void put_value(const struct layout *layout, enum profile_column column, i
 	char text[SIZE_TEXT_MAX];
 	uint64_t size = value < 0 ? -(uint64_t)value : (uint64_t)value;
 
-	if (layout->options->width && is_bytes(layout->profile, column))
+	if (is_bytes(layout->profile, column) && !layout->options->style.bytes)
 		table_cell(layout->table, "%s%s", value < 0 ? "-" : "", format_size(size, text));
 	else
 		table_cell(layout->table, "%" PRId64, value);
@@ -78,6 +78,13 @@ static void put_figures(const struct layout *layout, const int64_t values[PROFIL
 			put_value(layout, more[i].column, values[more[i].column]);
 }
 
+/* One that may be left out on a narrow terminal. */
+static void add_figure(const struct layout *layout, const char *heading, unsigned rank)
+{
+	table_column(layout->table, heading, TABLE_RIGHT);
+	table_column_fit(layout->table, TABLE_KEEP, rank);
+}
+
 static void put_figure_headings(const struct layout *layout)
 {
 	const struct profile *profile = layout->profile;
@@ -86,12 +93,12 @@ static void put_figure_headings(const struct layout *layout)
 	table_column(layout->table, is_bytes(profile, weight) ? "BYTES" : "VALUE", TABLE_RIGHT);
 	table_column(layout->table, "%", TABLE_RIGHT);
 	if (profile_has(profile, profile_weight_count(profile)))
-		table_column(layout->table, "COUNT", TABLE_RIGHT);
+		add_figure(layout, "COUNT", 2);
 	if (layout->rate)
-		table_column(layout->table, "PER S", TABLE_RIGHT);
+		add_figure(layout, "PER S", 3);
 	for (size_t i = 0; i < MORE; i++)
 		if (is_shown(profile, more[i].column))
-			table_column(layout->table, more[i].heading, TABLE_RIGHT);
+			add_figure(layout, more[i].heading, 1);
 }
 
 static void put_headings(const struct layout *layout)
@@ -122,7 +129,7 @@ static struct error *put_function(const struct layout *layout, const struct prof
 }
 
 #define BETWEEN	 " < "
-#define LEFT_OUT ".."
+#define LEFT_OUT "..."
 
 /* Of the first, who matters most, there is at least a part. */
 #define FIRST_LEAST 12
@@ -176,8 +183,9 @@ static struct error *name_callers(const struct profile *profile, const uint32_t 
 static struct error *put_callers(const struct layout *layout, const uint32_t *frames, size_t depth)
 {
 	cleanup(free) char *text = NULL;
-	struct error *error = name_callers(layout->profile, frames, depth, layout->options->width,
-					   layout->callers_width, &text);
+	struct error *error =
+		name_callers(layout->profile, frames, depth, layout->options->style.width,
+			     layout->callers_width, &text);
 
 	if (!error)
 		table_cell_text(layout->table, text);
@@ -265,8 +273,8 @@ static struct error *measure_names(const struct layout *layout, size_t *leaf_ret
 		at = site_frame_of_interest(profile, frames, depth);
 		widen(function_ret,
 		      strlen(profile_frame_name(&profile->frames.data[frames[at]], buffer)));
-		error = name_callers(profile, frames, at, layout->options->width,
-				     layout->options->width, &callers);
+		error = name_callers(profile, frames, at, layout->options->style.width,
+				     layout->options->style.width, &callers);
 		if (error)
 			return error;
 		widen(callers_ret, strlen(callers));
@@ -277,7 +285,7 @@ static struct error *measure_names(const struct layout *layout, size_t *leaf_ret
 /* The figures take what they take. */
 static struct error *measure_figures(const struct layout *layout, size_t *ret)
 {
-	cleanup(table) struct table *table = table_create();
+	cleanup(table) struct table *table = table_create(layout->options->style);
 	struct layout figures = *layout;
 
 	if (!table)
@@ -305,8 +313,9 @@ static struct error *fit_names(struct layout *layout)
 	if (error)
 		return error;
 	figures += 2 * GAP + (leaf ? GAP : 0);
-	room = layout->options->width > figures + NAMES_LEAST ? layout->options->width - figures
-							      : NAMES_LEAST;
+	room = layout->options->style.width > figures + NAMES_LEAST
+		       ? layout->options->style.width - figures
+		       : NAMES_LEAST;
 	layout->leaf_width = least(leaf, room / 3);
 	room -= layout->leaf_width;
 	layout->callers_width = least(callers, room - least(function, room / 2));
@@ -325,7 +334,7 @@ struct error *site_text(const struct profile *profile, const uint32_t *frames, s
 static struct error *print_sites(const struct profile *profile,
 				 const struct sites_table_options *options, FILE *out)
 {
-	cleanup(table) struct table *table = table_create();
+	cleanup(table) struct table *table = table_create(options->style);
 	struct layout layout = {
 		.profile = profile,
 		.options = options,
@@ -341,14 +350,14 @@ static struct error *print_sites(const struct profile *profile,
 	if (options->top && options->top < layout.shown)
 		layout.shown = options->top;
 	put_headings(&layout);
-	if (options->width)
+	if (options->style.width)
 		error = fit_names(&layout);
 	for (size_t i = 0; i < layout.shown && !error; i++)
 		error = put_site(&layout, &profile->sites.data[i]);
 	if (error)
 		return error;
 	put_totals(&layout);
-	error = table_print(table, out, options->color);
+	error = table_print(table, out);
 	if (!error && layout.shown < profile->sites.size)
 		fprintf(out, "and %zu more site%s\n", profile->sites.size - layout.shown,
 			profile->sites.size - layout.shown == 1 ? "" : "s");

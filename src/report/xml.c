@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "memprobe/table.h"
+#include "memprobe/text.h"
 
 struct error *xml_put(FILE *out, const char *text)
 {
