@@ -34,6 +34,7 @@ folder_of() {
 	case $name in
 	banned | cleanup | vec | version) echo base; return ;;
 	cmd) echo cmd; return ;;
+	malloc_code) echo live; return ;;
 	esac
 	count=0
 	for source in src/*/"$name".c src/*/*/"$name".c; do

@@ -11,8 +11,7 @@
  * Foreign bytes decide nothing but figures: a chunk that makes no sense ends the walk of its region
  * and becomes a `struct heap_issue`.
  *
- * To add an allocator: 1. src/heap/NAME_walk.c with its `const struct heap_ops`, which fills
- * regions and bitmaps; 2. a row in src/heap/heap.c.
+ * To add an allocator: `walk` of its ops (allocator.h), which fills regions and bitmaps.
  */
 #ifndef MEMPROBE_HEAP_H
 #define MEMPROBE_HEAP_H
@@ -98,6 +97,9 @@ VEC_DEFINE(heap_gap_vec, struct heap_gap)
 struct heap {
 	struct target *target;
 	struct allocator allocator;
+	/* By which it was read: the allocator's, or of one that is not known what was found. NULL:
+	 * heap_of_blocks() made it. */
+	const struct allocator_ops *ops;
 	const struct mapping_vec *maps; /* as of when it was opened; lent or owned_maps */
 	struct mapping_vec owned_maps;
 	unsigned alignment;		/* of blocks: 8 or 16; a bit stands for so much */
@@ -145,12 +147,6 @@ struct heap_options {
 	const struct mapping_vec *maps;
 	unsigned tries;			      /* how often a changing heap is read; 0: 3 */
 	const struct heap_observer *observer; /* may be NULL */
-};
-
-struct heap_ops {
-	enum allocator_kind kind;
-	/* Fills a heap that has target, allocator and maps. ERROR_UNSUPPORTED: not found. */
-	struct error *(*walk)(struct heap *heap, const struct heap_observer *observer);
 };
 
 /*

@@ -10,7 +10,7 @@ struct error *allocs_reach_walks(struct target *target, bool *ret)
 	struct allocator allocator;
 	struct error *error = allocator_detect(target, &allocator);
 
-	*ret = !error && allocator.kind == ALLOCATOR_PTMALLOC;
+	*ret = !error && allocator.ops && allocator.ops->walk;
 	return error;
 }
 

@@ -4,7 +4,7 @@
 
 #include "frozen_leaks.h"
 #include "memprobe/allocator.h"
-#include "memprobe/jemalloc_notes.h"
+#include "memprobe/heap_blocks.h"
 #include "memprobe/log.h"
 #include "memprobe/snapshot.h"
 
@@ -18,7 +18,7 @@ struct search {
 	struct thread_vec threads;
 	struct heap_block_vec blocks;
 	struct heap *heap;
-	struct jemalloc_notes *notes; /* NULL: it is not jemalloc's */
+	struct allocator_notes notes;
 };
 
 static bool is_old(const struct search *search, const struct trace_block *block)
@@ -74,10 +74,10 @@ static struct error *find_notes(struct search *search)
 	if (search->is_pool)
 		return NULL;
 	error = allocator_detect(target, &allocator);
-	if (error || allocator.kind != ALLOCATOR_JEMALLOC)
+	if (error || !allocator.ops || !allocator.ops->find_notes)
 		return error;
-	return jemalloc_notes_find(target, &search->threads, &search->snapshot->threads,
-				   &search->blocks, &search->notes);
+	return allocator.ops->find_notes(target, &search->threads, &search->snapshot->threads,
+					 &search->blocks, &search->notes);
 }
 
 static bool is_leak(const struct search *search, const struct leak_result *leaks,
@@ -111,8 +111,8 @@ static struct error *find_leaks(struct search *search, struct allocs_reach *ret)
 {
 	struct leak_options options = {
 		.threads = &search->threads,
-		.erase = search->notes ? jemalloc_notes_erase : NULL,
-		.erase_data = search->notes,
+		.erase = search->notes.erase,
+		.erase_data = search->notes.data,
 	};
 	struct leak_result leaks = { 0 };
 	struct error *error;
@@ -139,7 +139,7 @@ static void warn_of_frees(const struct trace_data *data)
 
 static void search_deinit(struct search *search)
 {
-	jemalloc_notes_destroy(search->notes);
+	allocator_notes_deinit(&search->notes);
 	heap_destroy(search->heap);
 	heap_block_vec_deinit(&search->blocks);
 	thread_vec_deinit(&search->threads);

@@ -151,43 +151,16 @@ static struct error *choose_what(const struct command_context *context, enum wha
 	return NULL;
 }
 
-/*
- * malloc_stats counts in unsigned int up to glibc 2.36 and beyond: over 4 GiB it prints the rest
- * of the division.
- */
-static struct error *warn_of_overflow(struct allocator_caller *caller,
-				      const struct allocator_calls *calls)
-{
-	struct call_text raw = { 0 };
-	struct heap_stats stats;
-	struct error *error;
-	uint64_t total;
-
-	if (caller->allocator.kind != ALLOCATOR_PTMALLOC || caller->target->arch->bits != 64)
-		return NULL;
-	heap_stats_init(&stats);
-	error = calls->stats(caller, &stats, &raw);
-	total = error ? 0 : stats.totals.system + stats.mmapped_bytes;
-	if (total > UINT32_MAX)
-		log_warn(
-			"malloc_stats counts in 32 bits; the true figures are: system bytes %" PRIu64
-			", in use bytes %" PRIu64,
-			total, stats.totals.in_use + stats.mmapped_bytes);
-	call_text_deinit(&raw);
-	heap_stats_deinit(&stats);
-	return error;
-}
-
+/* What @print, one of the allocator's ops, has to say. */
 static struct error *show_text(struct command_context *context, struct allocator_caller *caller,
-			       const struct allocator_calls *calls)
+			       struct error *(*print)(struct allocator_caller *caller,
+						      struct call_text *ret))
 {
 	struct call_text text = { 0 };
-	struct error *error = calls->text(caller, &text);
+	struct error *error = print(caller, &text);
 
 	if (!error && text.size == 0)
 		log_warn("the allocator printed nothing: its stream may be buffered or closed");
-	if (!error)
-		error = warn_of_overflow(caller, calls);
 	command_stopped(context, call_stopped_us(caller->session));
 	if (!error && context->json)
 		error = command_write_json(context,
@@ -219,56 +192,61 @@ static void fill_from_walk(struct heap_stats *stats, const struct heap *busy)
 }
 
 static struct error *show_figures(struct command_context *context, struct allocator_caller *caller,
-				  const struct allocator_calls *calls, enum what what,
 				  const struct heap *busy)
 {
-	struct call_text raw = { 0 };
 	struct heap_stats stats;
 	struct error *error;
 
 	heap_stats_init(&stats);
-	error = calls->stats(caller, &stats, &raw);
+	error = caller->allocator.ops->stats(caller, &stats);
 	command_stopped(context, call_stopped_us(caller->session));
 	if (!error && busy)
 		fill_from_walk(&stats, busy);
-	if (!error && what == SHOW_XML)
-		error = command_print(context, print_text, &raw);
-	else if (!error && context->json)
+	if (!error && context->json)
 		error = command_write_json(context,
 					   mallinfo_json(context, "call", &stats, NULL, NULL));
 	else if (!error)
 		error = mallinfo_print(context, "call", &stats, NULL, caller->allocator.name);
-	if (!error && what != SHOW_XML)
+	if (!error)
 		hint_at_trim(context, &stats, NULL);
-	call_text_deinit(&raw);
 	heap_stats_deinit(&stats);
 	return error;
 }
 
 static struct error *show(struct command_context *context, struct allocator_caller *caller,
-			  const struct allocator_calls *calls, enum what what,
-			  const struct heap *busy)
+			  enum what what, const struct heap *busy)
 {
-	if (what == SHOW_XML && caller->allocator.kind != ALLOCATOR_PTMALLOC)
+	const struct allocator_ops *ops = caller->allocator.ops;
+
+	if (what == SHOW_XML && !ops->xml)
 		return error_hint(error_create(ERROR_UNSUPPORTED,
 					       "%s has no malloc_info that would print XML",
 					       caller->allocator.name),
 				  "--stats prints its own report");
-	if (what == SHOW_STATS || !calls->stats)
-		return show_text(context, caller, calls);
-	return show_figures(context, caller, calls, what, busy);
+	if (what == SHOW_XML)
+		return show_text(context, caller, ops->xml);
+	if (what == SHOW_STATS || !ops->stats)
+		return show_text(context, caller, ops->text);
+	return show_figures(context, caller, busy);
+}
+
+static bool tells_figures(const struct allocator_ops *ops)
+{
+	return ops->text != NULL;
 }
 
 static struct error *no_functions(const struct allocator *allocator)
 {
-	return error_hint(
+	struct error *error =
 		error_create(ERROR_UNSUPPORTED, "%s has no functions that tell its figures",
-			     allocator->name ? allocator->name : "the target's allocator"),
-		allocator->kind == ALLOCATOR_MUSL
-			? "musl's malloc keeps no statistics; `memprobe maps --by-type` shows what it "
-			  "mapped"
-			: "memprobe knows glibc's malloc, jemalloc, tcmalloc and mimalloc; `memprobe maps "
-			  "--by-type` shows what is mapped");
+			     allocator->name ? allocator->name : "the target's allocator");
+	char titles[ALLOCATOR_TITLES_MAX];
+
+	if (allocator->ops && allocator->ops->no_figures)
+		return error_hint(error, "%s", allocator->ops->no_figures);
+	allocator_titles(tells_figures, titles);
+	return error_hint(
+		error, "memprobe knows %s; `memprobe maps --by-type` shows what is mapped", titles);
 }
 
 /* NULL @busy: nothing was walked before. */
@@ -276,24 +254,23 @@ static struct error *run_call(struct command_context *context, struct allocator 
 			      enum what what, const struct heap *busy)
 {
 	struct allocator_caller caller = { .target = context->target, .allocator = *allocator };
-	const struct allocator_calls *calls = allocator_calls_find(allocator->kind);
 	cleanup(call) struct call_session *session = NULL;
 	struct error *error;
 
-	if (!calls)
+	if (!allocator->ops || !tells_figures(allocator->ops))
 		return no_functions(allocator);
 	error = command_open_call(context, &session);
 	if (error)
 		return error;
 	caller.session = session;
-	return show(context, &caller, calls, what, busy);
+	return show(context, &caller, what, busy);
 }
 
 /* ---- read from outside ---- */
 
 static struct error *show_heap(struct command_context *context, const struct heap *heap)
 {
-	const char *name = heap->allocator.name ? heap->allocator.name : "ptmalloc";
+	const char *name = heap->ops->name;
 	struct thread_vec threads = { 0 };
 	struct heap_coverage coverage;
 	struct heap_stats stats;
@@ -351,7 +328,7 @@ static struct error *run_auto(struct command_context *context, struct allocator 
 	cleanup(heap) struct heap *heap = NULL;
 	struct error *error;
 
-	if (allocator->kind != ALLOCATOR_PTMALLOC && is_live)
+	if (is_live && !(allocator->ops && allocator->ops->walk))
 		return run_call(context, allocator, SHOW_TABLE, NULL);
 	error = heap_open(context->target, NULL, &heap);
 	if (error)

@@ -72,7 +72,7 @@ static json_t *json(struct command_context *context, const struct trim *trim)
 }
 
 static struct error *do_trim(struct command_context *context, const struct allocator *allocator,
-			     const struct allocator_calls *calls, uint64_t pad, struct trim *trim)
+			     uint64_t pad, struct trim *trim)
 {
 	cleanup(call) struct call_session *session = NULL;
 	struct allocator_caller caller = { context->target, *allocator, NULL };
@@ -84,28 +84,29 @@ static struct error *do_trim(struct command_context *context, const struct alloc
 	trim->returned = INT64_MIN;
 	error = read_rss(context->target, &trim->rss_before);
 	if (!error)
-		error = calls->trim(&caller, pad, &trim->returned);
+		error = allocator->ops->trim(&caller, pad, &trim->returned);
 	trim->has_returned = trim->returned != INT64_MIN;
 	command_stopped(context, call_stopped_us(session));
 	return error ? error : read_rss(context->target, &trim->rss_after);
 }
 
-static struct error *find_calls(struct target *target, struct allocator *allocator_ret,
-				const struct allocator_calls **ret)
+static bool can_trim(const struct allocator_ops *ops)
 {
-	struct error *error = allocator_detect(target, allocator_ret);
+	return ops->trim != NULL;
+}
 
-	if (error)
+static struct error *find_allocator(struct target *target, struct allocator *ret)
+{
+	struct error *error = allocator_detect(target, ret);
+	char titles[ALLOCATOR_TITLES_MAX];
+
+	if (error || (ret->ops && can_trim(ret->ops)))
 		return error;
-	*ret = allocator_calls_find(allocator_ret->kind);
-	if (!*ret || !(*ret)->trim)
-		return error_hint(
-			error_create(ERROR_UNSUPPORTED, "%s has no function that gives memory back",
-				     allocator_ret->name ? allocator_ret->name
-							 : "the target's allocator"),
-			"memprobe knows how to trim glibc's malloc, jemalloc, tcmalloc and "
-			"mimalloc");
-	return NULL;
+	allocator_titles(can_trim, titles);
+	return error_hint(error_create(ERROR_UNSUPPORTED,
+				       "%s has no function that gives memory back",
+				       ret->name ? ret->name : "the target's allocator"),
+			  "memprobe knows how to trim %s", titles);
 }
 
 static struct error *forecast(struct command_context *context, uint64_t pad)
@@ -122,7 +123,6 @@ static struct error *forecast(struct command_context *context, uint64_t pad)
 static struct error *run(struct command_context *context)
 {
 	const char *pad_text = command_option(context, "pad");
-	const struct allocator_calls *calls = NULL;
 	struct allocator allocator;
 	struct trim trim = { 0 };
 	struct error *error = NULL;
@@ -140,12 +140,12 @@ static struct error *run(struct command_context *context)
 		return error_hint(
 			error_create(ERROR_UNSUPPORTED, "only a live process can give memory back"),
 			"--dry-run tells what this one would have given back");
-	error = find_calls(context->target, &allocator, &calls);
+	error = find_allocator(context->target, &allocator);
 	if (error)
 		return error;
-	if (pad && allocator.kind != ALLOCATOR_PTMALLOC)
+	if (pad && !allocator.ops->trim_has_pad)
 		return error_create(ERROR_UNSUPPORTED, "%s knows no --pad", allocator.name);
-	error = do_trim(context, &allocator, calls, pad, &trim);
+	error = do_trim(context, &allocator, pad, &trim);
 	if (error)
 		return error;
 	if (context->json)

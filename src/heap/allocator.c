@@ -1,68 +1,53 @@
 #include "memprobe/allocator.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "memprobe/elf_file.h"
 
-static const char *const names[] = {
-	[ALLOCATOR_UNKNOWN] = NULL,	   [ALLOCATOR_PTMALLOC] = "ptmalloc",
-	[ALLOCATOR_JEMALLOC] = "jemalloc", [ALLOCATOR_TCMALLOC] = "tcmalloc",
-	[ALLOCATOR_MIMALLOC] = "mimalloc", [ALLOCATOR_MUSL] = "musl",
-};
+/* Each has a file in allocators/. In the order in which they are looked for, and named. */
+#define ALLOCATORS(row) row(ptmalloc) row(jemalloc) row(tcmalloc) row(mimalloc) row(musl)
 
-/* A function that no other allocator has. */
-struct mark {
-	const char *symbol;
-	enum allocator_kind kind;
-	const char *prefix;
-};
+#define DECLARE(name) extern const struct allocator_ops allocator_##name;
+ALLOCATORS(DECLARE)
 
-/* Beside a `malloc` of the same module. */
-static const struct mark marks[] = {
-	{ "mallctl", ALLOCATOR_JEMALLOC, "" },
-	{ "malloc_stats_print", ALLOCATOR_JEMALLOC, "" },
-	{ "je_mallctl", ALLOCATOR_JEMALLOC, "je_" },
-	{ "MallocExtension_GetStats", ALLOCATOR_TCMALLOC, "" },
-	{ "tc_malloc", ALLOCATOR_TCMALLOC, "" },
-	{ "TCMallocInternalMalloc", ALLOCATOR_TCMALLOC, "" },
-	{ "mi_malloc", ALLOCATOR_MIMALLOC, "" },
-};
+#define OPS(name) &allocator_##name,
+const struct allocator_ops *const allocators[] = { ALLOCATORS(OPS) NULL };
 
-/* Linked into the program under names of their own, beside libc's malloc: Redis, Rust, Ruby. */
-static const struct mark prefixed_marks[] = {
-	{ "je_mallctl", ALLOCATOR_JEMALLOC, "je_" },
-	{ "_rjem_mallctl", ALLOCATOR_JEMALLOC, "_rjem_" },
-	{ "mi_malloc", ALLOCATOR_MIMALLOC, "" },
-};
+#define CODE(name) &allocator_##name.code,
+const struct malloc_code *const malloc_codes[] = { ALLOCATORS(CODE) NULL };
 
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
-
-static void found(struct allocator *ret, enum allocator_kind kind, const char *prefix,
+static void found(struct allocator *ret, const struct allocator_ops *ops, const char *prefix,
 		  struct module *module)
 {
 	*ret = (struct allocator){
-		.kind = kind,
-		.name = names[kind],
+		.ops = ops,
+		.name = ops ? ops->name : NULL,
 		.prefix = prefix,
 		.module = module,
 	};
 }
 
-static bool by_marks(struct target *target, struct module *module, const struct mark *table,
-		     size_t count, struct allocator *ret)
+static bool by_marks(struct target *target, struct module *module, enum allocator_mark_place place,
+		     struct allocator *ret)
 {
 	struct elf_symbol symbol;
 
-	for (size_t i = 0; i < count; i++) {
-		if (module_symbol(target, module, table[i].symbol, &symbol)) {
-			found(ret, table[i].kind, table[i].prefix, module);
+	for (size_t i = 0; allocators[i]; i++) {
+		const struct allocator_mark *mark = allocators[i]->marks;
+
+		for (; mark && mark->symbol; mark++) {
+			if (!(mark->places & place) ||
+			    !module_symbol(target, module, mark->symbol, &symbol))
+				continue;
+			found(ret, allocators[i], mark->prefix, module);
 			return true;
 		}
 	}
 	return false;
 }
 
-static bool by_prefixed_marks(struct target *target, struct allocator *ret)
+static bool in_program(struct target *target, struct allocator *ret)
 {
 	const struct module_vec *modules;
 	struct error *error = target_modules(target, &modules);
@@ -73,21 +58,32 @@ static bool by_prefixed_marks(struct target *target, struct allocator *ret)
 	}
 	vec_for_each (module, modules)
 		if (module->is_exe)
-			return by_marks(target, module, prefixed_marks, COUNT(prefixed_marks), ret);
+			return by_marks(target, module, MARK_IN_PROGRAM, ret);
 	return false;
 }
 
-/* What MALLOC_CHECK_, mcheck() and mtrace() need is preloaded from 2.34 on; it exports what libc
- * does. */
-static bool is_glibc_debug(const struct module *module)
+static bool by_module(struct module *module, struct allocator *ret)
 {
-	const char *name = strrchr(module->path, '/');
+	for (size_t i = 0; allocators[i]; i++) {
+		if (!allocators[i]->is_module || !allocators[i]->is_module(module))
+			continue;
+		found(ret, allocators[i], "", module);
+		return true;
+	}
+	return false;
+}
 
-	return !strncmp(name ? name + 1 : module->path, "libc_malloc_debug.", 18);
+static const struct allocator_ops *of_libc(enum libc_kind kind)
+{
+	for (size_t i = 0; kind != LIBC_NONE && allocators[i]; i++)
+		if (allocators[i]->libc == kind)
+			return allocators[i];
+	return NULL;
 }
 
 struct error *allocator_detect(struct target *target, struct allocator *ret)
 {
+	const struct allocator_ops *ops;
 	struct module *module = NULL;
 	struct elf_symbol symbol;
 	struct libc libc;
@@ -96,24 +92,36 @@ struct error *allocator_detect(struct target *target, struct allocator *ret)
 	if (error)
 		return error;
 	if (target_symbol(target, "malloc", &symbol, &module)) {
-		if (by_marks(target, module, marks, COUNT(marks), ret))
+		if (by_marks(target, module, MARK_BESIDE_MALLOC, ret) || by_module(module, ret))
 			return NULL;
-		if (is_glibc_debug(module)) {
-			found(ret, ALLOCATOR_PTMALLOC, "", module);
-			return NULL;
-		}
 		if (module != libc.module) {
-			found(ret, ALLOCATOR_UNKNOWN, "", module);
+			found(ret, NULL, "", module);
 			return NULL;
 		}
 	}
-	if (by_prefixed_marks(target, ret))
+	if (in_program(target, ret))
 		return NULL;
-	if (libc.kind == LIBC_GLIBC)
-		found(ret, ALLOCATOR_PTMALLOC, "", libc.module);
-	else if (libc.kind == LIBC_MUSL)
-		found(ret, ALLOCATOR_MUSL, "", libc.module);
-	else
-		found(ret, ALLOCATOR_UNKNOWN, "", module);
+	ops = of_libc(libc.kind);
+	found(ret, ops, "", ops ? libc.module : module);
 	return NULL;
+}
+
+void allocator_titles(bool (*can)(const struct allocator_ops *ops), char text[ALLOCATOR_TITLES_MAX])
+{
+	const struct allocator_ops *last = NULL;
+	size_t length = 0;
+
+	text[0] = '\0';
+	for (size_t i = 0; allocators[i]; i++)
+		if (can(allocators[i]))
+			last = allocators[i];
+	for (size_t i = 0; last && length < ALLOCATOR_TITLES_MAX; i++) {
+		const char *before = length == 0 ? "" : allocators[i] == last ? " and " : ", ";
+
+		if (can(allocators[i]))
+			length += snprintf(text + length, ALLOCATOR_TITLES_MAX - length, "%s%s",
+					   before, allocators[i]->title);
+		if (allocators[i] == last)
+			break;
+	}
 }

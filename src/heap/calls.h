@@ -1,15 +1,10 @@
 /*
- * calls.h - what the calls_NAME.c have in common.
+ * calls.h - what the allocators' ops that run functions in the target have in common.
  */
 #ifndef CALLS_H
 #define CALLS_H
 
 #include "memprobe/allocator_calls.h"
-
-extern const struct allocator_calls calls_ptmalloc;
-extern const struct allocator_calls calls_jemalloc;
-extern const struct allocator_calls calls_tcmalloc;
-extern const struct allocator_calls calls_mimalloc;
 
 /*
  * A script that writes text into a fresh mapping of the target:

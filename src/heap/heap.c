@@ -7,16 +7,11 @@
 #include "memprobe/log.h"
 #include "memprobe/num.h"
 #include "memprobe/big_array.h"
-#include "memprobe/ptmalloc.h"
 #include "memprobe/sparse_read.h"
 
 #define TRIES_DEFAULT 3
 #define BUFFER_SIZE   (1u << 20)
 #define PREFIX_MAX    (64u << 20)
-
-static const struct heap_ops *const walkers[] = { &heap_ops_ptmalloc };
-
-#define WALKERS (sizeof(walkers) / sizeof(walkers[0]))
 
 /* ---- regions and bits ---- */
 
@@ -329,43 +324,6 @@ static void add_figures(struct heap_figures *sum, const struct heap_figures *fig
 	add(&sum->top, figures->top);
 }
 
-/* By the thread-local pointers, as far as they are found. */
-static struct error *add_threads(const struct heap *heap, const struct thread_vec *threads,
-				 struct heap_stats *stats)
-{
-	struct arena_vec arenas = { 0 };
-	struct error *error = NULL;
-	unsigned libcs = 0;
-
-	for (size_t i = 0; !error && i < heap->arenas.size; i++) {
-		const struct heap_arena *from = &heap->arenas.data[i];
-		struct arena arena = {
-			.address = from->address,
-			.index = i,
-			.is_main = from->is_main,
-			.libc = from->libc,
-			.libc_size = from->libc_size,
-		};
-
-		libcs = max_u64(libcs, from->libc + 1);
-		error = arena_vec_append(&arenas, &arena);
-	}
-	/* Each copy of malloc has a thread_arena of its own. */
-	for (size_t i = 0; !error && i < threads->size * libcs; i++) {
-		const struct thread *thread = &threads->data[i / libcs];
-		const struct arena *arena =
-			arena_of_thread_in(heap->target, thread, &arenas, i % libcs);
-
-		if (arena)
-			error = pid_vec_append(&stats->arenas.data[arena->index].threads,
-					       &thread->tid);
-	}
-	arenas_deinit(&arenas);
-	vec_for_each (arena, &stats->arenas)
-		arena->threads_known = !error;
-	return error;
-}
-
 struct error *heap_stats_of(const struct heap *heap, const struct thread_vec *threads,
 			    struct heap_stats *ret)
 {
@@ -388,8 +346,8 @@ struct error *heap_stats_of(const struct heap *heap, const struct thread_vec *th
 	}
 	ret->mmapped_count = heap->mmapped_count;
 	ret->mmapped_bytes = heap->mmapped_bytes;
-	if (!error && threads)
-		error = add_threads(heap, threads, ret);
+	if (!error && threads && heap->ops && heap->ops->add_threads)
+		error = heap->ops->add_threads(heap, threads, ret);
 	return error;
 }
 
@@ -475,30 +433,19 @@ void heap_destroy(struct heap *heap)
 	free(heap);
 }
 
-static const struct heap_ops *find_walker(enum allocator_kind kind)
+static bool can_walk(const struct allocator_ops *ops)
 {
-	for (size_t i = 0; i < WALKERS; i++)
-		if (walkers[i]->kind == kind)
-			return walkers[i];
-	return NULL;
+	return ops->walk != NULL;
 }
 
-static struct error *choose_walker(struct heap *heap, const struct heap_ops **ret)
+static struct error *no_walker(const struct allocator *allocator)
 {
-	struct error *error = allocator_detect(heap->target, &heap->allocator);
+	char titles[ALLOCATOR_TITLES_MAX];
 
-	if (error)
-		return error;
-	*ret = find_walker(heap->allocator.kind);
-	/* What has no symbols and no libc file (a core without its files) may have a heap all the
-	 * same. */
-	if (!*ret && heap->allocator.kind == ALLOCATOR_UNKNOWN)
-		*ret = &heap_ops_ptmalloc;
-	if (!*ret)
-		return error_hint(error_create(ERROR_UNSUPPORTED, "the heap of %s cannot be walked",
-					       heap->allocator.name),
-				  "memprobe walks the heap of glibc's malloc");
-	return NULL;
+	allocator_titles(can_walk, titles);
+	return error_hint(
+		error_create(ERROR_UNSUPPORTED, "the heap of %s cannot be walked", allocator->name),
+		"memprobe walks the heap of %s", titles);
 }
 
 static struct error *read_maps(struct heap *heap, const struct heap_options *options)
@@ -511,18 +458,14 @@ static struct error *read_maps(struct heap *heap, const struct heap_options *opt
 	return target_read_maps(heap->target, MAPS_PLAIN, &heap->owned_maps);
 }
 
-struct error *heap_open(struct target *target, const struct heap_options *options,
-			struct heap **ret)
+/* Until it holds still, or is read for the last time. */
+static struct error *read_heap(struct heap *heap, const struct allocator_ops *ops,
+			       const struct heap_options *options)
 {
-	cleanup(heap) struct heap *heap = calloc(1, sizeof(*heap));
 	unsigned tries = options && options->tries ? options->tries : TRIES_DEFAULT;
-	const struct heap_ops *ops = NULL;
-	struct error *error;
+	struct error *error = NULL;
 
-	if (!heap)
-		return &error_no_memory;
-	heap->target = target;
-	error = choose_walker(heap, &ops);
+	heap->ops = ops;
 	for (unsigned i = 0; !error && i < tries; i++) {
 		struct heap_issue_vec before = heap->issues;
 
@@ -537,6 +480,51 @@ struct error *heap_open(struct target *target, const struct heap_options *option
 		if (!error && !heap->is_inconsistent)
 			break;
 	}
+	return error;
+}
+
+/* What has no symbols and no libc file (a core without its files) may have a heap all the same.
+ * Should none be found, the first one's reason is as good as any. */
+static struct error *read_unknown(struct heap *heap, const struct heap_options *options)
+{
+	struct error *first = NULL;
+
+	for (size_t i = 0; allocators[i]; i++) {
+		struct error *error;
+
+		if (!can_walk(allocators[i]))
+			continue;
+		error = read_heap(heap, allocators[i], options);
+		if (!error_is(error, ERROR_UNSUPPORTED)) {
+			error_destroy(first);
+			return error;
+		}
+		if (first)
+			error_destroy(error);
+		else
+			first = error;
+	}
+	return first;
+}
+
+struct error *heap_open(struct target *target, const struct heap_options *options,
+			struct heap **ret)
+{
+	cleanup(heap) struct heap *heap = calloc(1, sizeof(*heap));
+	struct error *error;
+
+	if (!heap)
+		return &error_no_memory;
+	heap->target = target;
+	error = allocator_detect(target, &heap->allocator);
+	if (error)
+		return error;
+	if (!heap->allocator.ops)
+		error = read_unknown(heap, options);
+	else if (can_walk(heap->allocator.ops))
+		error = read_heap(heap, heap->allocator.ops, options);
+	else
+		error = no_walker(&heap->allocator);
 	if (!error)
 		*ret = take_pointer(heap);
 	return error;

@@ -6,8 +6,6 @@
 
 #include "memprobe/heap.h"
 
-extern const struct heap_ops heap_ops_ptmalloc;
-
 static inline void heap_set_bit(uint64_t *bitmap, heap_index index)
 {
 	bitmap[index / 64] |= 1ull << (index % 64);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "memprobe/elf_file.h"
+#include "memprobe/malloc_code.h"
 #include "memprobe/num.h"
 
 /*
@@ -18,35 +19,6 @@ static const char *const malloc_family[] = {
 	"memalign", "aligned_alloc", "valloc",	    "posix_memalign",
 	"pvalloc",  "malloc_trim",   "malloc_info", "malloc_stats",
 	"mallinfo", "mallinfo2",     "mallopt",	    "malloc_usable_size",
-};
-
-/* An allocator that can be part of an executable: how the names of its functions begin. */
-struct embedded {
-	const char *mark; /* the function that says that it is there */
-	uint64_t reach;	  /* no function of it lies further from that one */
-	const char *const *prefixes;
-};
-
-static const char *const glibc_prefixes[] = {
-	"malloc",    "__malloc", "__libc_malloc",  "__libc_free",   "__libc_calloc",
-	"_int_",     "ptmalloc", "__libc_realloc", "_mid_memalign", "__posix_memalign",
-	"sysmalloc", "systrim",	 "mtrim",	   "munmap_chunk",  "mremap_chunk",
-	"arena_get", "new_heap", "heap_trim",	   "detach_arena",  "unlink_chunk",
-	"tcache_",   NULL,
-};
-static const char *const jemalloc_prefixes[] = { "je_", "_rjem_", NULL };
-static const char *const tcmalloc_prefixes[] = { "tc_", "_ZN8tcmalloc", NULL };
-static const char *const mimalloc_prefixes[] = { "mi_", "_mi_", NULL };
-
-/* glibc's malloc.o has 20 KiB of text; the others are the size of a library. */
-static const struct embedded embedded_allocators[] = {
-	{ "je_malloc", 1 << 20, jemalloc_prefixes },
-	{ "_rjem_malloc", 1 << 20, jemalloc_prefixes },
-	{ "je_mallctl", 1 << 20, jemalloc_prefixes },
-	{ "_rjem_mallctl", 1 << 20, jemalloc_prefixes },
-	{ "tc_malloc", 1 << 20, tcmalloc_prefixes },
-	{ "mi_malloc", 1 << 20, mimalloc_prefixes },
-	{ "_int_malloc", 32 << 10, glibc_prefixes },
 };
 
 /* They hold the allocator's locks without being part of it, or leave a state only they repair. */
@@ -115,7 +87,7 @@ static struct error *add_family(struct target *target, struct module *module,
 
 /* The functions of an allocator around its mark. */
 struct cluster {
-	const struct embedded *allocator;
+	const struct malloc_code *code;
 	uint64_t anchor, start, end;
 	unsigned count;
 };
@@ -126,9 +98,9 @@ static bool visit_cluster(const char *name, const struct elf_symbol *symbol, voi
 	uint64_t distance = symbol->address > cluster->anchor ? symbol->address - cluster->anchor
 							      : cluster->anchor - symbol->address;
 
-	if (symbol->type != STT_FUNC || distance > cluster->allocator->reach)
+	if (symbol->type != STT_FUNC || distance > cluster->code->reach)
 		return true;
-	for (const char *const *prefix = cluster->allocator->prefixes; *prefix; prefix++) {
+	for (const char *const *prefix = cluster->code->prefixes; *prefix; prefix++) {
 		if (strncmp(name, *prefix, strlen(*prefix)))
 			continue;
 		cluster->start = min_u64(cluster->start, symbol->address);
@@ -137,6 +109,31 @@ static bool visit_cluster(const char *name, const struct elf_symbol *symbol, voi
 		break;
 	}
 	return true;
+}
+
+/* The functions of one allocator that are linked into an executable, by each of its marks. */
+static struct error *add_clusters(struct target *target, struct module *module,
+				  const struct malloc_code *code, struct unsafe_code *unsafe,
+				  bool *found_ret)
+{
+	struct elf_symbol symbol;
+
+	for (const char *const *mark = code->marks; mark && *mark; mark++) {
+		struct cluster cluster = { code, 0, UINT64_MAX, 0, 0 };
+		struct error *error;
+
+		if (!module_symbol(target, module, *mark, &symbol) || symbol.type != STT_FUNC)
+			continue;
+		cluster.anchor = symbol.address;
+		error = module_each_symbol(target, module, visit_cluster, &cluster);
+		if (!error)
+			error = add_range(&unsafe->malloc, cluster.start, cluster.end);
+		if (error)
+			return error;
+		*found_ret = true;
+		unsafe->hidden |= cluster.count < ALLOCATOR_FUNCTIONS_MIN;
+	}
+	return NULL;
 }
 
 /*
@@ -149,21 +146,11 @@ static struct error *add_embedded(struct target *target, struct module *module,
 	struct elf_symbol symbol;
 	bool found = false;
 
-	for (size_t i = 0; i < ARRAY_SIZE(embedded_allocators); i++) {
-		struct cluster cluster = { &embedded_allocators[i], 0, UINT64_MAX, 0, 0 };
-		struct error *error;
+	for (size_t i = 0; malloc_codes[i]; i++) {
+		struct error *error = add_clusters(target, module, malloc_codes[i], unsafe, &found);
 
-		if (!module_symbol(target, module, cluster.allocator->mark, &symbol) ||
-		    symbol.type != STT_FUNC)
-			continue;
-		cluster.anchor = symbol.address;
-		error = module_each_symbol(target, module, visit_cluster, &cluster);
-		if (!error)
-			error = add_range(&unsafe->malloc, cluster.start, cluster.end);
 		if (error)
 			return error;
-		found = true;
-		unsafe->hidden |= cluster.count < ALLOCATOR_FUNCTIONS_MIN;
 	}
 	if (!found && module_symbol(target, module, "malloc", &symbol) && symbol.type == STT_FUNC)
 		unsafe->hidden = found = true;
@@ -203,13 +190,17 @@ static bool is_dynamic_linker(const struct module *module)
 /* A library that serves malloc(), or wraps it, whatever its name. */
 static bool defines_malloc(struct target *target, struct module *module)
 {
-	static const char *const marks[] = { "malloc", "je_malloc", "_rjem_malloc", "tc_malloc",
-					     "mi_malloc" };
 	struct elf_symbol symbol;
 
-	for (size_t i = 0; i < ARRAY_SIZE(marks); i++)
-		if (module_symbol(target, module, marks[i], &symbol))
-			return true;
+	if (module_symbol(target, module, "malloc", &symbol))
+		return true;
+	for (size_t i = 0; malloc_codes[i]; i++) {
+		const char *const *mark = malloc_codes[i]->marks;
+
+		for (; mark && *mark; mark++)
+			if (module_symbol(target, module, *mark, &symbol))
+				return true;
+	}
 	return false;
 }
 

@@ -43,7 +43,8 @@ static const uint8_t endbr64[] = { 0xf3, 0x0f, 0x1e, 0xfa };
 			arguments                                                              \
 	}
 
-/* Of two names for one address the first counts. */
+/* C's and C++'s; the allocators' own are in their ops. Of two names for one address the first
+ * counts. */
 static const struct function_spec specs[] = {
 	ALLOC_FIRST("malloc", FAMILY_C, 1),
 	PRODUCT("calloc", FAMILY_C),
@@ -58,19 +59,6 @@ static const struct function_spec specs[] = {
 	{ "posix_memalign", AGENT_KIND_ALLOC_AT, AGENT_ENTRY_ANY, 0, 2, NONE, false, FAMILY_C, 3 },
 	ALLOC_FIRST("valloc", FAMILY_C, 1),
 	ALLOC_FIRST("pvalloc", FAMILY_C, 1),
-	/* jemalloc */
-	ALLOC_FIRST("mallocx", FAMILY_C, 2),
-	REALLOC("rallocx", FAMILY_C, 3),
-	{ "xallocx", AGENT_KIND_RESIZE, AGENT_ENTRY_ANY, 0, 1, NONE, false, FAMILY_C, 4 },
-	FREE("dallocx", FAMILY_C, 2),
-	FREE("sdallocx", FAMILY_C, 3),
-	/* mimalloc's own, where they are not the same as the C names */
-	ALLOC_FIRST("mi_malloc", FAMILY_OWN, 1),
-	ALLOC_FIRST("mi_zalloc", FAMILY_OWN, 1),
-	PRODUCT("mi_calloc", FAMILY_OWN),
-	PRODUCT("mi_mallocn", FAMILY_OWN),
-	REALLOC("mi_realloc", FAMILY_OWN, 2),
-	FREE("mi_free", FAMILY_OWN, 1),
 	/* C++ (Itanium ABI): new, new[], with std::nothrow_t, with std::align_val_t */
 	NEW("_Znwm", false, 1),
 	NEW("_Znam", false, 1),
@@ -122,21 +110,10 @@ static bool is_sanitizers(struct target *target, struct module *module)
 	return false;
 }
 
-static unsigned families_of(const struct allocator *allocator, bool sanitizers)
+/* Else operator new is libstdc++'s, which calls malloc. */
+static bool has_operators(const struct allocator *allocator)
 {
-	if (sanitizers)
-		return FAMILY_C | FAMILY_CXX;
-	switch (allocator->kind) {
-	case ALLOCATOR_JEMALLOC:
-		return *allocator->prefix ? FAMILY_C : FAMILY_C | FAMILY_CXX;
-	case ALLOCATOR_TCMALLOC:
-		return FAMILY_C | FAMILY_CXX;
-	case ALLOCATOR_MIMALLOC:
-		return FAMILY_C | FAMILY_CXX | FAMILY_OWN;
-	default:
-		/* Their operator new is libstdc++'s, which calls malloc. */
-		return FAMILY_C;
-	}
+	return allocator->ops && allocator->ops->has_operators && !*allocator->prefix;
 }
 
 /* What stands in the file there, if that can be told. */
@@ -255,6 +232,81 @@ static struct error *add(struct target *target, struct call_session *session,
 	return error;
 }
 
+static struct error *add_family(struct target *target, struct call_session *session,
+				const struct allocator *allocator, enum function_family family,
+				bool sanitizers, struct function_vec *ret)
+{
+	struct error *error = NULL;
+
+	for (size_t i = 0; !error && i < sizeof(specs) / sizeof(specs[0]); i++)
+		if (specs[i].family == family)
+			error = add(target, session, allocator, &specs[i], sanitizers, ret);
+	return error;
+}
+
+static struct function_spec spec_of(const struct allocator_function *own)
+{
+	bool is_first = own->size == 0 && own->count == NONE;
+	bool is_product = own->size == 1 && own->count == 0;
+	struct function_spec spec = {
+		.name = own->name,
+		.pointer = own->pointer,
+		.size = own->size,
+		.count = own->count,
+		.family = own->is_prefixed ? FAMILY_C : FAMILY_OWN,
+		.arguments = own->arguments,
+	};
+
+	switch (own->kind) {
+	case FUNCTION_ALLOC:
+		spec.kind = AGENT_KIND_ALLOC;
+		spec.entry = is_first	  ? AGENT_ENTRY_SIZE_FIRST
+			     : is_product ? AGENT_ENTRY_PRODUCT
+					  : AGENT_ENTRY_ANY;
+		break;
+	case FUNCTION_REALLOC:
+		spec.kind = AGENT_KIND_REALLOC;
+		spec.entry = own->pointer == 0 && own->size == 1 && own->count == NONE
+				     ? AGENT_ENTRY_REALLOC
+				     : AGENT_ENTRY_ANY;
+		break;
+	case FUNCTION_RESIZE:
+		spec.kind = AGENT_KIND_RESIZE;
+		spec.entry = AGENT_ENTRY_ANY;
+		break;
+	case FUNCTION_FREE:
+		spec.kind = AGENT_KIND_FREE;
+		spec.entry = own->pointer == 0 ? AGENT_ENTRY_FREE : AGENT_ENTRY_ANY;
+		break;
+	}
+	return spec;
+}
+
+/* Functions that this allocator alone has. */
+static struct error *add_own(struct target *target, struct call_session *session,
+			     const struct allocator *allocator, struct function_vec *ret)
+{
+	const struct allocator_function *own = allocator->ops ? allocator->ops->functions : NULL;
+
+	for (; own && own->name; own++) {
+		struct function_spec *spec = malloc(sizeof(*spec));
+		size_t before = ret->size;
+		struct error *error;
+
+		if (!spec)
+			return &error_no_memory;
+		*spec = spec_of(own);
+		error = add(target, session, allocator, spec, false, ret);
+		if (ret->size > before)
+			ret->data[before].owned_spec = spec;
+		else
+			free(spec);
+		if (error)
+			return error;
+	}
+	return NULL;
+}
+
 /* The text of a library that is nothing but an allocator; else from the first to the last of its
  * functions. */
 static void find_text(struct target *target, const struct allocator *allocator,
@@ -303,15 +355,6 @@ static struct error *refuse(struct target *target, const struct allocator *alloc
 				       "the functions that allocate cannot be found in %d",
 				       (int)target->pid),
 			  "a program that was linked statically needs its symbols (.symtab)");
-}
-
-/* It marks each block with who allocated it, by which of the functions. */
-static bool is_debugging(const struct module *module)
-{
-	const char *name = strrchr(module->path, '/');
-
-	name = name ? name + 1 : module->path;
-	return strstr(name, "tcmalloc") && strstr(name, "_debug");
 }
 
 /* Whether @function is nothing but a jump to another of them. */
@@ -363,8 +406,7 @@ static void tell_of_own_new(struct target *target, const struct allocator *alloc
 {
 	struct elf_symbol symbol;
 
-	if (allocator->kind == ALLOCATOR_UNKNOWN &&
-	    module_symbol(target, allocator->module, "_Znwm", &symbol))
+	if (!allocator->ops && module_symbol(target, allocator->module, "_Znwm", &symbol))
 		log_warn("operator new of %s is not hooked: what comes from it is recorded only "
 			 "if it calls malloc",
 			 allocator->module->path);
@@ -392,9 +434,7 @@ static struct error *add_copies(struct target *target, struct call_session *sess
 		    !module_symbol(target, copy.module, "__libc_malloc", &symbol) ||
 		    symbol.type != STT_FUNC)
 			continue;
-		for (size_t n = 0; !error && n < sizeof(specs) / sizeof(specs[0]); n++)
-			if (specs[n].family == FAMILY_C)
-				error = add(target, session, &copy, &specs[n], false, ret);
+		error = add_family(target, session, &copy, FAMILY_C, false, ret);
 	}
 	return error;
 }
@@ -404,7 +444,9 @@ struct error *functions_find(struct target *target, struct call_session *session
 			     uint64_t *text_start_ret, uint64_t *text_end_ret)
 {
 	bool sanitizers = allocator->module && is_sanitizers(target, allocator->module);
-	unsigned families = families_of(allocator, sanitizers);
+	bool operators = sanitizers || has_operators(allocator);
+	const char *refused;
+	struct error *error;
 
 	/* A jump that is all of a function looks the same in both. */
 	if (target->arch != &arch_x86_64 && target->arch != &arch_i386)
@@ -412,33 +454,31 @@ struct error *functions_find(struct target *target, struct call_session *session
 				    target->arch->name);
 	if (!allocator->module)
 		return refuse(target, allocator);
-	if (is_debugging(allocator->module))
-		return error_create(ERROR_UNSUPPORTED,
-				    "%s tells new from malloc: it cannot be hooked",
-				    allocator->module->path);
-	for (size_t i = 0; i < sizeof(specs) / sizeof(specs[0]); i++) {
-		struct error *error = NULL;
-
-		if (specs[i].family & families)
-			error = add(target, session, allocator, &specs[i], sanitizers, ret);
-		if (error)
-			return error;
-	}
+	refused = allocator->ops && allocator->ops->refuse_hooks
+			  ? allocator->ops->refuse_hooks(allocator->module)
+			  : NULL;
+	if (refused)
+		return error_create(ERROR_UNSUPPORTED, "%s %s: it cannot be hooked",
+				    allocator->module->path, refused);
+	error = add_family(target, session, allocator, FAMILY_C, sanitizers, ret);
+	if (!error)
+		error = add_own(target, session, allocator, ret);
+	if (!error && operators)
+		error = add_family(target, session, allocator, FAMILY_CXX, sanitizers, ret);
+	if (error)
+		return error;
 	if (!ret->size)
 		return refuse(target, allocator);
-	if (!(families & FAMILY_CXX))
+	if (!operators)
 		tell_of_own_new(target, allocator);
 	leave_out_jumps(ret);
 	find_text(target, allocator, ret, text_start_ret, text_end_ret);
 	/* A uprobe is of a file: it sees all that is mapped of it. */
-	if (session) {
-		struct error *error = add_copies(target, session, allocator, ret);
-
-		if (error)
-			return error;
-	}
-	leave_out_jumps(ret);
-	return NULL;
+	if (session)
+		error = add_copies(target, session, allocator, ret);
+	if (!error)
+		leave_out_jumps(ret);
+	return error;
 }
 
 struct error *function_tell(const struct function *function, const char *refused,

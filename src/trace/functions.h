@@ -1,7 +1,7 @@
 /*
  * functions.h - which functions of a target allocate and free. Private to trace/.
  *
- * To add an allocator's function: a row in the table of functions.c.
+ * Those of an allocator alone are in its ops (allocator.h), C's and C++'s in functions.c.
  */
 #ifndef TRACE_FUNCTIONS_H
 #define TRACE_FUNCTIONS_H
@@ -26,7 +26,7 @@ struct function_spec {
 enum function_family {
 	FAMILY_C = 1,	/* under the allocator's prefix */
 	FAMILY_CXX = 2, /* operators: only of allocators whose own do not reach malloc */
-	FAMILY_OWN = 4, /* a name that no other allocator has */
+	FAMILY_OWN = 4, /* the allocator's, without its prefix */
 };
 
 struct function {

@@ -38,24 +38,20 @@ static struct error *ask_allocator(struct loop *loop, struct target *target,
 				   struct call_session *session)
 {
 	struct allocator_caller caller = { .target = target, .session = session };
-	const struct allocator_calls *calls;
 	struct heap_stats stats = { 0 };
-	struct call_text raw = { 0 };
 	int64_t returned = 0;
 	struct error *error = allocator_detect(target, &caller.allocator);
 
 	if (error)
 		return error;
-	calls = allocator_calls_find(caller.allocator.kind);
-	if (!calls)
+	if (!caller.allocator.ops || !caller.allocator.ops->stats || !caller.allocator.ops->trim)
 		return error_create(ERROR_UNSUPPORTED, "no known allocator");
 	if (!strcmp(loop->what, "trim"))
-		return calls->trim(&caller, 0, &returned);
-	error = calls->stats(&caller, &stats, &raw);
+		return caller.allocator.ops->trim(&caller, 0, &returned);
+	error = caller.allocator.ops->stats(&caller, &stats);
 	if (!error && stats.arenas.size == 0)
 		error = error_create(ERROR_FAILED, "figures without an arena");
 	heap_stats_deinit(&stats);
-	call_text_deinit(&raw);
 	return error;
 }
 

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "memprobe/jemalloc_notes.h"
+
 #define STATS_BUFFER (4u << 20)
 #define STACK_NEEDED 65536u
 #define ARENAS_MAX   65536
@@ -155,8 +157,7 @@ static struct error *read_figures(const json_t *json, struct heap_stats *ret)
 	return error;
 }
 
-static struct error *jemalloc_stats(struct allocator_caller *caller, struct heap_stats *ret,
-				    struct call_text *raw_ret)
+static struct error *jemalloc_stats(struct allocator_caller *caller, struct heap_stats *ret)
 {
 	struct call_text text = { 0 };
 	struct error *error = stats_print(caller, JSON_OPTIONS, &text);
@@ -172,10 +173,7 @@ static struct error *jemalloc_stats(struct allocator_caller *caller, struct heap
 						"the statistics of this jemalloc are no JSON"),
 				   "--stats shows them as they are");
 	json_decref(json);
-	if (error)
-		call_text_deinit(&text);
-	else
-		*raw_ret = text;
+	call_text_deinit(&text);
 	return error;
 }
 
@@ -211,8 +209,57 @@ static struct error *jemalloc_trim(struct allocator_caller *caller, uint64_t pad
 	return error;
 }
 
-const struct allocator_calls calls_jemalloc = {
-	.kind = ALLOCATOR_JEMALLOC,
+static void destroy_notes(void *data)
+{
+	jemalloc_notes_destroy(data);
+}
+
+static struct error *find_notes(struct target *target, const struct thread_vec *threads,
+				const struct thread_state_vec *states,
+				const struct heap_block_vec *blocks, struct allocator_notes *ret)
+{
+	struct jemalloc_notes *notes;
+	struct error *error = jemalloc_notes_find(target, threads, states, blocks, &notes);
+
+	if (!error)
+		*ret = (struct allocator_notes){
+			.erase = jemalloc_notes_erase,
+			.destroy = destroy_notes,
+			.data = notes,
+		};
+	return error;
+}
+
+static const struct allocator_mark marks[] = {
+	{ "mallctl", "", MARK_BESIDE_MALLOC },
+	{ "malloc_stats_print", "", MARK_BESIDE_MALLOC },
+	{ "je_mallctl", "je_", MARK_BESIDE_MALLOC | MARK_IN_PROGRAM },
+	{ "_rjem_mallctl", "_rjem_", MARK_IN_PROGRAM },
+	{ NULL, NULL, 0 },
+};
+
+static const char *const code_marks[] = { "je_malloc", "_rjem_malloc", "je_mallctl",
+					  "_rjem_mallctl", NULL };
+static const char *const code_prefixes[] = { "je_", "_rjem_", NULL };
+
+#define NONE FUNCTION_NO_ARGUMENT
+static const struct allocator_function functions[] = {
+	{ "mallocx", true, FUNCTION_ALLOC, NONE, 0, NONE, 2 },
+	{ "rallocx", true, FUNCTION_REALLOC, 0, 1, NONE, 3 },
+	{ "xallocx", true, FUNCTION_RESIZE, 0, 1, NONE, 4 },
+	{ "dallocx", true, FUNCTION_FREE, 0, NONE, NONE, 2 },
+	{ "sdallocx", true, FUNCTION_FREE, 0, NONE, NONE, 3 },
+	{ NULL, false, 0, 0, 0, 0, 0 },
+};
+
+const struct allocator_ops allocator_jemalloc = {
+	.name = "jemalloc",
+	.title = "jemalloc",
+	.marks = marks,
+	.code = { code_marks, code_prefixes, 1 << 20 },
+	.functions = functions,
+	.has_operators = true,
+	.find_notes = find_notes,
 	.stats = jemalloc_stats,
 	.text = jemalloc_text,
 	.trim = jemalloc_trim,

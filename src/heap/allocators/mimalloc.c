@@ -51,8 +51,33 @@ static struct error *mimalloc_trim(struct allocator_caller *caller, uint64_t pad
 	return error ? error : check_completed(&result, "collect");
 }
 
-const struct allocator_calls calls_mimalloc = {
-	.kind = ALLOCATOR_MIMALLOC,
+static const struct allocator_mark marks[] = {
+	{ "mi_malloc", "", MARK_BESIDE_MALLOC | MARK_IN_PROGRAM },
+	{ NULL, NULL, 0 },
+};
+
+static const char *const code_marks[] = { "mi_malloc", NULL };
+static const char *const code_prefixes[] = { "mi_", "_mi_", NULL };
+
+/* Where they are not the same as the C names. */
+#define NONE FUNCTION_NO_ARGUMENT
+static const struct allocator_function functions[] = {
+	{ "mi_malloc", false, FUNCTION_ALLOC, NONE, 0, NONE, 1 },
+	{ "mi_zalloc", false, FUNCTION_ALLOC, NONE, 0, NONE, 1 },
+	{ "mi_calloc", false, FUNCTION_ALLOC, NONE, 1, 0, 2 },
+	{ "mi_mallocn", false, FUNCTION_ALLOC, NONE, 1, 0, 2 },
+	{ "mi_realloc", false, FUNCTION_REALLOC, 0, 1, NONE, 2 },
+	{ "mi_free", false, FUNCTION_FREE, 0, NONE, NONE, 1 },
+	{ NULL, false, 0, 0, 0, 0, 0 },
+};
+
+const struct allocator_ops allocator_mimalloc = {
+	.name = "mimalloc",
+	.title = "mimalloc",
+	.marks = marks,
+	.code = { code_marks, code_prefixes, 1 << 20 },
+	.functions = functions,
+	.has_operators = true,
 	.text = mimalloc_text,
 	.trim = mimalloc_trim,
 };

@@ -1,8 +1,9 @@
 /* glibc: malloc_info, malloc_stats, malloc_trim. None of them allocates. */
-#include "heap/calls.h"
+#include "ptmalloc_calls.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -90,8 +91,9 @@ out:
 	return error;
 }
 
-static struct error *ptmalloc_stats(struct allocator_caller *caller, struct heap_stats *ret,
-				    struct call_text *raw_ret)
+/* Of a process with @count arenas. */
+static struct error *run_malloc_info(struct allocator_caller *caller, uint64_t count,
+				     struct call_text *ret)
 {
 	struct call_options options = {
 		.uses_malloc = true,
@@ -99,14 +101,35 @@ static struct error *ptmalloc_stats(struct allocator_caller *caller, struct heap
 		.abort_in_lock_wait = true,
 		.stack_needed = STACK_NEEDED,
 	};
+
+	return call_for_text(caller, max_u64(XML_MIN, (count + 4) * XML_PER_ARENA), options,
+			     add_malloc_info, NULL, ret, NULL);
+}
+
+struct error *ptmalloc_xml(struct allocator_caller *caller, struct call_text *ret)
+{
+	struct arena_vec arenas = { 0 };
+	struct error *error = ptmalloc_find_arenas(caller->target, &arenas);
+	uint64_t count = arenas.size ? arenas.data[0].libc_size : 0;
+
+	if (!error && count != arenas.size)
+		log_warn("the process has several copies of malloc: these figures are of the first "
+			 "one; --method=walk shows all");
+	if (!error)
+		error = run_malloc_info(caller, count, ret);
+	arenas_deinit(&arenas);
+	return error;
+}
+
+struct error *ptmalloc_stats(struct allocator_caller *caller, struct heap_stats *ret)
+{
 	struct arena_vec arenas = { 0 };
 	struct call_text text = { 0 };
 	struct error *error = ptmalloc_find_arenas(caller->target, &arenas);
 	uint64_t size = arenas.size ? arenas.data[0].libc_size : 0;
 
 	if (!error)
-		error = call_for_text(caller, max_u64(XML_MIN, (size + 4) * XML_PER_ARENA), options,
-				      add_malloc_info, NULL, &text, NULL);
+		error = run_malloc_info(caller, size, &text);
 	if (!error)
 		error = malloc_info_parse(text.bytes ? text.bytes : "", text.size, ret);
 	if (!error)
@@ -115,10 +138,7 @@ static struct error *ptmalloc_stats(struct allocator_caller *caller, struct heap
 		log_warn("the process has several copies of malloc: these figures are of the first "
 			 "one; --method=walk shows all");
 	arenas_deinit(&arenas);
-	if (error)
-		call_text_deinit(&text);
-	else
-		*raw_ret = text;
+	call_text_deinit(&text);
 	return error;
 }
 
@@ -275,7 +295,7 @@ static struct error *is_threaded(struct target *target, bool *ret)
 	return error;
 }
 
-static struct error *ptmalloc_text(struct allocator_caller *caller, struct call_text *ret)
+static struct error *run_malloc_stats(struct allocator_caller *caller, struct call_text *ret)
 {
 	struct stats_run run = { 0 };
 	struct call_options options = {
@@ -316,6 +336,39 @@ static struct error *ptmalloc_text(struct allocator_caller *caller, struct call_
 		call_text_deinit(&run.text);
 	else
 		*ret = run.text;
+	return error;
+}
+
+/*
+ * malloc_stats counts in unsigned int up to glibc 2.36 and beyond: over 4 GiB it prints the rest
+ * of the division.
+ */
+static struct error *warn_of_overflow(struct allocator_caller *caller)
+{
+	struct heap_stats stats;
+	struct error *error;
+	uint64_t total;
+
+	if (caller->target->arch->bits != 64)
+		return NULL;
+	heap_stats_init(&stats);
+	error = ptmalloc_stats(caller, &stats);
+	total = error ? 0 : stats.totals.system + stats.mmapped_bytes;
+	if (total > UINT32_MAX)
+		log_warn(
+			"malloc_stats counts in 32 bits; the true figures are: system bytes %" PRIu64
+			", in use bytes %" PRIu64,
+			total, stats.totals.in_use + stats.mmapped_bytes);
+	heap_stats_deinit(&stats);
+	return error;
+}
+
+struct error *ptmalloc_text(struct allocator_caller *caller, struct call_text *ret)
+{
+	struct error *error = run_malloc_stats(caller, ret);
+
+	if (!error)
+		error = warn_of_overflow(caller);
 	return error;
 }
 
@@ -366,8 +419,7 @@ static struct error *trim_other(struct allocator_caller *caller, const struct ar
 	return error;
 }
 
-static struct error *ptmalloc_trim(struct allocator_caller *caller, uint64_t pad,
-				   int64_t *returned_ret)
+struct error *ptmalloc_trim(struct allocator_caller *caller, uint64_t pad, int64_t *returned_ret)
 {
 	struct arena_vec arenas = { 0 };
 	uint64_t function;
@@ -383,10 +435,3 @@ static struct error *ptmalloc_trim(struct allocator_caller *caller, uint64_t pad
 	arenas_deinit(&arenas);
 	return error;
 }
-
-const struct allocator_calls calls_ptmalloc = {
-	.kind = ALLOCATOR_PTMALLOC,
-	.stats = ptmalloc_stats,
-	.text = ptmalloc_text,
-	.trim = ptmalloc_trim,
-};

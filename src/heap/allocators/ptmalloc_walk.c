@@ -381,7 +381,7 @@ static struct error *find_nothing(const struct heap *heap)
 			  "what is mapped");
 }
 
-static struct error *ptmalloc_walk(struct heap *heap, const struct heap_observer *observer)
+struct error *ptmalloc_walk(struct heap *heap, const struct heap_observer *observer)
 {
 	struct ptmalloc_walk walk = {
 		.heap = heap,
@@ -409,5 +409,3 @@ static struct error *ptmalloc_walk(struct heap *heap, const struct heap_observer
 	arenas_deinit(&walk.arenas);
 	return error;
 }
-
-const struct heap_ops heap_ops_ptmalloc = { ALLOCATOR_PTMALLOC, ptmalloc_walk };

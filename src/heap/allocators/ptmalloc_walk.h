@@ -48,6 +48,12 @@ struct ptmalloc_walk {
 struct error *ptmalloc_window(struct ptmalloc_walk *walk, uint64_t address, size_t size,
 			      uint64_t end, const uint8_t **ret);
 
+/* ---- ops: ptmalloc_walk.c, ptmalloc_threads.c ---- */
+
+struct error *ptmalloc_walk(struct heap *heap, const struct heap_observer *observer);
+struct error *ptmalloc_add_threads(const struct heap *heap, const struct thread_vec *threads,
+				   struct heap_stats *stats);
+
 /* ---- ptmalloc_regions.c ---- */
 
 /* Private memory without a file, of any permissions: what malloc may have got from the kernel. */

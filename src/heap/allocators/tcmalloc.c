@@ -77,8 +77,7 @@ static struct error *fill(struct heap_stats *stats, const uint64_t values[PROPER
  * without what was given back to the kernel; free counts the thread caches, which tcmalloc does
  * not count as in use.
  */
-static struct error *tcmalloc_stats(struct allocator_caller *caller, struct heap_stats *ret,
-				    struct call_text *raw_ret)
+static struct error *tcmalloc_stats(struct allocator_caller *caller, struct heap_stats *ret)
 {
 	size_t known[PROPERTIES], value[PROPERTIES];
 	uint64_t function, values[PROPERTIES];
@@ -129,8 +128,32 @@ static struct error *tcmalloc_trim(struct allocator_caller *caller, uint64_t pad
 	return error ? error : check_completed(&result, "release free memory");
 }
 
-const struct allocator_calls calls_tcmalloc = {
-	.kind = ALLOCATOR_TCMALLOC,
+static const struct allocator_mark marks[] = {
+	{ "MallocExtension_GetStats", "", MARK_BESIDE_MALLOC },
+	{ "tc_malloc", "", MARK_BESIDE_MALLOC },
+	{ "TCMallocInternalMalloc", "", MARK_BESIDE_MALLOC },
+	{ NULL, NULL, 0 },
+};
+
+static const char *const code_marks[] = { "tc_malloc", NULL };
+static const char *const code_prefixes[] = { "tc_", "_ZN8tcmalloc", NULL };
+
+/* It marks each block with who allocated it, by which of the functions. */
+static const char *refuse_hooks(const struct module *module)
+{
+	const char *name = strrchr(module->path, '/');
+
+	name = name ? name + 1 : module->path;
+	return strstr(name, "tcmalloc") && strstr(name, "_debug") ? "tells new from malloc" : NULL;
+}
+
+const struct allocator_ops allocator_tcmalloc = {
+	.name = "tcmalloc",
+	.title = "tcmalloc",
+	.marks = marks,
+	.code = { code_marks, code_prefixes, 1 << 20 },
+	.has_operators = true,
+	.refuse_hooks = refuse_hooks,
 	.stats = tcmalloc_stats,
 	.text = tcmalloc_text,
 	.trim = tcmalloc_trim,
