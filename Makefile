@@ -26,13 +26,13 @@ OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(ASSEMBLY:%.S=$(BUILD)/%.o)
 LIBRARY := $(BUILD)/libmemprobe.a
 MANUALS := $(sort $(wildcard man/*.1))
 
-.PHONY: all check check-unit check-live check-layers check-format demo bench fuzz torture install clean help
+.PHONY: all check check-unit check-live check-layers check-format demo docs bench fuzz torture install clean help
 .DELETE_ON_ERROR:
 
 all: $(BUILD)/memprobe
 
 help:
-	@echo 'all (build/memprobe), demo, check, fuzz, bench, torture, install, clean'
+	@echo 'all (build/memprobe), demo, check, docs, fuzz, bench, torture, install, clean'
 	@echo 'options: CC=clang  SANITIZE=address,undefined  BUILD=dir  PREFIX=/usr/local  DESTDIR='
 
 $(BUILD)/memprobe: $(BUILD)/src/main.o $(LIBRARY)

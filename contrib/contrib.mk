@@ -14,6 +14,13 @@ demo:
 demo-run: all $(BUILD)/demo/leaky
 	BUILD=$(BUILD) contrib/demo/demo.sh
 
+# ---- make docs: the examples in README.md and the manual, and the picture ----
+
+docs:
+	sh contrib/install-deps.sh --build --demo --docs
+	$(MAKE) all $(BUILD)/demo/leaky
+	contrib/docs.py $(BUILD)
+
 # ---- make install ----
 
 MANDIR ?= $(PREFIX)/share/man

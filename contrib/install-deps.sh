@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what is missing to build, test, show or measure memprobe.
 #
-#	contrib/install-deps.sh [--build] [--tests] [--demo] [--bench]	(none: --build)
+#	contrib/install-deps.sh [--build] [--tests] [--demo] [--bench] [--docs]	(none: --build)
 #
 # Debian and Ubuntu: by apt-get, as root or through sudo, without starting the services that come
 # along. Elsewhere it prints the packages' names there and exits with 1, if something is missing.
@@ -70,6 +70,10 @@ bench cmd:python3 python3 python3 python3 python
 bench cmd:strace strace strace strace strace
 bench cmd:eu-stack elfutils elfutils elfutils elfutils
 bench cmd:pmap procps procps-ng procps procps-ng
+docs cmd:python3 python3 python3 python3 python
+docs cmd:redis-server redis-server redis redis redis
+docs cmd:redis-benchmark redis-tools redis redis redis
+docs cmd:rsvg-convert librsvg2-bin librsvg2-tools rsvg-convert librsvg
 EOF
 }
 
@@ -113,9 +117,9 @@ with_kind() {
 groups=
 for argument; do
 	case $argument in
-	--build | --tests | --demo | --bench) groups="$groups ${argument#--}" ;;
+	--build | --tests | --demo | --bench | --docs) groups="$groups ${argument#--}" ;;
 	*)
-		echo "usage: install-deps.sh [--build] [--tests] [--demo] [--bench]" >&2
+		echo "usage: install-deps.sh [--build] [--tests] [--demo] [--bench] [--docs]" >&2
 		exit 2
 		;;
 	esac
