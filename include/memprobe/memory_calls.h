@@ -44,6 +44,7 @@ struct memory_calls_options {
 	uint32_t stack_bytes;		 /* copied with each call; 0: 8 KiB */
 	size_t ring_bytes;		 /* as in perf_options */
 	uint64_t memory_max;		 /* as in faults_options */
+	uint64_t max_pause_us;		 /* as in stop.h */
 };
 
 /* Calls of one kind, with the same flags, from one stack. */

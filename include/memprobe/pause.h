@@ -7,6 +7,7 @@
 #define MEMPROBE_PAUSE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "memprobe/error.h"
@@ -15,7 +16,11 @@
 /* The default of --max-pause. */
 #define PAUSE_MAX_DEFAULT_US 1000000u
 
-/* Of a fork: the page tables of what is private are copied. */
+/* Of stopping that many threads at one instant, copying that much of their stacks, and resuming
+ * them. */
+uint64_t pause_of_stop(size_t threads, uint64_t stack_bytes);
+
+/* Of a fork, with all threads stopped: the page tables of what is private are copied. */
 uint64_t pause_of_fork(const struct process_status *status);
 
 /* Of reading all that is resident, and of working on it, while the process is stopped. @can_scan:

@@ -35,7 +35,8 @@ struct traced_syscall {
 struct syscall_tracer_options {
 	const struct traced_syscall *calls; /* need not outlive the start */
 	unsigned call_count;
-	uint32_t stack_bytes; /* copied with each call, at most 64 KiB */
+	uint32_t stack_bytes;  /* copied with each call, at most 64 KiB */
+	uint64_t max_pause_us; /* as in stop.h */
 };
 
 /* A system call that has returned. */

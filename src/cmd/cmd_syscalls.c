@@ -60,7 +60,7 @@ static struct error *read_engine(const struct command_context *context,
 static struct error *begin(struct syscalls_run *run)
 {
 	const char *least = command_option(run->context, "min-size");
-	struct memory_calls_options options = { 0 };
+	struct memory_calls_options options = { .max_pause_us = run->context->max_pause_us };
 	struct error *error = recording_stack_size(run->context, &options.stack_bytes);
 	const struct error *refusal;
 

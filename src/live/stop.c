@@ -13,6 +13,7 @@
 #include "memprobe/log.h"
 #include "memprobe/map64.h"
 #include "memprobe/num.h"
+#include "memprobe/pause.h"
 #include "memprobe/permit.h"
 #include "memprobe/ptrace.h"
 #include "signal_frames.h"
@@ -24,6 +25,8 @@
 /* A thread that did not stop in time and is not in an uninterruptible wait gets this much more,
  * with the others released: the machine is busy, and its wait may want repair. */
 #define LATE_WAIT_US 5000000
+/* In so many turns at most are those stopped whose wait fails. */
+#define FAILING_ROUNDS 4
 /* Threads born while others are being stopped, and sleepers that are offered to options.use. */
 #define ROOM_FOR_YOUNG 64
 /* How often a wait looks around; for one that is late, so that the time until it stops is not taken
@@ -227,14 +230,37 @@ static size_t expected_stack(struct stopper *stopper, const struct held *held)
 	return min_u64(mapping->end - held->sp + 2 * PAGE_SIZE, stopper->options.stack_max);
 }
 
-static struct error *make_arena(struct stopper *stopper)
+static size_t expected_stacks(struct stopper *stopper)
 {
 	size_t expected = 0;
 
 	if (stopper->options.no_stacks)
-		return NULL;
+		return 0;
 	vec_for_each (held, &stopper->held)
 		expected += expected_stack(stopper, held);
+	return min_u64(expected, stopper->options.stack_total);
+}
+
+/* Who stands still anyway loses nothing. */
+static struct error *check_pause(struct stopper *stopper, size_t stack_bytes)
+{
+	const struct target *target = stopper->target;
+	size_t running = 0;
+	char what[64];
+
+	vec_for_each (held, &stopper->held)
+		running += held->hold == HOLD_SEIZED && held->state.state != 'T';
+	snprintf(what, sizeof(what), "looking at its %zu thread%s", running,
+		 running == 1 ? "" : "s");
+	return running ? pause_check(target->pid, what, pause_of_stop(running, stack_bytes),
+				     stopper->options.max_pause_us)
+		       : NULL;
+}
+
+static struct error *make_arena(struct stopper *stopper, size_t expected)
+{
+	if (stopper->options.no_stacks)
+		return NULL;
 	stopper->arena_size = min_u64((stopper->held.capacity + 1) * stopper->options.stack_max,
 				      stopper->options.stack_total);
 	stopper->arena = mmap(NULL, stopper->arena_size, PROT_READ | PROT_WRITE,
@@ -243,7 +269,7 @@ static struct error *make_arena(struct stopper *stopper)
 		stopper->arena = NULL;
 		return &error_no_memory;
 	}
-	memset(stopper->arena, 0, min_u64(expected, stopper->arena_size));
+	memset(stopper->arena, 0, expected);
 	return NULL;
 }
 
@@ -269,6 +295,7 @@ static struct error *get_ready(struct stopper *stopper)
 {
 	size_t room = stopper->held.size * 2 + ROOM_FOR_YOUNG;
 	struct error *error = held_vec_reserve(&stopper->held, room);
+	size_t expected;
 
 	if (!error)
 		error = pid_vec_reserve(&stopper->listing, room + stopper->sleepers.size);
@@ -276,11 +303,12 @@ static struct error *get_ready(struct stopper *stopper)
 		error = target_read_maps(stopper->target, MAPS_PLAIN, &stopper->maps);
 	if (!error)
 		look_at_waits(stopper);
-	if (!error)
-		error = make_arena(stopper);
-	if (!error)
-		read_names(stopper);
-	return error;
+	if (error)
+		return error;
+	read_names(stopper);
+	expected = expected_stacks(stopper);
+	error = check_pause(stopper, expected);
+	return error ? error : make_arena(stopper, expected);
 }
 
 /* ---- stopping ---- */
@@ -476,20 +504,46 @@ static void release(struct stopper *stopper, struct held *held)
 	stopper->stopped_us = max_u64(stopper->stopped_us, clock_us() - held->held_since_us);
 }
 
+/* The next one at or after @first that is yet to be asked to stop, of those whose wait fails. */
+static size_t next_failing(const struct stopper *stopper, size_t first)
+{
+	const struct held_vec *held = &stopper->held;
+
+	while (first < held->size &&
+	       (held->data[first].hold != HOLD_SEIZED || held->data[first].kind != WAIT_FAILS))
+		first++;
+	return first;
+}
+
 /*
- * One whose wait fails is stopped by itself, so that no other is between its stop and its repair;
- * all others at once.
+ * Those whose wait fails come first, a few at a time: until it is repaired, the end of memprobe
+ * would leave it failed. Of few threads, one at a time.
  */
+static void stop_failing(struct stopper *stopper, size_t first, uint64_t deadline_us)
+{
+	size_t count = 0, at_once;
+
+	for (size_t i = next_failing(stopper, first); i < stopper->held.size;
+	     i = next_failing(stopper, i + 1))
+		count++;
+	at_once = 1 + count / FAILING_ROUNDS;
+	for (size_t i = next_failing(stopper, first);
+	     i < stopper->held.size && !stopper->cancelled;) {
+		size_t begin = i, end = i;
+
+		for (size_t asked = 0; asked < at_once && i < stopper->held.size; asked++) {
+			interrupt(&stopper->held.data[i]);
+			end = i + 1;
+			i = next_failing(stopper, end);
+		}
+		for (size_t k = begin; k < end; k++)
+			wait_for(stopper, &stopper->held.data[k], deadline_us);
+	}
+}
+
 static void stop_from(struct stopper *stopper, size_t first, uint64_t deadline_us)
 {
-	for (size_t i = first; i < stopper->held.size && !stopper->cancelled; i++) {
-		struct held *held = &stopper->held.data[i];
-
-		if (held->hold != HOLD_SEIZED || held->kind != WAIT_FAILS)
-			continue;
-		interrupt(held);
-		wait_for(stopper, held, deadline_us);
-	}
+	stop_failing(stopper, first, deadline_us);
 	for (size_t i = first; i < stopper->held.size; i++)
 		if (stopper->held.data[i].hold == HOLD_SEIZED)
 			interrupt(&stopper->held.data[i]);

@@ -16,6 +16,7 @@
 #include "memprobe/log.h"
 #include "memprobe/map64.h"
 #include "memprobe/num.h"
+#include "memprobe/pause.h"
 #include "memprobe/permit.h"
 #include "memprobe/ptrace.h"
 
@@ -47,6 +48,7 @@ struct syscall_tracer {
 	struct traced_syscall calls[CALLS_MAX];
 	unsigned call_count;
 	uint32_t stack_bytes;
+	uint64_t max_pause_us;
 	pthread_t thread;
 	bool joined;
 	struct call_queue queue;
@@ -162,6 +164,17 @@ static struct error *seize_all(struct syscall_tracer *tracer)
 	return tracer->living ? NULL
 			      : error_create(ERROR_NO_TARGET, "no thread of %d is left",
 					     tracer->target->pid);
+}
+
+static struct error *check_pause(struct syscall_tracer *tracer)
+{
+	struct process_status status;
+	struct error *error = process_read_status(tracer->target->process, 0, &status);
+
+	if (error || status.state == 'T')
+		return error;
+	return pause_check(tracer->target->pid, "attaching to its threads",
+			   pause_of_stop(status.threads, 0), tracer->max_pause_us);
 }
 
 static void interrupt_all(struct syscall_tracer *tracer)
@@ -447,7 +460,9 @@ static void *run_tracer(void *data)
 	struct error *error;
 
 	atomic_store(&tracer->tracer, gettid());
-	error = seize_all(tracer);
+	error = check_pause(tracer);
+	if (!error)
+		error = seize_all(tracer);
 	if (!error) {
 		ptrace_raise_priority();
 		guard_enter();
@@ -494,6 +509,7 @@ struct error *syscall_tracer_start(struct target *target,
 	tracer->call_count = min_u64(options->call_count, CALLS_MAX);
 	memcpy(tracer->calls, options->calls, tracer->call_count * sizeof(*tracer->calls));
 	tracer->stack_bytes = min_u64(options->stack_bytes, STACK_MOST);
+	tracer->max_pause_us = options->max_pause_us;
 	tracer->stack = malloc(tracer->stack_bytes + 1);
 	error = tracer->stack ? call_queue_init(&tracer->queue) : &error_no_memory;
 	if (error)

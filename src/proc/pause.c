@@ -11,22 +11,36 @@
 /* Each page of what is mapped is asked for where the kernel cannot pass over those that are not
  * there: measured, 27 s for 9 TiB. */
 #define RESERVE_US_PER_GIB 3000u
-/* Stopping threads and resuming them. */
+/* A snapshot of hardly any memory, from the first stop on. */
 #define BASE_US 2000u
+/* Measured with 3,000 threads on two CPUs: 13 us for each on an idle machine, 25 to 30 us on a busy
+ * one. A fork copies the mappings of its stack, too. */
+#define STOP_BASE_US  500u
+#define STOP_US	      40u
+#define FORK_STACK_US 15u
+/* Reading memory that is there. */
+#define STACK_US_PER_GIB 500000u
 
 static uint64_t scaled(uint64_t bytes, uint64_t us_per_gib)
 {
-	return BASE_US + (bytes >> 20) * us_per_gib / 1024;
+	return (bytes >> 10) * us_per_gib >> 20;
+}
+
+uint64_t pause_of_stop(size_t threads, uint64_t stack_bytes)
+{
+	return STOP_BASE_US + threads * STOP_US + scaled(stack_bytes, STACK_US_PER_GIB);
 }
 
 uint64_t pause_of_fork(const struct process_status *status)
 {
-	return scaled(status->rss_anon + status->vm_swap, FORK_US_PER_GIB);
+	return BASE_US + (uint64_t)status->threads * (STOP_US + FORK_STACK_US) +
+	       scaled(status->rss_anon + status->vm_swap, FORK_US_PER_GIB);
 }
 
 uint64_t pause_of_reading(const struct process_status *status, bool can_scan)
 {
-	uint64_t pause = scaled(status->vm_rss + status->vm_swap, READING_US_PER_GIB);
+	uint64_t pause = BASE_US + (uint64_t)status->threads * STOP_US +
+			 scaled(status->vm_rss + status->vm_swap, READING_US_PER_GIB);
 
 	return can_scan ? pause : pause + (status->vm_size >> 30) * RESERVE_US_PER_GIB;
 }

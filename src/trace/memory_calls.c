@@ -239,6 +239,7 @@ static struct error *start_tracer(struct memory_calls_recording *recording,
 		.calls = calls,
 		.call_count = MEMORY_CALLS + 1,
 		.stack_bytes = options->stack_bytes ? options->stack_bytes : STACK_BYTES,
+		.max_pause_us = options->max_pause_us,
 	};
 
 	numbers_of_calls(recording->target, numbers);

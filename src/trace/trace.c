@@ -10,6 +10,7 @@
 #include "memprobe/clock.h"
 #include "memprobe/log.h"
 #include "memprobe/num.h"
+#include "memprobe/pause.h"
 #include "memprobe/pool_file.h"
 #include "session.h"
 #include "uprobe.h"
@@ -480,11 +481,24 @@ static struct error *join(struct error *agent, struct error *uprobe)
 	return agent;
 }
 
+/* Of setting and removing the hooks. Who stands still anyway loses nothing. */
+static struct error *check_pause(const struct target *target, const struct trace_options *options)
+{
+	struct process_status status;
+	struct error *error = process_read_status(target->process, 0, &status);
+
+	if (error || status.state == 'T' || !options)
+		return error;
+	return pause_check(target->pid, "hooking its allocator", pause_of_stop(status.threads, 0),
+			   options->max_pause_us);
+}
+
 struct error *trace_attach(struct target *target, const struct trace_options *options,
 			   struct trace_session **ret)
 {
 	enum trace_engine engine = options ? options->engine : TRACE_ENGINE_AUTO;
 	struct error *error = options ? check_options(options) : NULL, *refusal;
+	bool too_long;
 
 	if (!error && !target->process)
 		error = error_create(ERROR_UNSUPPORTED, "only a live process can be recorded");
@@ -492,9 +506,12 @@ struct error *trace_attach(struct target *target, const struct trace_options *op
 		return error;
 	if (engine == TRACE_ENGINE_UPROBE)
 		return attach_uprobes(target, options, ret);
-	refusal = attach_agent(target, options, ret);
-	if (engine == TRACE_ENGINE_AGENT ||
-	    (!error_is(refusal, ERROR_UNSUPPORTED) && !error_is(refusal, ERROR_PERMISSION)))
+	refusal = check_pause(target, options);
+	too_long = error_is(refusal, ERROR_BUSY);
+	if (!refusal)
+		refusal = attach_agent(target, options, ret);
+	if (engine == TRACE_ENGINE_AGENT || (!too_long && !error_is(refusal, ERROR_UNSUPPORTED) &&
+					     !error_is(refusal, ERROR_PERMISSION)))
 		return refusal;
 	error = attach_uprobes(target, options, ret);
 	if (error)

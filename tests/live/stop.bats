@@ -99,3 +99,32 @@ finish_transfers() {
 		stop_victim
 	done
 }
+
+@test "--max-pause counts threads, in every command that stops them all: 7, and what would do" {
+	start_victim threads 300
+	for command in stack leaks heap "core -o $BATS_TEST_TMPDIR/core" "allocs -d 1 --engine=agent" \
+		"syscalls -d 1 --engine=ptrace"; do
+		# shellcheck disable=SC2086
+		probe $command "$victim_pid" --max-pause 5ms
+		status_is 7
+		[[ $stderr == *"cannot stop $victim_pid for "*"--max-pause is 5.0 ms"*"hint: --max-pause "* ]] ||
+			fail "$stderr"
+	done
+	[ ! -e "$BATS_TEST_TMPDIR/core" ]
+	probe stack "$victim_pid" --max-pause 5ms --tid "$victim_pid"
+	status_is 0
+	probe stack "$victim_pid" --json --max-pause 1m
+	json '.threads | length == 301'
+	victim_check
+}
+
+# All are still in the call that each is in: no wait is ended by how many there are.
+@test "of many threads no wait ends, whatever stops them" {
+	start_victim threads 1000
+	for command in stack leaks "core -o $BATS_TEST_TMPDIR/core" "syscalls -d 300ms --engine=ptrace"; do
+		# shellcheck disable=SC2086
+		probe $command "$victim_pid" --max-pause 1m
+		[ "$status" -eq 0 ] || status_is 6
+		victim_check
+	done
+}

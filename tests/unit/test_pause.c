@@ -47,6 +47,19 @@ static void test_estimates_grow_with_memory(void **state)
 	assert_int_equal(pause_of_fork(&files), pause_of_fork(&small));
 }
 
+static void test_estimates_grow_with_threads(void **state)
+{
+	const struct process_status few = { .threads = 1 }, many = { .threads = 3000 };
+
+	(void)state;
+	assert_true(pause_of_stop(1, 0) < 1000);
+	assert_in_range(pause_of_stop(3000, 0), 50000, 500000);
+	assert_true(pause_of_stop(1, 64 << 20) > pause_of_stop(1, 0) + 10000);
+	assert_true(pause_of_fork(&many) > pause_of_fork(&few) + 50000);
+	assert_true(pause_of_fork(&many) > pause_of_stop(3000, 0));
+	assert_true(pause_of_reading(&many, true) > pause_of_reading(&few, true) + 50000);
+}
+
 static void test_limit(void **state)
 {
 	struct error *error;
@@ -70,6 +83,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_times),
 		cmocka_unit_test(test_estimates_grow_with_memory),
+		cmocka_unit_test(test_estimates_grow_with_threads),
 		cmocka_unit_test(test_limit),
 	};
 

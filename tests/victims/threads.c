@@ -142,7 +142,7 @@ static const struct {
 	{ "msgrcv", in_msgrcv },
 };
 
-#define THREADS_MAX 256
+#define THREADS_MAX 4096
 
 static pid_t tids[THREADS_MAX];
 static atomic_ulong begun;
