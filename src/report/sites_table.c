@@ -302,8 +302,8 @@ static struct error *measure_figures(const struct layout *layout, size_t *ret)
 /* No column gets more than it needs; of two that need more than there is each gets half. */
 static struct error *fit_names(struct layout *layout)
 {
-	size_t figures, leaf = 0, function = strlen("FUNCTION"), callers = strlen("CALLED BY"),
-			room;
+	size_t figures = 0, leaf = 0, function = strlen("FUNCTION"), callers = strlen("CALLED BY"),
+	       room;
 	struct error *error = measure_figures(layout, &figures);
 
 	if (layout->options->leaf)
