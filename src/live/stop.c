@@ -400,23 +400,53 @@ static const struct mapping *stack_above(const struct stopper *stopper, uint64_t
 	return NULL;
 }
 
-/* The stack from @start up. Where the mapping is not known (it is younger than our look at the
- * maps), as far as it can be read. */
+/* Behind a guard at @start that is no mapping of its own (MADV_GUARD_INSTALL); @end: not found. */
+static uint64_t behind_guard(struct stopper *stopper, uint64_t start, uint64_t end)
+{
+	uint64_t at = round_down(start, PAGE_SIZE) + PAGE_SIZE;
+
+	end = min_u64(end, start + OVERFLOW_MAX);
+	for (uint8_t byte; at < end; at += PAGE_SIZE) {
+		struct error *error = target_read(stopper->target, at, &byte, 1);
+
+		if (!error)
+			return at;
+		error_destroy(error);
+	}
+	return end;
+}
+
+/* Reads [start, start + *size), or as much of its beginning as can be read. */
+static struct error *read_beginning(struct stopper *stopper, uint64_t start, uint8_t *place,
+				    size_t *size)
+{
+	struct error *error = target_read(stopper->target, start, place, *size);
+
+	if (!error_is(error, ERROR_FAULT) || error->address <= start ||
+	    error->address - start >= *size)
+		return error;
+	*size = error->address - start;
+	error_destroy(error);
+	return target_read(stopper->target, start, place, *size);
+}
+
+/* The stack from @start up, or from behind a guard there. Where the mapping is not known (it is
+ * younger than our look at the maps), as far as it can be read. */
 static void copy_from(struct stopper *stopper, uint64_t start, const struct mapping *mapping,
 		      struct stack_copy *ret)
 {
+	uint64_t end = mapping ? mapping->end : UINT64_MAX;
 	uint8_t *place = stopper->arena + stopper->arena_used;
-	size_t room =
+	size_t space =
 		min_u64(stopper->options.stack_max, stopper->arena_size - stopper->arena_used);
-	struct error *error;
+	size_t room = min_u64(space, end - start);
+	struct error *error = room ? read_beginning(stopper, start, place, &room) : NULL;
 
-	room = min_u64(room, mapping ? mapping->end - start : UINT64_MAX - start);
-	error = target_read(stopper->target, start, place, room);
-	if (error_is(error, ERROR_FAULT) && error->address > start &&
-	    error->address - start < room) {
-		room = error->address - start;
+	if (mapping && error_is(error, ERROR_FAULT) && error->address == start) {
+		start = behind_guard(stopper, start, end);
+		room = min_u64(space, end - start);
 		error_destroy(error);
-		error = target_read(stopper->target, start, place, room);
+		error = room ? read_beginning(stopper, start, place, &room) : NULL;
 	}
 	if (!error && room) {
 		*ret = (struct stack_copy){ start, room, place };

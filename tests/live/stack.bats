@@ -76,11 +76,13 @@ check_altstack() {
 	start_victim "$1"
 	probe stack --json "$victim_pid"
 	status_is 0
-	[ "$(grep -c '^thread ' "$victim_out")" = 6 ]
+	[ "$(grep -c '^thread ' "$victim_out")" = 8 ]
 	stacks_are_there
-	# The one whose stack overflowed is shown to its start.
+	# Those whose stack overflowed are shown to their start.
 	json '[.threads[] | select(any(.frames[]; .function == "recurse")).frames[].function] |
 		index("overflow") > 50 and index("thread_main") > 50'
+	json '[.threads[] | select(any(.frames[]; .function == "plunge")).frames[].function] |
+		index("guarded") > 15 and index("thread_main") > 15'
 	victim_check
 }
 

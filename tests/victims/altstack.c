@@ -3,6 +3,10 @@
  * code that computed (`busy`) or crashed (`fault`), a stack that overflowed (`overflow`), a handler
  * that already ran there (`nested`) or on the thread's own stack (`twice`), a coroutine on a stack
  * of malloc() (`coroutine`). The main thread takes commands.
+ * Two have a guard inside the mapping of their stack (MADV_GUARD_INSTALL, as glibc 2.42 makes
+ * them): one fell deep into it (`guarded`), with its alternate stack right below; one stands just
+ * above it
+ * (`edge`).
  *
  * Truth: a line `thread TID NAME FUNCTION...` for each: what is on its stack, innermost first,
  * without the functions of libc.
@@ -18,10 +22,18 @@
 #include <ucontext.h>
 
 #define NOINLINE  __attribute__((noinline, noclone))
+#define INLINE	  inline __attribute__((always_inline))
 #define ALT_SIZE  (64u << 10)
 #define STACK	  (256u << 10)
 #define FRAME	  2000
 #define DEPTH_MAX 100000
+#define PAGE	  4096u
+#define GUARD	  (8 * PAGE)
+#define PLUNGE	  (3 * PAGE)
+
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102
+#endif
 
 static volatile int sink, depth_limit = DEPTH_MAX;
 static int *volatile nowhere;
@@ -93,6 +105,54 @@ NOINLINE static void overflow(void)
 	sink++;
 }
 
+NOINLINE static void plunge(int depth)
+{
+	volatile char room[PLUNGE];
+
+	room[depth % PLUNGE] = 1;
+	if (depth < depth_limit)
+		plunge(depth + 1);
+	sink += room[depth % PLUNGE];
+}
+
+NOINLINE static void guarded(void)
+{
+	begun++;
+	plunge(0);
+	sink++;
+}
+
+INLINE static void make_guard(char *start, size_t size)
+{
+	/* Kernels before 6.13 have none. */
+	check_that(!madvise(start, size, MADV_GUARD_INSTALL) || !mprotect(start, size, PROT_NONE),
+		   "guard");
+}
+
+INLINE static uintptr_t stack_pointer(void)
+{
+	uintptr_t sp;
+
+#ifdef __x86_64__
+	__asm__ volatile("mov %%rsp, %0" : "=r"(sp));
+#else
+	__asm__ volatile("mov %%esp, %0" : "=r"(sp));
+#endif
+	return sp;
+}
+
+/* What the red zone is below the stack pointer is partly guard then. */
+NOINLINE static void edge(void)
+{
+	volatile char *room = alloca(stack_pointer() % PAGE + PAGE - 112);
+	char *guard = (char *)(stack_pointer() & -(uintptr_t)PAGE) - PAGE;
+
+	room[0] = 1;
+	make_guard(guard, PAGE);
+	compute();
+	sink += room[0];
+}
+
 static __thread ucontext_t outside, inside;
 
 static void coroutine_main(void)
@@ -126,6 +186,8 @@ static const struct kind {
 	{ "twice", compute, SIGURG, SIGUSR2,
 	  "wait_poll on_last on_first compute work thread_main" },
 	{ "coroutine", coroutine, SIGUSR2, 0, "wait_poll on_last compute coroutine_main" },
+	{ "guarded", guarded, 0, 0, "wait_poll on_last plunge plunge plunge plunge" },
+	{ "edge", edge, SIGUSR2, 0, "wait_poll on_last compute edge work thread_main" },
 };
 
 #define KINDS (sizeof(kinds) / sizeof(kinds[0]))
@@ -136,15 +198,32 @@ NOINLINE static void work(unsigned kind)
 	sink++;
 }
 
+static char *map(size_t size)
+{
+	char *start = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	check_that(start != MAP_FAILED, "mmap");
+	return start;
+}
+
+static char *given_altstack;
+
+/* The alternate stack, a guard and the stack, in one mapping. */
+static void give_stacks(pthread_attr_t *attributes)
+{
+	given_altstack = map(ALT_SIZE + GUARD + STACK);
+	make_guard(given_altstack + ALT_SIZE, GUARD);
+	pthread_attr_setstack(attributes, given_altstack + ALT_SIZE + GUARD, STACK);
+}
+
 static void *thread_main(void *data)
 {
 	unsigned kind = (unsigned)(uintptr_t)data;
-	stack_t stack = { .ss_size = ALT_SIZE };
+	stack_t stack = { .ss_size = ALT_SIZE, .ss_sp = given_altstack };
 
 	/* Some from malloc(), with other things above them. */
-	stack.ss_sp = kind % 2 ? malloc(ALT_SIZE)
-			       : mmap(NULL, ALT_SIZE, PROT_READ | PROT_WRITE,
-				      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (!stack.ss_sp)
+		stack.ss_sp = kind % 2 ? malloc(ALT_SIZE) : map(ALT_SIZE);
 	check_that(sigaltstack(&stack, NULL) == 0, "sigaltstack");
 	tids[kind] = victim_tid();
 	work(kind);
@@ -173,6 +252,9 @@ static void start(unsigned kind)
 
 	pthread_attr_init(&attributes);
 	pthread_attr_setstacksize(&attributes, STACK);
+	given_altstack = NULL;
+	if (is->run == guarded)
+		give_stacks(&attributes);
 	check_that(pthread_create(&thread, &attributes, thread_main, (void *)(uintptr_t)kind) == 0,
 		   "pthread_create");
 	await(&begun, 1);
