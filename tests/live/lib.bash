@@ -97,15 +97,22 @@ record_wait() {
 	stderr=$(cat "$record_out.err")
 }
 
+# It is for memprobe: timeout(1) leaves it alone by SIGKILL; and by SIGINT where that is ignored, as
+# it is in the background, if it is of coreutils 9.10.
+record_signal() { # SIGNAL
+	local pid
+	for pid in $(children_of "$record_pid"); do
+		kill -"$1" "$pid" || true
+	done
+}
+
 record_end() {
-	# timeout(1) hands the signal on.
-	kill -INT "$record_pid"
+	record_signal INT
 	record_wait
 }
 
-# memprobe: timeout would leave it alone.
 record_kill() {
-	kill -KILL "$(children_of "$record_pid")"
+	record_signal KILL
 	wait "$record_pid" || true
 }
 
