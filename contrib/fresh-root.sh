@@ -33,7 +33,8 @@ work=
 child=
 clean_up() {
 	if [ -n "$child" ]; then
-		kill "$child" 2>/dev/null || true
+		# unshare blocks gentler signals. What runs in the root ends with it.
+		kill -KILL "$child" 2>/dev/null || true
 		wait "$child" || true
 	fi
 	[ -z "$work" ] || rm -rf --one-file-system "$work" "$work.log"

@@ -28,24 +28,23 @@ problem() {
 }
 show() { # COMMAND...: as a user would type it
 	printf '%s$ memprobe %s%s\n\n' "$bold" "$*" "$plain"
-	timeout -k 5 120 "$memprobe" "$@" || problem "memprobe $* failed with status $?"
+	timeout -k 5 300 "$memprobe" "$@" || problem "memprobe $* failed with status $?"
 }
 rss() {
 	awk '/^VmRSS/ { print int($2 / 1024) " MB" }' "/proc/$server/status"
 }
 client() { # COUNT
-	timeout 60 "$leaky" client "$port" "$1"
+	timeout 300 "$leaky" client "$port" "$1"
 }
 
-traffic() { # for some seconds, while something is recorded
-	local end=$((SECONDS + 4))
-	while [ $SECONDS -lt $end ]; do
+traffic() { # while something is recorded
+	until [ -e "$work/recorded" ]; do
 		client 4000 >/dev/null || return 1
 	done
 }
 
-# The server ends by itself after five minutes, whatever becomes of this script.
-"$leaky" server "$work/port" 300 &
+# The server ends by itself after fifteen minutes, whatever becomes of this script.
+"$leaky" server "$work/port" 900 &
 server=$!
 for _ in $(seq 600); do
 	[ -s "$work/port" ] && break
@@ -100,6 +99,7 @@ traffic &
 traffic=$!
 show allocs "$server" -d 2 --reachable --top 3 | tee "$work/allocs"
 show allocs "$server" -d 1 -o "$work/unfreed.svg"
+touch "$work/recorded"
 wait "$traffic" || problem 'the server gave a wrong answer while it was recorded'
 echo "(unfreed.svg is a flame graph for the browser: $(wc -c <"$work/unfreed.svg") bytes)"
 sed -n 4p "$work/allocs" | grep -q make_request ||
