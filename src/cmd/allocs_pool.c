@@ -116,11 +116,11 @@ struct error *allocs_pool_open(const struct command_context *context, struct all
 
 struct error *allocs_pool_learn(struct allocs_pool *pool, struct target *target)
 {
-	uint64_t variable;
-	struct error *error = pg_contexts_find(target, &variable);
+	struct runtime runtime;
+	struct error *error = runtime_detect(target, runtime_has_owners, &runtime);
 
 	if (!error)
-		error = pg_contexts_read(target, variable, CONTEXT_TRIES, &pool->contexts);
+		error = runtime_read(&runtime, target, CONTEXT_TRIES, &pool->contexts);
 	if (error_is(error, ERROR_NO_MEMORY))
 		return error;
 	/* Without names it is a recording all the same. */
@@ -130,13 +130,13 @@ struct error *allocs_pool_learn(struct allocs_pool *pool, struct target *target)
 
 void allocs_pool_deinit(struct allocs_pool *pool)
 {
-	pg_contexts_deinit(&pool->contexts);
+	runtime_objects_deinit(&pool->contexts);
 }
 
 static int compare_addresses(const void *left, const void *right)
 {
-	const struct pg_context *a = *(const struct pg_context *const *)left;
-	const struct pg_context *b = *(const struct pg_context *const *)right;
+	const struct runtime_object *a = *(const struct runtime_object *const *)left;
+	const struct runtime_object *b = *(const struct runtime_object *const *)right;
 
 	return a->address < b->address ? -1 : a->address > b->address;
 }
@@ -151,38 +151,38 @@ static int compare_bytes(const void *left, const void *right)
 }
 
 /* Contexts by their addresses; the caller frees it. */
-static const struct pg_context **by_address(const struct allocs_pool *pool)
+static const struct runtime_object **by_address(const struct allocs_pool *pool)
 {
-	const struct pg_context **ret = calloc(pool->contexts.contexts.size + 1, sizeof(*ret));
+	const struct runtime_object **ret = calloc(pool->contexts.objects.size + 1, sizeof(*ret));
 	size_t i = 0;
 
 	if (!ret)
 		return NULL;
-	vec_for_each (context, &pool->contexts.contexts)
+	vec_for_each (context, &pool->contexts.objects)
 		ret[i++] = context;
 	qsort(ret, i, sizeof(*ret), compare_addresses);
 	return ret;
 }
 
-static const struct pg_context *find(const struct allocs_pool *pool,
-				     const struct pg_context **sorted, uint64_t address)
+static const struct runtime_object *find(const struct allocs_pool *pool,
+					 const struct runtime_object **sorted, uint64_t address)
 {
-	const struct pg_context key = { .address = address }, *at = &key;
-	const struct pg_context **found = bsearch(&at, sorted, pool->contexts.contexts.size,
-						  sizeof(*sorted), compare_addresses);
+	const struct runtime_object key = { .address = address }, *at = &key;
+	const struct runtime_object **found = bsearch(&at, sorted, pool->contexts.objects.size,
+						      sizeof(*sorted), compare_addresses);
 
 	return found ? *found : NULL;
 }
 
-static json_t *json_context(const struct trace_context *context, const struct pg_context *known)
+static json_t *json_context(const struct trace_context *context, const struct runtime_object *known)
 {
 	json_t *object = json_object();
 
 	json_object_set_new(object, "address",
 			    context->address ? json_address(context->address) : json_null());
-	json_object_set_new(object, "name", known ? json_text(known->name) : json_null());
+	json_object_set_new(object, "name", known ? json_text(known->type) : json_null());
 	json_object_set_new(object, "ident",
-			    known && known->ident ? json_text(known->ident) : json_null());
+			    known && known->label ? json_text(known->label) : json_null());
 	json_object_set_new(object, "count", json_integer(llround(context->live_count)));
 	json_object_set_new(object, "bytes", json_integer(llround(context->live_bytes)));
 	return object;
@@ -190,7 +190,7 @@ static json_t *json_context(const struct trace_context *context, const struct pg
 
 json_t *allocs_pool_json(const struct allocs_pool *pool, const struct trace_data *data)
 {
-	cleanup(free) const struct pg_context **sorted = by_address(pool);
+	cleanup(free) const struct runtime_object **sorted = by_address(pool);
 	cleanup(free) struct trace_context *contexts =
 		calloc(data->contexts.size + 1, sizeof(*contexts));
 	json_t *array = json_array();
@@ -250,17 +250,17 @@ static size_t merge(struct named *named, size_t count)
 void allocs_pool_hint(const struct command_context *context, const struct allocs_pool *pool,
 		      const struct trace_data *data)
 {
-	cleanup(free) const struct pg_context **sorted = by_address(pool);
+	cleanup(free) const struct runtime_object **sorted = by_address(pool);
 	cleanup(free) struct named *named = calloc(data->contexts.size + 1, sizeof(*named));
 	char text[600] = "", bytes[SIZE_TEXT_MAX];
 	size_t count = 0;
 
-	if (!sorted || !named || !pool->contexts.contexts.size || !data->contexts.size)
+	if (!sorted || !named || !pool->contexts.objects.size || !data->contexts.size)
 		return;
 	vec_for_each (each, &data->contexts) {
-		const struct pg_context *known = find(pool, sorted, each->address);
+		const struct runtime_object *known = find(pool, sorted, each->address);
 
-		named[count++] = (struct named){ known ? known->name : "(gone meanwhile)",
+		named[count++] = (struct named){ known ? known->type : "(gone meanwhile)",
 						 each->live_bytes, 1 };
 	}
 	count = merge(named, count);

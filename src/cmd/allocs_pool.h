@@ -5,13 +5,13 @@
 #define ALLOCS_POOL_H
 
 #include "memprobe/cmd.h"
-#include "memprobe/pg_contexts.h"
+#include "memprobe/runtime.h"
 #include "memprobe/pool_file.h"
 #include "memprobe/trace.h"
 
 struct allocs_pool {
-	struct pool_file *file;	     /* NULL: none */
-	struct pg_contexts contexts; /* of PostgreSQL; empty: they have no names */
+	struct pool_file *file;		 /* NULL: none */
+	struct runtime_objects contexts; /* of a runtime; empty: they have no names */
 };
 
 /* --pool: a file, or the name of one that came with memprobe. Nothing without the option. */

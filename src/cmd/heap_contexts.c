@@ -9,7 +9,7 @@
 #include "memprobe/hash_index.h"
 #include "memprobe/log.h"
 #include "memprobe/num.h"
-#include "memprobe/pg_contexts.h"
+#include "memprobe/runtime.h"
 #include "memprobe/snapshot.h"
 #include "memprobe/table.h"
 
@@ -18,8 +18,8 @@
 
 /* ---- reading ---- */
 
-static struct error *read_snapshot(struct command_context *context, uint64_t variable,
-				   struct pg_contexts *ret)
+static struct error *read_snapshot(struct command_context *context, const struct runtime *runtime,
+				   struct runtime_objects *ret)
 {
 	struct snapshot_options options = command_snapshot_options(context);
 	struct error *error = NULL;
@@ -31,31 +31,32 @@ static struct error *read_snapshot(struct command_context *context, uint64_t var
 
 		error = snapshot_take(context->target, &options, &snapshot);
 		if (!error)
-			error = pg_contexts_read(snapshot->target, variable, 1, ret);
+			error = runtime_read(runtime, snapshot->target, 1, ret);
 		if (snapshot)
 			command_stopped(context, snapshot_stopped_us(snapshot));
-		if (!error && !ret->is_inconsistent)
+		if (!error && !ret->state.is_inconsistent)
 			break;
 	}
 	return error;
 }
 
-static struct error *read_contexts(struct command_context *context, struct pg_contexts *ret)
+static struct error *read_contexts(struct command_context *context, struct runtime_objects *ret)
 {
 	bool is_live = context->target->process != NULL;
-	uint64_t variable;
-	struct error *error = pg_contexts_find(context->target, &variable);
+	struct runtime runtime;
+	struct error *error = runtime_detect(context->target, runtime_has_owners, &runtime);
 
 	if (error)
 		return error;
-	error = pg_contexts_read(context->target, variable, is_live ? TRIES : 1, ret);
-	if (is_live && (error_is(error, ERROR_UNSUPPORTED) || (!error && ret->is_inconsistent)) &&
+	error = runtime_read(&runtime, context->target, is_live ? TRIES : 1, ret);
+	if (is_live &&
+	    (error_is(error, ERROR_UNSUPPORTED) || (!error && ret->state.is_inconsistent)) &&
 	    !command_interrupted()) {
 		error_destroy(error);
-		error = read_snapshot(context, variable, ret);
+		error = read_snapshot(context, &runtime, ret);
 	}
-	if (!error && ret->is_inconsistent) {
-		log_warn("%s: figures may be wrong, or contexts missing", ret->issue);
+	if (!error && ret->state.is_inconsistent) {
+		log_warn("%s: figures may be wrong, or contexts missing", ret->state.issue);
 		context->status = 6;
 	}
 	return error;
@@ -63,28 +64,28 @@ static struct error *read_contexts(struct command_context *context, struct pg_co
 
 /* ---- JSON ---- */
 
-static json_t *json_used(const struct pg_context *context)
+static json_t *json_used(const struct runtime_object *context)
 {
-	return json_number(context->free == PG_CONTEXT_UNKNOWN ? PG_CONTEXT_UNKNOWN
-							       : context->total - context->free);
+	return json_number(context->free == RUNTIME_UNKNOWN ? RUNTIME_UNKNOWN
+							    : context->size - context->free);
 }
 
 /* The last levels only, where a tree is absurdly deep. */
 #define PATH_LEVELS 64
 
 /* Itself first, then its parents. */
-static uint32_t chain_of(const struct pg_contexts *contexts, uint32_t index,
+static uint32_t chain_of(const struct runtime_objects *contexts, uint32_t index,
 			 uint32_t chain[PATH_LEVELS])
 {
 	uint32_t count = 0;
 
-	for (; index != PG_CONTEXT_NONE && count < PATH_LEVELS;
-	     index = contexts->contexts.data[index].parent)
+	for (; index != RUNTIME_NO_OWNER && count < PATH_LEVELS;
+	     index = contexts->objects.data[index].owner)
 		chain[count++] = index;
 	return count;
 }
 
-static json_t *json_path(const struct pg_contexts *contexts, uint32_t index)
+static json_t *json_path(const struct runtime_objects *contexts, uint32_t index)
 {
 	uint32_t chain[PATH_LEVELS], count = chain_of(contexts, index, chain);
 	cleanup(free) char *text = NULL;
@@ -95,31 +96,30 @@ static json_t *json_path(const struct pg_contexts *contexts, uint32_t index)
 	if (!out)
 		return NULL;
 	while (count--)
-		fprintf(out, "%s%s", contexts->contexts.data[chain[count]].name, count ? "/" : "");
+		fprintf(out, "%s%s", contexts->objects.data[chain[count]].type, count ? "/" : "");
 	path = fclose(out) ? NULL : json_text(text);
 	return path;
 }
 
-static json_t *json_group(const struct pg_contexts *contexts, uint32_t index)
+static json_t *json_group(const struct runtime_objects *contexts, uint32_t index)
 {
-	const struct pg_context *context = &contexts->contexts.data[index];
-	static const char *const kinds[] = { "AllocSet", "Generation", NULL };
+	const struct runtime_object *context = &contexts->objects.data[index];
 	json_t *object = json_object();
 
-	json_object_set_new(object, "key", json_text(context->name));
+	json_object_set_new(object, "key", json_text(context->type));
 	json_object_set_new(object, "ident",
-			    context->ident ? json_text(context->ident) : json_null());
+			    context->label ? json_text(context->label) : json_null());
 	json_object_set_new(object, "path", json_path(contexts, index));
 	json_object_set_new(object, "level", json_integer(context->level));
 	json_object_set_new(object, "parent",
-			    context->parent == PG_CONTEXT_NONE
+			    context->owner == RUNTIME_NO_OWNER
 				    ? json_null()
-				    : json_text(contexts->contexts.data[context->parent].name));
+				    : json_text(contexts->objects.data[context->owner].type));
 	json_object_set_new(object, "kind",
-			    kinds[context->kind] ? json_string(kinds[context->kind]) : json_null());
+			    context->kind ? json_string(context->kind) : json_null());
 	json_object_set_new(object, "count", json_integer(1));
-	json_object_set_new(object, "bytes", json_number(context->total));
-	json_object_set_new(object, "total", json_number(context->total));
+	json_object_set_new(object, "bytes", json_number(context->size));
+	json_object_set_new(object, "total", json_number(context->size));
 	json_object_set_new(object, "blocks", json_number(context->blocks));
 	json_object_set_new(object, "free", json_number(context->free));
 	json_object_set_new(object, "free_chunks", json_number(context->free_chunks));
@@ -128,32 +128,32 @@ static json_t *json_group(const struct pg_contexts *contexts, uint32_t index)
 	return object;
 }
 
-static json_t *json_totals(const struct pg_contexts *contexts)
+static json_t *json_totals(const struct runtime_objects *contexts)
 {
 	json_t *totals = json_object();
 	uint64_t blocks = 0, freed = 0, unknown = 0;
 
-	vec_for_each (context, &contexts->contexts) {
-		unknown += context->free == PG_CONTEXT_UNKNOWN;
-		blocks += context->free == PG_CONTEXT_UNKNOWN ? 0 : context->blocks;
-		freed += context->free == PG_CONTEXT_UNKNOWN ? 0 : context->free;
+	vec_for_each (context, &contexts->objects) {
+		unknown += context->free == RUNTIME_UNKNOWN;
+		blocks += context->free == RUNTIME_UNKNOWN ? 0 : context->blocks;
+		freed += context->free == RUNTIME_UNKNOWN ? 0 : context->free;
 	}
-	json_object_set_new(totals, "count", json_integer((json_int_t)contexts->contexts.size));
-	json_object_set_new(totals, "bytes", json_number(contexts->total));
-	json_object_set_new(totals, "total", json_number(contexts->total));
+	json_object_set_new(totals, "count", json_integer((json_int_t)contexts->objects.size));
+	json_object_set_new(totals, "bytes", json_number(contexts->size));
+	json_object_set_new(totals, "total", json_number(contexts->size));
 	json_object_set_new(totals, "blocks", unknown ? json_null() : json_number(blocks));
 	json_object_set_new(totals, "free", unknown ? json_null() : json_number(freed));
 	json_object_set_new(totals, "used",
-			    unknown ? json_null() : json_number(contexts->total - freed));
+			    unknown ? json_null() : json_number(contexts->size - freed));
 	return totals;
 }
 
 /* All of them, whatever --top says: a tree with holes is none. */
-static json_t *json_report(struct command_context *context, const struct pg_contexts *contexts)
+static json_t *json_report(struct command_context *context, const struct runtime_objects *contexts)
 {
 	json_t *document = command_json(context), *groups = json_array();
 
-	for (uint32_t i = 0; i < contexts->contexts.size; i++)
+	for (uint32_t i = 0; i < contexts->objects.size; i++)
 		json_array_append_new(groups, json_group(contexts, i));
 	json_object_set_new(document, "by", json_string("context"));
 	json_object_set_new(document, "groups", groups);
@@ -178,7 +178,7 @@ VEC_DEFINE(node_vec, struct node)
 
 struct output {
 	const struct command_context *context;
-	const struct pg_contexts *contexts;
+	const struct runtime_objects *contexts;
 	uint64_t top;
 	struct node_vec nodes; /* parents before children */
 	struct hash_index index;
@@ -192,7 +192,7 @@ struct search {
 
 static const char *name_of(const struct output *output, const struct node *node)
 {
-	return output->contexts->contexts.data[node->context].name;
+	return output->contexts->objects.data[node->context].type;
 }
 
 static bool is_node(const void *context, uint32_t id)
@@ -207,7 +207,7 @@ static bool is_node(const void *context, uint32_t id)
 static struct error *find_node(struct output *output, uint32_t parent, uint32_t context,
 			       uint32_t *ret)
 {
-	const char *name = output->contexts->contexts.data[context].name;
+	const char *name = output->contexts->objects.data[context].type;
 	const struct search search = { output, parent, name };
 	uint64_t seed = hash_bytes(HASH_SEED, name, strlen(name));
 	uint32_t hash = hash_fold(hash_word(seed, parent));
@@ -230,15 +230,15 @@ static struct error *find_node(struct output *output, uint32_t parent, uint32_t 
 
 static struct error *merge(struct output *output)
 {
-	const struct pg_context_vec *contexts = &output->contexts->contexts;
+	const struct runtime_object_vec *contexts = &output->contexts->objects;
 	cleanup(free) uint32_t *node_of = calloc(contexts->size + 1, sizeof(*node_of));
 
 	if (!node_of)
 		return &error_no_memory;
 	for (uint32_t i = 0; i < contexts->size; i++) {
-		const struct pg_context *context = &contexts->data[i];
+		const struct runtime_object *context = &contexts->data[i];
 		uint32_t parent =
-			context->parent == PG_CONTEXT_NONE ? NODE_NONE : node_of[context->parent];
+			context->owner == RUNTIME_NO_OWNER ? NODE_NONE : node_of[context->owner];
 		struct error *error = find_node(output, parent, i, &node_of[i]);
 		struct node *node;
 
@@ -246,8 +246,8 @@ static struct error *merge(struct output *output)
 			return error;
 		node = &output->nodes.data[node_of[i]];
 		node->count++;
-		node->total += context->total;
-		if (context->free == PG_CONTEXT_UNKNOWN)
+		node->total += context->size;
+		if (context->free == RUNTIME_UNKNOWN)
 			node->free_known = false;
 		else
 			node->free += context->free;
@@ -305,20 +305,20 @@ static struct error *choose(struct output *output)
 
 static void add_name(struct table *table, const struct output *output, const struct node *node)
 {
-	const struct pg_context *context = &output->contexts->contexts.data[node->context];
+	const struct runtime_object *context = &output->contexts->objects.data[node->context];
 	int indent = (int)min_u64(2 * (uint64_t)context->level, INDENT_WIDTH);
 	char ident[IDENT_WIDTH + 1];
 	int length;
 
-	if (node->count > 1 || !context->ident) {
-		table_cell(table, "%*s%s", indent, "", context->name);
+	if (node->count > 1 || !context->label) {
+		table_cell(table, "%*s%s", indent, "", context->type);
 		return;
 	}
-	length = snprintf(ident, sizeof(ident), "%s", context->ident);
+	length = snprintf(ident, sizeof(ident), "%s", context->label);
 	for (char *c = ident; *c; c++)
 		if (*c == '\n' || *c == '\t' || *c == '\r')
 			*c = ' ';
-	table_cell(table, "%*s%s: %s%s", indent, "", context->name, ident,
+	table_cell(table, "%*s%s: %s%s", indent, "", context->type, ident,
 		   length > IDENT_WIDTH ? "..." : "");
 }
 
@@ -385,14 +385,14 @@ static void add_rest(struct table *table, const struct output *output)
 static struct error *print_report(FILE *out, void *data)
 {
 	struct output *output = data;
-	const struct pg_contexts *contexts = output->contexts;
+	const struct runtime_objects *contexts = output->contexts;
 	cleanup(table) struct table *table = table_create(command_style(output->context));
 	char text[SIZE_TEXT_MAX];
 
 	if (!table)
 		return &error_no_memory;
-	fprintf(out, "%zu memory contexts, %s\n\n", contexts->contexts.size,
-		format_size(contexts->total, text));
+	fprintf(out, "%zu memory contexts, %s\n\n", contexts->objects.size,
+		format_size(contexts->size, text));
 	table_column(table, "TREE", TABLE_RIGHT);
 	table_column(table, "OWN", TABLE_RIGHT);
 	table_column(table, "USED", TABLE_RIGHT);
@@ -404,8 +404,8 @@ static struct error *print_report(FILE *out, void *data)
 	return table_print(table, out);
 }
 
-static struct error *print_tree(struct command_context *context, const struct pg_contexts *contexts,
-				uint64_t top)
+static struct error *print_tree(struct command_context *context,
+				const struct runtime_objects *contexts, uint64_t top)
 {
 	struct output output = { .context = context, .contexts = contexts, .top = top };
 	struct error *error = merge(&output);
@@ -422,19 +422,19 @@ static struct error *print_tree(struct command_context *context, const struct pg
 /* ---- as stacks: a context is the caller of those below it ---- */
 
 static struct error *write_stacks(struct command_context *context,
-				  const struct pg_contexts *contexts, struct profile_output output)
+				  const struct runtime_objects *contexts,
+				  struct profile_output output)
 {
 	cleanup(profile) struct profile *profile = NULL;
 	struct error *error = group_profile_create(context, &profile);
 
-	for (uint32_t i = 0; !error && i < contexts->contexts.size; i++) {
+	for (uint32_t i = 0; !error && i < contexts->objects.size; i++) {
 		uint32_t chain[PATH_LEVELS], count = chain_of(contexts, i, chain);
 		const char *names[PATH_LEVELS];
 
 		for (uint32_t k = 0; k < count; k++)
-			names[k] = contexts->contexts.data[chain[count - 1 - k]].name;
-		error = group_profile_add(profile, names, count, 1,
-					  contexts->contexts.data[i].total);
+			names[k] = contexts->objects.data[chain[count - 1 - k]].type;
+		error = group_profile_add(profile, names, count, 1, contexts->objects.data[i].size);
 	}
 	if (error)
 		return error;
@@ -445,7 +445,7 @@ static struct error *write_stacks(struct command_context *context,
 struct error *heap_contexts_run(struct command_context *context,
 				const struct profile_output *output)
 {
-	struct pg_contexts contexts = { 0 };
+	struct runtime_objects contexts = { 0 };
 	struct error *error = read_contexts(context, &contexts);
 
 	if (!error && output->format)
@@ -456,6 +456,6 @@ struct error *heap_contexts_run(struct command_context *context,
 		error = print_tree(context, &contexts, output->top);
 	if (!error && !output->format)
 		command_hint(context, "TREE counts what is below, too, OWN, USED and FREE do not");
-	pg_contexts_deinit(&contexts);
+	runtime_objects_deinit(&contexts);
 	return error;
 }

@@ -12,11 +12,12 @@
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "memprobe/elf_file.h"
 #include "memprobe/map64.h"
-#include "memprobe/pg_contexts.h"
+#include "memprobe/runtime.h"
 #include "memprobe/pool_file.h"
 #include "memprobe/trace.h"
 
@@ -51,14 +52,14 @@ static uint64_t rounded(uint64_t size, uint64_t limit)
 	return class;
 }
 
-static void read_contexts(struct target *target, struct pg_contexts *ret)
+static void read_contexts(struct target *target, struct runtime_objects *ret)
 {
-	uint64_t variable;
+	struct runtime runtime;
 
-	check(pg_contexts_find(target, &variable));
-	check(pg_contexts_read(target, variable, TRIES, ret));
-	if (ret->is_inconsistent) {
-		fprintf(stderr, "%s\n", ret->issue);
+	check(runtime_detect(target, runtime_has_owners, &runtime));
+	check(runtime_read(&runtime, target, TRIES, ret));
+	if (ret->state.is_inconsistent) {
+		fprintf(stderr, "%s\n", ret->state.issue);
 		exit(1);
 	}
 }
@@ -83,13 +84,13 @@ static uint64_t limit_of(struct target *target, const struct layout *layout, uin
 }
 
 static unsigned compare(struct target *target, const struct trace_data *data,
-			const struct pg_contexts *before, const struct pg_contexts *after)
+			const struct runtime_objects *before, const struct runtime_objects *after)
 {
 	const struct layout *layout = layout_of(target);
 	struct map64 used = { 0 }, old = { 0 }, there = { 0 };
 	unsigned exact = 0, wrong = 0;
 
-	vec_for_each (context, &before->contexts)
+	vec_for_each (context, &before->objects)
 		check(map64_put(&old, context->address, 1));
 	vec_for_each (block, &data->blocks) {
 		uint64_t sum = map64_get(&used, block->context);
@@ -99,22 +100,22 @@ static unsigned compare(struct target *target, const struct trace_data *data,
 		       rounded(block->size, limit_of(target, layout, block->context));
 		check(map64_put(&used, block->context, sum));
 	}
-	vec_for_each (context, &after->contexts) {
+	vec_for_each (context, &after->objects) {
 		uint64_t sum = map64_get(&used, context->address);
 
 		check(map64_put(&there, context->address, 1));
-		if (context->kind != PG_CONTEXT_ALLOC_SET ||
+		if (!context->kind || strcmp(context->kind, "AllocSet") ||
 		    map64_get(&old, context->address) != MAP64_NONE)
 			continue;
 		sum = (sum == MAP64_NONE ? 0 : sum) + layout->context_header +
 		      BLOCK_HEADER * context->blocks;
-		if (sum == context->total - context->free) {
+		if (sum == context->size - context->free) {
 			exact++;
 			continue;
 		}
 		wrong++;
-		printf("%s: %" PRIu64 " recorded, %" PRIu64 " used\n", context->name, sum,
-		       context->total - context->free);
+		printf("%s: %" PRIu64 " recorded, %" PRIu64 " used\n", context->type, sum,
+		       context->size - context->free);
 	}
 	vec_for_each (context, &data->contexts) {
 		if (map64_get(&there, context->address) != MAP64_NONE)
@@ -133,7 +134,7 @@ int main(int argc, char **argv)
 {
 	struct trace_options options = { .rate = 1 };
 	const struct trace_wanted wanted = { .blocks = true };
-	struct pg_contexts before = { 0 }, after = { 0 };
+	struct runtime_objects before = { 0 }, after = { 0 };
 	struct pollfd input = { STDIN_FILENO, POLLIN, 0 };
 	cleanup(pool_file) struct pool_file *file = NULL;
 	cleanup(target) struct target *target = NULL;
@@ -159,7 +160,7 @@ int main(int argc, char **argv)
 	check(trace_read(session, &wanted, &data));
 	wrong = compare(target, data, &before, &after);
 	printf("lost %" PRIu64 "\n", data->counters.lost_allocs + data->counters.lost_frees);
-	pg_contexts_deinit(&before);
-	pg_contexts_deinit(&after);
+	runtime_objects_deinit(&before);
+	runtime_objects_deinit(&after);
 	return wrong || data->counters.lost_allocs || data->counters.lost_frees;
 }

@@ -1,4 +1,12 @@
-#include "memprobe/pg_contexts.h"
+/*
+ * The memory contexts of a PostgreSQL process.
+ *
+ * A backend takes memory from malloc in large blocks and hands it out by contexts, which form a
+ * tree from TopMemoryContext on: what pg_backend_memory_contexts shows of the own session. Figures
+ * are the same here (src/backend/utils/mmgr, PostgreSQL 9.6 to 17, 64-bit release builds): which
+ * version it is is told by which layout is consistent.
+ */
+#include "memprobe/runtime.h"
 
 #include <ctype.h>
 #include <inttypes.h>
@@ -42,12 +50,19 @@ static const struct layout layouts[] = {
 /* `freeptr` in the blocks of generation and bump contexts; `endptr` is behind it. */
 static const unsigned block_layouts[] = { 40, 32, 24, 16 };
 
+/* One reading. */
+struct contexts {
+	struct runtime_object_vec objects; /* texts are owned; label: the ident */
+	uint64_t total;
+	struct runtime_state state;
+};
+
 struct walk {
 	struct page_cache *cache;
 	const struct layout *layout;
 	uint64_t methods;   /* of AllocSets, as the top one is */
 	struct map64 known; /* address of a context: index */
-	struct pg_contexts *ret;
+	struct contexts *ret;
 	uint64_t blocks, chunks; /* seen so far */
 	uint64_t digest;
 };
@@ -61,11 +76,11 @@ static __attribute__((format(printf, 2, 3))) void add_issue(struct walk *walk, c
 {
 	va_list arguments;
 
-	if (walk->ret->is_inconsistent)
+	if (walk->ret->state.is_inconsistent)
 		return;
-	walk->ret->is_inconsistent = true;
+	walk->ret->state.is_inconsistent = true;
 	va_start(arguments, format);
-	vsnprintf(walk->ret->issue, sizeof(walk->ret->issue), format, arguments);
+	vsnprintf(walk->ret->state.issue, sizeof(walk->ret->state.issue), format, arguments);
 	va_end(arguments);
 }
 
@@ -217,16 +232,16 @@ static bool read_header(struct walk *walk, uint64_t address, struct header *ret)
 	return read_words(walk, address, ret->words, walk->layout->size / WORD);
 }
 
-static void take_figures(struct walk *walk, const struct header *header, struct pg_context *ret)
+static void take_figures(struct walk *walk, const struct header *header, struct runtime_object *ret)
 {
 	bool is_counted = walk->layout->mem_allocated != 0;
 	uint64_t allocated = is_counted ? field(header, walk->layout->mem_allocated) : 0;
 	struct figures figures;
 
-	ret->total = allocated;
-	ret->blocks = ret->free = ret->free_chunks = PG_CONTEXT_UNKNOWN;
+	ret->size = allocated;
+	ret->blocks = ret->free = ret->free_chunks = RUNTIME_UNKNOWN;
 	if (field(header, walk->layout->methods) == walk->methods) {
-		ret->kind = PG_CONTEXT_ALLOC_SET;
+		ret->kind = "AllocSet";
 		if (!sum_alloc_set(walk, ret->address, &figures) ||
 		    (is_counted && figures.bytes != allocated)) {
 			add_issue(walk, "the blocks of context 0x%" PRIx64 " make no sense",
@@ -235,59 +250,59 @@ static void take_figures(struct walk *walk, const struct header *header, struct 
 		}
 		ret->free_chunks = figures.free_chunks;
 	} else if (is_counted && sum_generation(walk, ret->address, allocated, &figures)) {
-		ret->kind = PG_CONTEXT_GENERATION;
+		ret->kind = "Generation";
 	} else {
-		ret->kind = PG_CONTEXT_OTHER;
+		/* Slab: its total alone is known. */
 		return;
 	}
-	ret->total = figures.bytes;
+	ret->size = figures.bytes;
 	ret->blocks = figures.blocks;
 	ret->free = figures.free;
 }
 
-static void put_together(struct walk *walk, const struct pg_context *context)
+static void put_together(struct walk *walk, const struct runtime_object *context)
 {
 	walk->digest = hash_word(walk->digest, context->address);
 	walk->digest = hash_word(walk->digest, context->level);
-	walk->digest = hash_word(walk->digest, context->total);
+	walk->digest = hash_word(walk->digest, context->size);
 	walk->digest = hash_word(walk->digest, context->free);
-	walk->digest = hash_bytes(walk->digest, context->name, strlen(context->name));
+	walk->digest = hash_bytes(walk->digest, context->type, strlen(context->type));
 }
 
 static struct error *add_context(struct walk *walk, uint64_t address, uint32_t parent,
 				 const struct header *header, bool *is_valid_ret)
 {
-	struct pg_contexts *contexts = walk->ret;
-	struct pg_context context = {
+	struct contexts *contexts = walk->ret;
+	struct runtime_object context = {
 		.address = address,
-		.parent = parent,
-		.level = parent == PG_CONTEXT_NONE ? 0 : contexts->contexts.data[parent].level + 1,
+		.owner = parent,
+		.level = parent == RUNTIME_NO_OWNER ? 0 : contexts->objects.data[parent].level + 1,
 	};
 	struct error *error =
-		read_text(walk, field(header, walk->layout->name), true, &context.name);
+		read_text(walk, field(header, walk->layout->name), true, &context.type);
 
-	*is_valid_ret = context.name != NULL;
-	if (error || !context.name)
+	*is_valid_ret = context.type != NULL;
+	if (error || !context.type)
 		return error;
 	if (walk->layout->ident)
-		error = read_text(walk, field(header, walk->layout->ident), false, &context.ident);
+		error = read_text(walk, field(header, walk->layout->ident), false, &context.label);
 	/* As pg_backend_memory_contexts does. */
-	if (!error && context.ident && !strcmp(context.name, "dynahash")) {
-		free(context.name);
-		context.name = take_pointer(context.ident);
+	if (!error && context.label && !strcmp(context.type, "dynahash")) {
+		free(context.type);
+		context.type = take_pointer(context.label);
 	}
 	take_figures(walk, header, &context);
 	put_together(walk, &context);
 	if (!error)
-		error = map64_put(&walk->known, address, contexts->contexts.size);
+		error = map64_put(&walk->known, address, contexts->objects.size);
 	if (!error)
-		error = pg_context_vec_append(&contexts->contexts, &context);
+		error = runtime_object_vec_append(&contexts->objects, &context);
 	if (error) {
-		free(context.name);
-		free(context.ident);
+		free(context.type);
+		free(context.label);
 		return error;
 	}
-	if (__builtin_add_overflow(contexts->total, context.total, &contexts->total))
+	if (__builtin_add_overflow(contexts->total, context.size, &contexts->total))
 		add_issue(walk, "the sizes of contexts make no sense");
 	return NULL;
 }
@@ -301,8 +316,8 @@ static struct error *add_context(struct walk *walk, uint64_t address, uint32_t p
 static struct error *visit(struct walk *walk, uint64_t address, uint32_t parent, uint64_t previous,
 			   struct header *ret, bool *is_valid_ret)
 {
-	const struct pg_context_vec *contexts = &walk->ret->contexts;
-	uint64_t parent_address = parent == PG_CONTEXT_NONE ? 0 : contexts->data[parent].address;
+	const struct runtime_object_vec *contexts = &walk->ret->objects;
+	uint64_t parent_address = parent == RUNTIME_NO_OWNER ? 0 : contexts->data[parent].address;
 	struct error *error = NULL;
 
 	*is_valid_ret = false;
@@ -321,11 +336,11 @@ static struct error *visit(struct walk *walk, uint64_t address, uint32_t parent,
 
 static struct error *walk_tree(struct walk *walk, uint64_t top)
 {
-	uint32_t parent = PG_CONTEXT_NONE;
+	uint32_t parent = RUNTIME_NO_OWNER;
 	uint64_t address = top, previous = 0;
 
 	for (;;) {
-		const struct pg_context *context;
+		const struct runtime_object *context;
 		struct header header;
 		bool is_valid;
 		struct error *error = visit(walk, address, parent, previous, &header, &is_valid);
@@ -335,20 +350,20 @@ static struct error *walk_tree(struct walk *walk, uint64_t top)
 		if (error)
 			return error;
 		if (child) {
-			parent = (uint32_t)walk->ret->contexts.size - 1;
+			parent = (uint32_t)walk->ret->objects.size - 1;
 			address = child;
 			previous = 0;
 			continue;
 		}
 		/* Up, until there is a brother; the top has none. */
-		while (!next && parent != PG_CONTEXT_NONE) {
-			context = &walk->ret->contexts.data[parent];
+		while (!next && parent != RUNTIME_NO_OWNER) {
+			context = &walk->ret->objects.data[parent];
 			address = context->address;
-			parent = context->parent;
-			if (parent != PG_CONTEXT_NONE && read_header(walk, address, &header))
+			parent = context->owner;
+			if (parent != RUNTIME_NO_OWNER && read_header(walk, address, &header))
 				next = field(&header, walk->layout->next);
 		}
-		if (!next || parent == PG_CONTEXT_NONE)
+		if (!next || parent == RUNTIME_NO_OWNER)
 			return NULL;
 		previous = address;
 		address = next;
@@ -389,19 +404,19 @@ static struct error *find_layout(struct walk *walk, uint64_t top)
 			    top);
 }
 
-static void forget(struct pg_contexts *contexts)
+static void forget(struct contexts *contexts)
 {
-	vec_for_each (context, &contexts->contexts) {
-		free(context->name);
-		free(context->ident);
+	vec_for_each (context, &contexts->objects) {
+		free(context->type);
+		free(context->label);
 	}
-	contexts->contexts.size = 0;
+	contexts->objects.size = 0;
 	contexts->total = 0;
-	contexts->is_inconsistent = false;
+	contexts->state.is_inconsistent = false;
 }
 
 static struct error *read_once(struct target *target, struct page_cache *cache, uint64_t variable,
-			       struct pg_contexts *ret, uint64_t *digest_ret)
+			       struct contexts *ret, uint64_t *digest_ret)
 {
 	struct walk walk = { .cache = cache, .ret = ret, .digest = HASH_SEED };
 	struct error *error;
@@ -422,24 +437,8 @@ static struct error *read_once(struct target *target, struct page_cache *cache, 
 	return error;
 }
 
-/* ---- the interface ---- */
-
-struct error *pg_contexts_find(struct target *target, uint64_t *variable_ret)
-{
-	struct elf_symbol symbol;
-
-	if (!target_symbol(target, "TopMemoryContext", &symbol, NULL) || symbol.type != STT_OBJECT)
-		return error_create(ERROR_UNSUPPORTED,
-				    "no PostgreSQL: it has no variable TopMemoryContext");
-	if (target->arch->word_size != WORD)
-		return error_create(ERROR_UNSUPPORTED,
-				    "memory contexts are read of 64-bit processes only");
-	*variable_ret = symbol.address;
-	return NULL;
-}
-
-struct error *pg_contexts_read(struct target *target, uint64_t variable, unsigned tries,
-			       struct pg_contexts *ret)
+static struct error *read_until_alike(struct target *target, uint64_t variable, unsigned tries,
+				      struct contexts *ret)
 {
 	cleanup(page_cache) struct page_cache *cache = page_cache_create(target);
 	uint64_t digest = 0, before = 0;
@@ -456,19 +455,52 @@ struct error *pg_contexts_read(struct target *target, uint64_t variable, unsigne
 		}
 		if (error)
 			return error;
-		if (!ret->is_inconsistent && (tries == 1 || (i && digest == before)))
+		if (!ret->state.is_inconsistent && (tries == 1 || (i && digest == before)))
 			return NULL;
-		before = ret->is_inconsistent ? 0 : digest;
+		before = ret->state.is_inconsistent ? 0 : digest;
 	}
-	if (!ret->is_inconsistent) {
-		ret->is_inconsistent = true;
-		snprintf(ret->issue, sizeof(ret->issue), "the contexts were changing");
+	if (!ret->state.is_inconsistent) {
+		ret->state.is_inconsistent = true;
+		snprintf(ret->state.issue, sizeof(ret->state.issue), "the contexts were changing");
 	}
 	return NULL;
 }
 
-void pg_contexts_deinit(struct pg_contexts *contexts)
+/* ---- the interface ---- */
+
+static struct error *find_top(struct target *target, uint64_t *root_ret)
 {
-	forget(contexts);
-	pg_context_vec_deinit(&contexts->contexts);
+	struct elf_symbol symbol;
+
+	if (!target_symbol(target, "TopMemoryContext", &symbol, NULL) || symbol.type != STT_OBJECT)
+		return error_create(ERROR_UNSUPPORTED,
+				    "no PostgreSQL: it has no variable TopMemoryContext");
+	if (target->arch->word_size != WORD)
+		return error_create(ERROR_UNSUPPORTED,
+				    "memory contexts are read of 64-bit processes only");
+	*root_ret = symbol.address;
+	return NULL;
 }
+
+static struct error *read_contexts(struct target *target, uint64_t root, unsigned tries,
+				   const struct runtime_sink *sink, struct runtime_state *ret)
+{
+	struct contexts contexts = { 0 };
+	struct error *error = read_until_alike(target, root, tries, &contexts);
+
+	vec_for_each (context, &contexts.objects)
+		if (!error)
+			error = sink->object(sink->data, context);
+	*ret = contexts.state;
+	forget(&contexts);
+	runtime_object_vec_deinit(&contexts.objects);
+	return error;
+}
+
+const struct runtime_ops runtime_postgres = {
+	.name = "postgres",
+	.title = "PostgreSQL",
+	.has_owners = true,
+	.find = find_top,
+	.read = read_contexts,
+};

@@ -10,12 +10,15 @@
 #include <cmocka.h>
 
 #include "memprobe/fake.h"
-#include "memprobe/pg_contexts.h"
+#include "memprobe/runtime.h"
 
 #define BASE	 0x10000u
 #define WORDS	 2048u
 #define VARIABLE BASE
 #define METHODS	 0xaaaa000u
+
+extern const struct runtime_ops runtime_postgres;
+static const struct runtime postgres = { &runtime_postgres, VARIABLE };
 
 /* Where things stand in the fake, offsets from BASE. */
 enum {
@@ -170,43 +173,43 @@ static void test_versions(void **state)
 	for (unsigned i = 0; i < sizeof(versions) / sizeof(versions[0]); i++) {
 		const struct version *version = &versions[i];
 		struct world *world = setup(version);
-		struct pg_contexts contexts = { 0 };
-		const struct pg_context *context;
+		struct runtime_objects contexts = { 0 };
+		const struct runtime_object *context;
 		unsigned header = version->new_chunks ? 8 : 16;
 		uint64_t sum = 0;
 
 		print_message("version %s\n", version->name);
-		assert_null(pg_contexts_read(world->target, VARIABLE, 2, &contexts));
-		if (contexts.is_inconsistent)
-			fail_msg("%s", contexts.issue);
-		context = contexts.contexts.data;
-		assert_int_equal(contexts.contexts.size, version->generation_list ? 4 : 3);
-		assert_string_equal(context[0].name, "TopMemoryContext");
+		assert_null(runtime_read(&postgres, world->target, 2, &contexts));
+		if (contexts.state.is_inconsistent)
+			fail_msg("%s", contexts.state.issue);
+		context = contexts.objects.data;
+		assert_int_equal(contexts.objects.size, version->generation_list ? 4 : 3);
+		assert_string_equal(context[0].type, "TopMemoryContext");
 		assert_int_equal(context[0].level, 0);
-		assert_int_equal(context[0].parent, PG_CONTEXT_NONE);
-		assert_int_equal(context[0].total, 0x340);
+		assert_int_equal(context[0].owner, RUNTIME_NO_OWNER);
+		assert_int_equal(context[0].size, 0x340);
 		assert_int_equal(context[0].free, 0x40);
-		assert_string_equal(context[1].name, "CacheMemory");
-		assert_int_equal(context[1].total, 0x400);
+		assert_string_equal(context[1].type, "CacheMemory");
+		assert_int_equal(context[1].size, 0x400);
 		assert_int_equal(context[1].free, 0x80 + 2 * (32 + header));
 		assert_int_equal(context[1].free_chunks, 2);
 		assert_int_equal(context[1].blocks, 1);
 		if (version->generation_list) {
-			assert_string_equal(context[2].name, "Tuples");
-			assert_int_equal(context[2].kind, PG_CONTEXT_GENERATION);
+			assert_string_equal(context[2].type, "Tuples");
+			assert_string_equal(context[2].kind, "Generation");
 			assert_int_equal(context[2].level, 2);
-			assert_int_equal(context[2].parent, 1);
-			assert_int_equal(context[2].total, 0x400 + version->generation_list + 16);
+			assert_int_equal(context[2].owner, 1);
+			assert_int_equal(context[2].size, 0x400 + version->generation_list + 16);
 			assert_int_equal(context[2].free, 0x100);
 			context++;
 		}
-		assert_string_equal(context[2].name, version->ident ? "Portal hash" : "dynahash");
-		assert_null(context[2].ident);
-		assert_int_equal(context[2].total, 0x200);
-		vec_for_each (each, &contexts.contexts)
-			sum += each->total;
-		assert_int_equal(sum, contexts.total);
-		pg_contexts_deinit(&contexts);
+		assert_string_equal(context[2].type, version->ident ? "Portal hash" : "dynahash");
+		assert_null(context[2].label);
+		assert_int_equal(context[2].size, 0x200);
+		vec_for_each (each, &contexts.objects)
+			sum += each->size;
+		assert_int_equal(sum, contexts.size);
+		runtime_objects_deinit(&contexts);
 		close_world(world);
 	}
 }
@@ -232,21 +235,21 @@ static void test_inconsistent(void **state)
 
 	for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		struct world *world = setup(version);
-		struct pg_contexts contexts = { 0 };
+		struct runtime_objects contexts = { 0 };
 		struct error *error;
 
 		assert_null(fake_target_write(world->target, BASE + cases[i].offset,
 					      &cases[i].value, 8));
-		error = pg_contexts_read(world->target, VARIABLE, 2, &contexts);
+		error = runtime_read(&postgres, world->target, 2, &contexts);
 		if (cases[i].contexts) {
 			assert_null(error);
-			assert_true(contexts.is_inconsistent && *contexts.issue);
-			assert_int_equal(contexts.contexts.size, cases[i].contexts);
+			assert_true(contexts.state.is_inconsistent && *contexts.state.issue);
+			assert_int_equal(contexts.objects.size, cases[i].contexts);
 		} else {
 			assert_true(error_is(error, ERROR_UNSUPPORTED));
 			error_destroy(error);
 		}
-		pg_contexts_deinit(&contexts);
+		runtime_objects_deinit(&contexts);
 		close_world(world);
 	}
 }
@@ -270,13 +273,13 @@ static void test_garbage(void **state)
 		uint64_t offset = i * 8 % sizeof(world->words);
 
 		for (unsigned j = 0; j < sizeof(garbage) / sizeof(garbage[0]); j++) {
-			struct pg_contexts contexts = { 0 };
+			struct runtime_objects contexts = { 0 };
 
 			assert_null(
 				fake_target_write(world->target, BASE + offset, &garbage[j], 8));
-			error_destroy(pg_contexts_read(world->target, VARIABLE, 1, &contexts));
-			assert_true(contexts.contexts.size <= 64);
-			pg_contexts_deinit(&contexts);
+			error_destroy(runtime_read(&postgres, world->target, 1, &contexts));
+			assert_true(contexts.objects.size <= 64);
+			runtime_objects_deinit(&contexts);
 		}
 		assert_null(fake_target_write(world->target, BASE + offset,
 					      &world->words[offset / 8], 8));
@@ -287,21 +290,22 @@ static void test_garbage(void **state)
 static void test_not_there(void **state)
 {
 	struct world *world = setup(&versions[3]);
-	struct pg_contexts contexts = { 0 };
+	struct runtime_objects contexts = { 0 };
 	struct error *error;
-	uint64_t variable;
+	struct runtime runtime;
 
-	error = pg_contexts_find(world->target, &variable);
+	error = runtime_detect(world->target, runtime_has_owners, &runtime);
 	assert_true(error_is(error, ERROR_UNSUPPORTED));
 	error_destroy(error);
-	error = pg_contexts_read(world->target, 0x10, 2, &contexts);
+	error = runtime_read(&(struct runtime){ &runtime_postgres, 0x10 }, world->target, 2,
+			     &contexts);
 	assert_true(error_is(error, ERROR_FAULT));
 	error_destroy(error);
 	assert_null(fake_target_write(world->target, VARIABLE, &(uint64_t){ 0 }, 8));
-	error = pg_contexts_read(world->target, VARIABLE, 2, &contexts);
+	error = runtime_read(&postgres, world->target, 2, &contexts);
 	assert_true(error_is(error, ERROR_UNSUPPORTED));
 	error_destroy(error);
-	pg_contexts_deinit(&contexts);
+	runtime_objects_deinit(&contexts);
 	close_world(world);
 }
 
@@ -314,5 +318,5 @@ int main(void)
 		cmocka_unit_test(test_not_there),
 	};
 
-	return cmocka_run_group_tests_name("pg_contexts", tests, NULL, NULL);
+	return cmocka_run_group_tests_name("postgres", tests, NULL, NULL);
 }
