@@ -31,11 +31,35 @@ struct arch_syscalls {
 	int old_mmap; /* its arguments stand in memory, where the only one points to */
 };
 
-/* Where a DWARF register number lives in struct user_regs_struct. */
-struct arch_register {
-	int dwarf;
-	size_t offset;
+/* The name of a system call. */
+struct arch_call {
+	int number;
+	const char *name;
 };
+
+/* Where a register lives in struct user_regs_struct, by its number in one of the ways to count. */
+struct arch_register {
+	int number;
+	uint16_t offset;
+};
+
+/*
+ * Offsets in struct user_regs_struct, for arch_word(), for PTRACE_POKEUSER and for programs that
+ * the kernel runs; ARCH_NONE: it is not there.
+ */
+struct arch_places {
+	uint16_t pc, sp;
+	uint16_t thread_pointer;
+	uint16_t number; /* of the system call; negative: in none, or it may not be made again */
+	uint16_t result;
+	uint16_t arguments[6]; /* of a system call, by the kernel's convention */
+	/* What tells code of this architecture from the other that the processor runs, and its
+	 * value then. */
+	uint16_t mode;
+	uint16_t mode_value;
+};
+
+#define ARCH_NONE UINT16_MAX
 
 /*
  * The notes of a core: struct elf_prstatus and struct elf_prpsinfo (Linux include/linux/elfcore.h)
@@ -96,7 +120,12 @@ struct arch {
 	uint32_t audit_arch;  /* AUDIT_ARCH_*, what a seccomp filter sees */
 	uint64_t address_max; /* first address beyond user space */
 	struct arch_syscalls syscalls;
-	const struct arch_register *registers; /* ends with dwarf == -1 */
+	const struct arch_call *calls; /* that threads sleep in; -1 ends them */
+	struct arch_places places;
+	/* By DWARF's numbers, by bits of perf_event_attr.sample_regs_user; -1 ends each. NULL: not
+	 * known. */
+	const struct arch_register *registers;
+	const struct arch_register *perf_registers;
 	/* Of the words of struct user_regs_struct, in their order; NULL: not known. */
 	const char *const *register_names;
 	unsigned register_count;
@@ -111,6 +140,8 @@ struct arch {
 	const int *masked_waits;
 	/* They only wait: who makes them holds no lock that matters. */
 	const int *pure_waits;
+	unsigned syscall_size;	 /* bytes of the instruction; 0: they vary */
+	unsigned long other_abi; /* a bit that numbers of a second ABI have (x32); 0: none */
 	struct arch_pthread pthread;
 	uint64_t (*pc)(const struct user_regs_struct *);
 	uint64_t (*sp)(const struct user_regs_struct *);
@@ -119,6 +150,29 @@ struct arch {
 };
 
 bool arch_list_has(const int *list, long number);
+
+/* Of @arch->calls; NULL: not among them. */
+const char *arch_call_name(const struct arch *arch, long number);
+
+/* ---- registers of a thread, as PTRACE_GETREGS gives them ---- */
+
+/* One of @arch->places, zero-extended; 0: it is not there. */
+uint64_t arch_word(const struct arch *arch, const struct user_regs_struct *regs, uint16_t place);
+
+/* Sign-extended. The number is negative in no system call. */
+long arch_call_number(const struct arch *arch, const struct user_regs_struct *regs);
+long arch_call_result(const struct arch *arch, const struct user_regs_struct *regs);
+
+/* As the kernel takes them. */
+void arch_call_arguments(const struct arch *arch, const struct user_regs_struct *regs,
+			 uint64_t ret[6]);
+
+/* @value is sign-extended to the whole word, as the kernel has it. */
+void arch_set_word(const struct arch *arch, struct user_regs_struct *regs, uint16_t place,
+		   int64_t value);
+
+/* Whether the thread runs code of this architecture. */
+bool arch_runs(const struct arch *arch, const struct user_regs_struct *regs);
 
 extern const struct arch arch_x86_64;
 extern const struct arch arch_i386;

@@ -55,9 +55,6 @@ enum wait_kind wait_kind_now(const struct process *process, const struct arch *a
 bool wait_is_repairable(const struct process *process, const struct arch *arch, long nr,
 			const uint64_t args[6]);
 
-/* The name of a call in the table, NULL: not there. */
-const char *wait_call_name(const struct arch *arch, long nr);
-
 #define WAIT_TEXT_MAX 96
 
 /*

@@ -8,9 +8,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "memprobe/arch.h"
+
 struct x86_registers {
 	uint64_t r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi;
 	uint64_t orig_rax, rip, cs, eflags, rsp, ss, fs_base, gs_base, ds, es, fs, gs;
 };
+
+#define AT(field) offsetof(struct x86_registers, field)
+
+/* Of both. */
+extern const struct arch_register x86_perf_registers[];
 
 #endif

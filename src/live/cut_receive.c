@@ -27,7 +27,7 @@ static bool is_cut_receive(const struct arch *arch, const struct user_regs_struc
 			   const uint64_t args[6])
 {
 	long nr = arch->bits == 32 ? (int32_t)regs->orig_rax : (long)regs->orig_rax;
-	const char *name = wait_call_name(arch, nr);
+	const char *name = arch_call_name(arch, nr);
 	int count = (int)regs->rax;
 
 	return name && !strcmp(name, "recvmmsg") && count > 0 &&

@@ -46,11 +46,11 @@ static bool set_initial_registers(Dwfl_Thread *thread, void *data)
 	struct libdwfl_unwinder *unwinder = data;
 	const struct user_regs_struct *regs = &unwinder->memory->state->regs;
 
-	for (const struct arch_register *reg = unwinder->arch->registers; reg->dwarf >= 0; reg++) {
+	for (const struct arch_register *reg = unwinder->arch->registers; reg->number >= 0; reg++) {
 		Dwarf_Word value =
 			load_word((const char *)regs + reg->offset, unwinder->arch->word_size);
 
-		if (!dwfl_thread_state_registers(thread, reg->dwarf, 1, &value))
+		if (!dwfl_thread_state_registers(thread, reg->number, 1, &value))
 			return false;
 	}
 	dwfl_thread_state_register_pc(thread, unwinder->arch->pc(regs));

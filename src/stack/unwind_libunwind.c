@@ -327,9 +327,9 @@ struct error *libunwind_unwind(struct libunwind_unwinder *unwinder, struct frame
 	bool is_activation = true;
 	struct error *error;
 
-	for (; reg->dwarf >= 0; reg++)
-		if (reg->dwarf < REGISTERS)
-			regs[reg->dwarf] = load_word((const char *)state + reg->offset, 8);
+	for (; reg->number >= 0; reg++)
+		if (reg->number < REGISTERS)
+			regs[reg->number] = load_word((const char *)state + reg->offset, 8);
 	unwinder->reads = 0;
 	unwinder->is_guessed = false;
 	for (size_t count = 1; result == STEP_CALLER; count++) {

@@ -6,9 +6,9 @@ static void take_registers(const struct user_regs_struct *regs, uint64_t ret[16]
 {
 	const struct arch_register *reg = arch_x86_64.registers;
 
-	for (; reg->dwarf >= 0; reg++)
-		if (reg->dwarf < 16)
-			__builtin_memcpy(&ret[reg->dwarf], (const char *)regs + reg->offset, 8);
+	for (; reg->number >= 0; reg++)
+		if (reg->number < 16)
+			__builtin_memcpy(&ret[reg->number], (const char *)regs + reg->offset, 8);
 }
 
 struct error *unwind_table_walk(const struct unwind_table *table, const struct thread_state *state,

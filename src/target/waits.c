@@ -33,116 +33,90 @@ enum rule {
 };
 
 struct row {
-	const char *name;
-	int x86_64, i386, aarch64; /* -1: has none */
+	const char *name; /* as in struct arch */
 	enum rule rule;
 };
 
-/* arch/x86/entry/syscalls/syscall_64.tbl and syscall_32.tbl, asm-generic/unistd.h. */
 static const struct row rows[] = {
-	{ "restart_syscall", 219, 0, 128, RULE_RESTARTS },
-	{ "nanosleep", 35, 162, 101, RULE_RESTARTS },
-	{ "clock_nanosleep", 230, 267, 115, RULE_RESTARTS },
-	{ "clock_nanosleep", -1, 407, -1, RULE_RESTARTS },
-	{ "futex", 202, 240, 98, RULE_RESTARTS },
-	{ "futex", -1, 422, -1, RULE_RESTARTS },
-	{ "poll", 7, 168, -1, RULE_RESTARTS },
-	{ "ppoll", 271, 309, 73, RULE_RESTARTS },
-	{ "ppoll", -1, 414, -1, RULE_RESTARTS },
-	{ "select", 23, 142, -1, RULE_RESTARTS },
-	{ "select", -1, 82, -1, RULE_RESTARTS },
-	{ "pselect6", 270, 308, 72, RULE_RESTARTS },
-	{ "pselect6", -1, 413, -1, RULE_RESTARTS },
-	{ "pause", 34, 29, -1, RULE_RESTARTS },
-	{ "rt_sigsuspend", 130, 179, 133, RULE_RESTARTS },
-	{ "sigsuspend", -1, 72, -1, RULE_RESTARTS },
-	{ "wait4", 61, 114, 260, RULE_RESTARTS },
-	{ "waitpid", -1, 7, -1, RULE_RESTARTS },
-	{ "waitid", 247, 284, 95, RULE_RESTARTS },
-	{ "flock", 73, 143, 32, RULE_RESTARTS },
-	{ "fcntl", 72, 55, 25, RULE_RESTARTS },
-	{ "fcntl", -1, 221, -1, RULE_RESTARTS },
-	{ "open", 2, 5, -1, RULE_RESTARTS },
-	{ "openat", 257, 295, 56, RULE_RESTARTS },
-	{ "mq_timedsend", 242, 279, 182, RULE_RESTARTS },
-	{ "mq_timedsend", -1, 418, -1, RULE_RESTARTS },
-	{ "mq_timedreceive", 243, 280, 183, RULE_RESTARTS },
-	{ "mq_timedreceive", -1, 419, -1, RULE_RESTARTS },
-	{ "epoll_wait", 232, 256, -1, RULE_FAILS },
-	{ "epoll_pwait", 281, 319, 22, RULE_FAILS },
-	{ "epoll_pwait2", 441, 441, 441, RULE_FAILS },
-	{ "rt_sigtimedwait", 128, 177, 137, RULE_FAILS },
-	{ "rt_sigtimedwait", -1, 421, -1, RULE_FAILS },
-	{ "semop", 65, -1, 193, RULE_FAILS },
-	{ "semtimedop", 220, 420, 192, RULE_FAILS },
-	{ "msgsnd", 69, 400, 189, RULE_FAILS },
-	{ "msgrcv", 70, 401, 188, RULE_FAILS },
-	{ "ipc", -1, 117, -1, RULE_FAILS },
-	{ "io_getevents", 208, 247, 4, RULE_FAILS },
-	{ "io_pgetevents", 333, 385, 292, RULE_FAILS },
-	{ "io_pgetevents", -1, 416, -1, RULE_FAILS },
-	{ "io_uring_enter", 426, 426, 426, RULE_RING },
-	{ "fallocate", 285, 324, 47, RULE_FALLOCATE },
-	{ "read", 0, 3, 63, RULE_READ },
-	{ "readv", 19, 145, 65, RULE_READ },
-	{ "write", 1, 4, 64, RULE_WRITE },
-	{ "writev", 20, 146, 66, RULE_WRITEV },
-	{ "recvfrom", 45, 371, 207, RULE_RECV },
-	{ "recvmsg", 47, 372, 212, RULE_RECVMSG },
-	{ "recvmmsg", 299, 337, 243, RULE_RECVMMSG },
-	{ "recvmmsg", -1, 417, -1, RULE_RECVMMSG },
-	{ "sendto", 44, 369, 206, RULE_SEND },
-	{ "sendmsg", 46, 370, 211, RULE_CUT },
-	{ "sendmmsg", 307, 345, 269, RULE_CUT },
-	{ "accept", 43, -1, 202, RULE_SOCKET },
-	{ "accept4", 288, 364, 242, RULE_SOCKET },
-	{ "connect", 42, 362, 203, RULE_SOCKET },
-	{ "socketcall", -1, 102, -1, RULE_SOCKETCALL },
-	{ "sendfile", 40, 187, 71, RULE_CUT },
-	{ "sendfile", -1, 239, -1, RULE_CUT },
-	{ "splice", 275, 313, 76, RULE_CUT },
-	{ "tee", 276, 315, 77, RULE_CUT },
-	{ "vmsplice", 278, 316, 75, RULE_CUT },
-	{ "copy_file_range", 326, 377, 285, RULE_CUT },
-	{ "getrandom", 318, 355, 278, RULE_RANDOM },
-	{ "pread64", 17, 180, 67, RULE_CUT },
-	{ "pwrite64", 18, 181, 68, RULE_CUT },
-	{ "preadv", 295, 333, 69, RULE_CUT },
-	{ "pwritev", 296, 334, 70, RULE_CUT },
-	{ "preadv2", 327, 378, 286, RULE_CUT },
-	{ "pwritev2", 328, 379, 287, RULE_CUT },
-	{ "process_vm_readv", 310, 347, 270, RULE_CUT },
-	{ "process_vm_writev", 311, 348, 271, RULE_CUT },
-	{ "vfork", 58, 190, -1, RULE_STAYS },
-	{ "clone", 56, 120, 220, RULE_CLONE },
-	{ "clone3", 435, 435, 435, RULE_STAYS },
-	{ "fork", 57, 2, -1, RULE_RESTARTS },
-	{ "execve", 59, 11, 221, RULE_STAYS },
-	{ "fsync", 74, 118, 82, RULE_STAYS },
-	{ "fdatasync", 75, 148, 83, RULE_STAYS },
-	{ "close", 3, 6, 57, RULE_STAYS },
+	{ "restart_syscall", RULE_RESTARTS },
+	{ "nanosleep", RULE_RESTARTS },
+	{ "clock_nanosleep", RULE_RESTARTS },
+	{ "futex", RULE_RESTARTS },
+	{ "poll", RULE_RESTARTS },
+	{ "ppoll", RULE_RESTARTS },
+	{ "select", RULE_RESTARTS },
+	{ "pselect6", RULE_RESTARTS },
+	{ "pause", RULE_RESTARTS },
+	{ "rt_sigsuspend", RULE_RESTARTS },
+	{ "sigsuspend", RULE_RESTARTS },
+	{ "wait4", RULE_RESTARTS },
+	{ "waitpid", RULE_RESTARTS },
+	{ "waitid", RULE_RESTARTS },
+	{ "flock", RULE_RESTARTS },
+	{ "fcntl", RULE_RESTARTS },
+	{ "open", RULE_RESTARTS },
+	{ "openat", RULE_RESTARTS },
+	{ "mq_timedsend", RULE_RESTARTS },
+	{ "mq_timedreceive", RULE_RESTARTS },
+	{ "epoll_wait", RULE_FAILS },
+	{ "epoll_pwait", RULE_FAILS },
+	{ "epoll_pwait2", RULE_FAILS },
+	{ "rt_sigtimedwait", RULE_FAILS },
+	{ "semop", RULE_FAILS },
+	{ "semtimedop", RULE_FAILS },
+	{ "msgsnd", RULE_FAILS },
+	{ "msgrcv", RULE_FAILS },
+	{ "ipc", RULE_FAILS },
+	{ "io_getevents", RULE_FAILS },
+	{ "io_pgetevents", RULE_FAILS },
+	{ "io_uring_enter", RULE_RING },
+	{ "fallocate", RULE_FALLOCATE },
+	{ "read", RULE_READ },
+	{ "readv", RULE_READ },
+	{ "write", RULE_WRITE },
+	{ "writev", RULE_WRITEV },
+	{ "recvfrom", RULE_RECV },
+	{ "recvmsg", RULE_RECVMSG },
+	{ "recvmmsg", RULE_RECVMMSG },
+	{ "sendto", RULE_SEND },
+	{ "sendmsg", RULE_CUT },
+	{ "sendmmsg", RULE_CUT },
+	{ "accept", RULE_SOCKET },
+	{ "accept4", RULE_SOCKET },
+	{ "connect", RULE_SOCKET },
+	{ "socketcall", RULE_SOCKETCALL },
+	{ "sendfile", RULE_CUT },
+	{ "splice", RULE_CUT },
+	{ "tee", RULE_CUT },
+	{ "vmsplice", RULE_CUT },
+	{ "copy_file_range", RULE_CUT },
+	{ "getrandom", RULE_RANDOM },
+	{ "pread64", RULE_CUT },
+	{ "pwrite64", RULE_CUT },
+	{ "preadv", RULE_CUT },
+	{ "pwritev", RULE_CUT },
+	{ "preadv2", RULE_CUT },
+	{ "pwritev2", RULE_CUT },
+	{ "process_vm_readv", RULE_CUT },
+	{ "process_vm_writev", RULE_CUT },
+	{ "vfork", RULE_STAYS },
+	{ "clone", RULE_CLONE },
+	{ "clone3", RULE_STAYS },
+	{ "fork", RULE_RESTARTS },
+	{ "execve", RULE_STAYS },
+	{ "fsync", RULE_STAYS },
+	{ "fdatasync", RULE_STAYS },
+	{ "close", RULE_STAYS },
 };
 
 static const struct row *find_row(const struct arch *arch, long nr)
 {
-	for (size_t i = 0; nr >= 0 && i < sizeof(rows) / sizeof(rows[0]); i++) {
-		int number = rows[i].aarch64;
+	const char *name = arch_call_name(arch, nr);
 
-		if (arch == &arch_x86_64)
-			number = rows[i].x86_64;
-		else if (arch == &arch_i386)
-			number = rows[i].i386;
-		if (number == nr)
+	for (size_t i = 0; name && i < sizeof(rows) / sizeof(rows[0]); i++)
+		if (!strcmp(rows[i].name, name))
 			return &rows[i];
-	}
 	return NULL;
-}
-
-const char *wait_call_name(const struct arch *arch, long nr)
-{
-	const struct row *row = find_row(arch, nr);
-
-	return row ? row->name : NULL;
 }
 
 enum wait_file wait_file_of(const char *link, mode_t mode)
@@ -351,7 +325,7 @@ const char *wait_describe(const struct process *process, const struct arch *arch
 		return text;
 	}
 	snprintf(number, sizeof(number), "system call %ld", call.nr);
-	name = wait_call_name(arch, call.nr);
+	name = arch_call_name(arch, call.nr);
 	snprintf(text, WAIT_TEXT_MAX, " in %s%s%s%.40s%s", name ? name : number, name ? "()" : "",
 		 where ? " (" : "", where ? where : "", where ? ")" : "");
 	return text;

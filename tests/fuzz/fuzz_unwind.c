@@ -134,8 +134,8 @@ static void unwind_from(struct libunwind_unwinder *unwinder, struct stack_memory
 	for (size_t i = 0; i < STACK_SIZE / 8; i++)
 		words[i] = (i + shift) % 3 ? start + 1 + i % 7
 					   : STACK + (i * 8 + 16 * (i % 11)) % STACK_SIZE;
-	for (; reg->dwarf >= 0; reg++)
-		regs.words[reg->offset / 8] = STACK + 64 * (uint64_t)reg->dwarf;
+	for (; reg->number >= 0; reg++)
+		regs.words[reg->offset / 8] = STACK + 64 * (uint64_t)reg->number;
 	memcpy(&state.regs, &regs, sizeof(state.regs));
 	state.regs.rip = start + shift;
 	state.stack = (uint8_t *)words;

@@ -45,13 +45,13 @@ static void test_numbers_are_of_an_architecture(void **state)
 		const struct arch *arch = all[i].arch;
 
 		assert_int_equal(kind(arch, all[i].nanosleep, 0, 0, 0, 0, 0), WAIT_RESTARTS);
-		assert_string_equal(wait_call_name(arch, all[i].nanosleep), "nanosleep");
+		assert_string_equal(arch_call_name(arch, all[i].nanosleep), "nanosleep");
 		assert_int_equal(kind(arch, all[i].epoll_pwait, 0, 0, 0, 0, 0), WAIT_FAILS);
 		if (all[i].vfork >= 0)
 			assert_int_equal(kind(arch, all[i].vfork, 0, 0, 0, 0, 0), WAIT_STAYS);
 	}
 	assert_int_equal(kind(&arch_i386, 35, 0, 0, 0, 0, 0), WAIT_UNKNOWN);
-	assert_null(wait_call_name(&arch_x86_64, 9999));
+	assert_null(arch_call_name(&arch_x86_64, 9999));
 }
 
 static void test_reads_end_with_the_first_bytes(void **state)
