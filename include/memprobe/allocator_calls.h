@@ -19,6 +19,9 @@ struct allocator_caller {
 	struct target *target;
 	struct allocator allocator;
 	struct call_session *session;
+	/* Bytes of further copies of the allocator in the process that an op could not ask about;
+	 * it adds to this. */
+	uint64_t missing_bytes;
 };
 
 /* Text out of the target. */

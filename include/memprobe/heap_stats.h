@@ -62,6 +62,13 @@ void heap_figures_init(struct heap_figures *figures);
 /* Sums up tcache, tcache_chunks and top; what is unknown of one arena is so of all. */
 void heap_stats_sum_caches(struct heap_stats *stats);
 
+/* Sums of each figure; what is unknown of one is so of both. */
+void heap_figures_add(struct heap_figures *sum, const struct heap_figures *figures);
+
+/* Adds @from, whose arenas are moved behind those of @to and numbered on. @to: initialised, or
+ * filled. */
+struct error *heap_stats_merge(struct heap_stats *to, struct heap_stats *from);
+
 /* Appends an arena with unknown figures; *ret is valid until the next one. */
 struct error *heap_stats_add_arena(struct heap_stats *stats, unsigned index,
 				   struct arena_stats **ret);

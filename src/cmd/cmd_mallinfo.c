@@ -255,6 +255,7 @@ static struct error *run_call(struct command_context *context, struct allocator 
 {
 	struct allocator_caller caller = { .target = context->target, .allocator = *allocator };
 	cleanup(call) struct call_session *session = NULL;
+	char text[SIZE_TEXT_MAX];
 	struct error *error;
 
 	if (!allocator->ops || !tells_figures(allocator->ops))
@@ -263,7 +264,14 @@ static struct error *run_call(struct command_context *context, struct allocator 
 	if (error)
 		return error;
 	caller.session = session;
-	return show(context, &caller, what, busy);
+	error = show(context, &caller, what, busy);
+	if (error || !caller.missing_bytes)
+		return error;
+	log_warn("%s (%" PRIu64 " bytes) of further copies of malloc in the process are missing "
+		 "here; --method=walk shows all",
+		 format_size(caller.missing_bytes, text), caller.missing_bytes);
+	context->status = ERROR_PARTIAL;
+	return NULL;
 }
 
 /* ---- read from outside ---- */

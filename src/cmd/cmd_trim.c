@@ -75,7 +75,7 @@ static struct error *do_trim(struct command_context *context, const struct alloc
 			     uint64_t pad, struct trim *trim)
 {
 	cleanup(call) struct call_session *session = NULL;
-	struct allocator_caller caller = { context->target, *allocator, NULL };
+	struct allocator_caller caller = { .target = context->target, .allocator = *allocator };
 	struct error *error = command_open_call(context, &session);
 
 	if (error)

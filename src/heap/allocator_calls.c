@@ -85,12 +85,15 @@ struct error *call_buffer_begin(struct allocator_caller *caller, uint64_t size, 
 	return NULL;
 }
 
-static struct error *find_file_jumps(struct allocator_caller *caller, uint64_t *ret)
+/* A libc calls what is in its own table only. What has no stdio uses the program's. */
+static struct error *find_file_jumps(struct allocator_caller *caller, struct module *module,
+				     uint64_t *ret)
 {
 	struct file_layout layout = file_layout(caller->target->arch->word_size);
 	struct elf_symbol symbol;
 
-	if (target_symbol(caller->target, "_IO_file_jumps", &symbol, NULL)) {
+	if ((module && module_symbol(caller->target, module, "_IO_file_jumps", &symbol)) ||
+	    target_symbol(caller->target, "_IO_file_jumps", &symbol, NULL)) {
 		*ret = symbol.address;
 		return NULL;
 	}
@@ -102,15 +105,15 @@ static struct error *find_file_jumps(struct allocator_caller *caller, uint64_t *
 			  "a stripped static program cannot be called into");
 }
 
-struct error *call_buffer_add_file(struct allocator_caller *caller, struct call_script *script,
-				   struct call_buffer *buffer)
+struct error *call_buffer_add_file(struct allocator_caller *caller, struct module *module,
+				   struct call_script *script, struct call_buffer *buffer)
 {
 	unsigned word = caller->target->arch->word_size;
 	struct file_layout layout = file_layout(word);
 	uint32_t flags = FILE_FLAGS_MAGIC | FILE_PUTTING | FILE_USER_LOCK, minus_one = -1;
 	uint8_t file[256] = { 0 };
 	uint64_t jumps;
-	struct error *error = find_file_jumps(caller, &jumps);
+	struct error *error = find_file_jumps(caller, module, &jumps);
 
 	if (error)
 		return error;

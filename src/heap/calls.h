@@ -30,12 +30,12 @@ struct error *call_buffer_begin(struct allocator_caller *caller, uint64_t size, 
 				struct call_script *script, struct call_buffer *ret);
 
 /*
- * A stdio FILE in the script's data whose buffer is the mapping: functions print into it without
- * taking memory, a lock or a descriptor. Its data offset is in buffer->file. ERROR_UNSUPPORTED if
- * the target has no glibc stdio.
+ * A stdio FILE of the libc in @module (NULL: the program's) in the script's data whose buffer is
+ * the mapping: functions print into it without taking memory, a lock or a descriptor. Its data
+ * offset is in buffer->file. ERROR_UNSUPPORTED if the target has no glibc stdio.
  */
-struct error *call_buffer_add_file(struct allocator_caller *caller, struct call_script *script,
-				   struct call_buffer *buffer);
+struct error *call_buffer_add_file(struct allocator_caller *caller, struct module *module,
+				   struct call_script *script, struct call_buffer *buffer);
 
 /*
  * Adds the marker and the unmapping, runs it, and takes what was written: up to the FILE's write

@@ -304,26 +304,6 @@ struct error *heap_read_blocks(const struct heap *heap, size_t prefix,
 
 /* ---- figures ---- */
 
-static void add(uint64_t *sum, uint64_t value)
-{
-	*sum = *sum == STAT_UNKNOWN || value == STAT_UNKNOWN ? STAT_UNKNOWN : *sum + value;
-}
-
-static void add_figures(struct heap_figures *sum, const struct heap_figures *figures)
-{
-	add(&sum->system, figures->system);
-	add(&sum->system_max, figures->system_max);
-	add(&sum->in_use, figures->in_use);
-	add(&sum->in_use_chunks, figures->in_use_chunks);
-	add(&sum->free, figures->free);
-	add(&sum->free_chunks, figures->free_chunks);
-	add(&sum->fast, figures->fast);
-	add(&sum->fast_chunks, figures->fast_chunks);
-	add(&sum->tcache, figures->tcache);
-	add(&sum->tcache_chunks, figures->tcache_chunks);
-	add(&sum->top, figures->top);
-}
-
 struct error *heap_stats_of(const struct heap *heap, const struct thread_vec *threads,
 			    struct heap_stats *ret)
 {
@@ -342,7 +322,7 @@ struct error *heap_stats_of(const struct heap *heap, const struct thread_vec *th
 		stats->libc = arena->libc;
 		stats->module = arena->module;
 		stats->figures = arena->figures;
-		add_figures(&ret->totals, &arena->figures);
+		heap_figures_add(&ret->totals, &arena->figures);
 	}
 	ret->mmapped_count = heap->mmapped_count;
 	ret->mmapped_bytes = heap->mmapped_bytes;

@@ -168,6 +168,18 @@ leaked_is_true() {
 		json '.arenas | all(.threads == [$pid])' --argjson pid "$victim_pid"
 		json '.totals | .system == $s and .in_use == $u' \
 			--argjson s "$(victim_truth system)" --argjson u "$(victim_truth in_use)"
+		probe mallinfo "$victim_pid" --method=call --json
+		status_is 0
+		nothing_is_wrong
+		json '[.arenas[] | [.index, .main, .threads]] == [[0, true, [$pid]], [1, true, [$pid]]]' \
+			--argjson pid "$victim_pid"
+		json '.arenas | all(.address and (.libc | endswith("/libc.so.6")))'
+		json '.totals | .system == $s and .in_use == $u' \
+			--argjson s "$(victim_truth system)" --argjson u "$(victim_truth in_use)"
+		# It prints one document: of one libc.
+		probe mallinfo "$victim_pid" --xml
+		status_is 6
+		[[ $stderr == *" bytes) of further copies of malloc in the process are missing"* ]]
 		probe trim "$victim_pid" --dry-run --json
 		foretold=$(json_get .released)
 		json '.arenas | all(.released > 4000000)'

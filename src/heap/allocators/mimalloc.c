@@ -20,7 +20,7 @@ static struct error *add_print_out(struct allocator_caller *caller, struct call_
 	if (!error)
 		error = call_find_function(caller->session, "fputs", &out);
 	if (!error)
-		error = call_buffer_add_file(caller, script, buffer);
+		error = call_buffer_add_file(caller, NULL, script, buffer);
 	if (error)
 		return error;
 	call_add_function(script, print, 2,

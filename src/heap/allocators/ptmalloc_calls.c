@@ -22,21 +22,183 @@
 /* Index of _fileno in struct _IO_FILE, in words. */
 #define FILE_FILENO 14
 
+/* ---- copies of malloc ---- */
+
+/*
+ * The arenas of the process, by copy. Each copy has functions of its own, in the module that has
+ * its main arena, and so has it a stdio.
+ */
+static struct module *module_of(struct allocator_caller *caller, const struct arena *main_arena)
+{
+	return target_module_at(caller->target, main_arena->address);
+}
+
+static const struct arena *main_arena_of(const struct arena_vec *arenas, unsigned libc)
+{
+	vec_for_each (arena, arenas)
+		if (arena->libc == libc && arena->is_main)
+			return arena;
+	return NULL;
+}
+
+static unsigned count_libcs(const struct arena_vec *arenas)
+{
+	return arenas->size ? arenas->data[arenas->size - 1].libc + 1 : 0;
+}
+
+static unsigned count_arenas(const struct arena_vec *arenas, unsigned libc)
+{
+	unsigned count = 0;
+
+	vec_for_each (arena, arenas)
+		count += arena->libc == libc;
+	return count;
+}
+
+/* A copy's arenas were left out. */
+static void miss(struct allocator_caller *caller, const struct arena_vec *arenas, unsigned libc)
+{
+	vec_for_each (arena, arenas)
+		if (arena->libc == libc)
+			caller->missing_bytes += arena->system_mem;
+}
+
+/* What only the first copy was asked for. */
+static struct error *miss_all_but_first(struct allocator_caller *caller)
+{
+	struct arena_vec arenas = { 0 };
+	struct error *error = ptmalloc_find_arenas(caller->target, &arenas);
+
+	for (unsigned libc = 1; libc < count_libcs(&arenas); libc++)
+		miss(caller, &arenas, libc);
+	arenas_deinit(&arenas);
+	return error;
+}
+
 /* ---- malloc_info ---- */
 
+/* Of the copy in @module; NULL: the program's. */
 static struct error *add_malloc_info(struct allocator_caller *caller, struct call_script *script,
 				     struct call_buffer *buffer, void *data)
 {
+	struct module *module = data;
+	struct elf_symbol symbol;
 	uint64_t function;
-	struct error *error = call_find_function(caller->session, "malloc_info", &function);
+	struct error *error = NULL;
 
+	if (module && module_symbol(caller->target, module, "malloc_info", &symbol))
+		function = symbol.address;
+	else
+		error = call_find_function(caller->session, "malloc_info", &function);
 	if (!error)
-		error = call_buffer_add_file(caller, script, buffer);
+		error = call_buffer_add_file(caller, module, script, buffer);
 	if (error)
 		return error;
 	call_add_function(script, function, 2,
 			  (struct call_arg[]){ CALL_ARG(0), CALL_ADDR(buffer->file) });
 	return NULL;
+}
+
+/* @count: how many arenas it is going to tell of, about. */
+static struct error *run_malloc_info(struct allocator_caller *caller, struct module *module,
+				     uint64_t count, struct call_text *ret)
+{
+	struct call_options options = {
+		.uses_malloc = true,
+		.helper_allowed = true,
+		.abort_in_lock_wait = true,
+		.stack_needed = STACK_NEEDED,
+	};
+
+	return call_for_text(caller, max_u64(XML_MIN, (count + 4) * XML_PER_ARENA), options,
+			     add_malloc_info, module, ret, NULL);
+}
+
+/* The program's: the first copy's. */
+struct error *ptmalloc_xml(struct allocator_caller *caller, struct call_text *ret)
+{
+	struct arena_vec arenas = { 0 };
+	struct error *error = ptmalloc_find_arenas(caller->target, &arenas);
+
+	if (!error)
+		error = run_malloc_info(caller, NULL, count_arenas(&arenas, 0), ret);
+	if (!error)
+		error = miss_all_but_first(caller);
+	arenas_deinit(&arenas);
+	return error;
+}
+
+static struct error *read_malloc_info(struct allocator_caller *caller, struct module *module,
+				      uint64_t count, struct heap_stats *ret)
+{
+	struct call_text text = { 0 };
+	struct error *error = run_malloc_info(caller, module, count, &text);
+
+	if (!error)
+		error = malloc_info_parse(text.bytes ? text.bytes : "", text.size, ret);
+	call_text_deinit(&text);
+	return error;
+}
+
+/* A copy that never allocated: its functions would only get it ready. */
+static struct error *add_unused(const struct arena_vec *arenas, unsigned libc,
+				struct heap_stats *ret)
+{
+	struct error *error = NULL;
+
+	memset(&ret->totals, 0, sizeof(ret->totals));
+	ret->mmapped_count = ret->mmapped_bytes = 0;
+	vec_for_each (arena, arenas) {
+		struct arena_stats *stats;
+
+		if (error || arena->libc != libc)
+			continue;
+		error = heap_stats_add_arena(ret, 0, &stats);
+		if (!error)
+			stats->figures = (struct heap_figures){ 0 };
+	}
+	return error;
+}
+
+/* The figures of one of several copies, beside those of the ones before. */
+static struct error *add_copy(struct allocator_caller *caller, const struct arena_vec *arenas,
+			      unsigned libc, struct heap_stats *ret)
+{
+	const struct arena *main_arena = main_arena_of(arenas, libc);
+	struct module *module = main_arena ? module_of(caller, main_arena) : NULL;
+	struct elf_symbol symbol;
+	struct heap_stats stats;
+	struct error *error;
+
+	heap_stats_init(&stats);
+	if (main_arena && !main_arena->top) {
+		error = add_unused(arenas, libc, &stats);
+	} else if (!module || !module_symbol(caller->target, module, "malloc_info", &symbol) ||
+		   symbol.type != STT_FUNC) {
+		miss(caller, arenas, libc);
+		return NULL;
+	} else {
+		error = read_malloc_info(caller, module, count_arenas(arenas, libc), &stats);
+	}
+	vec_for_each (arena, &stats.arenas)
+		arena->libc = libc;
+	if (!error)
+		error = heap_stats_merge(ret, &stats);
+	heap_stats_deinit(&stats);
+	return error;
+}
+
+static struct error *read_copies(struct allocator_caller *caller, const struct arena_vec *arenas,
+				 struct heap_stats *ret)
+{
+	unsigned libcs = count_libcs(arenas);
+	struct error *error = NULL;
+
+	if (libcs <= 1)
+		return read_malloc_info(caller, NULL, arenas->size, ret);
+	for (unsigned libc = 0; !error && libc < libcs; libc++)
+		error = add_copy(caller, arenas, libc, ret);
+	return error;
 }
 
 /* The size of its top chunk, which malloc_info does not tell. */
@@ -52,93 +214,73 @@ static uint64_t read_top(struct target *target, const struct arena *arena)
 	return error ? STAT_UNKNOWN : field & ~(uint64_t)7;
 }
 
-/* malloc_info counts the arenas along the same ring; as many were found before and after, so they
- * are the same ones. */
-static struct error *add_addresses(uint64_t before, struct target *target, struct heap_stats *stats)
+/* malloc_info counts the arenas along the same rings. As many were found @before and @after, so
+ * they are the same ones. */
+static bool are_same(const struct heap_stats *stats, const struct arena_vec *before,
+		     const struct arena_vec *after)
 {
-	struct arena_vec after = { 0 };
-	struct thread_vec threads = { 0 };
-	struct error *error = ptmalloc_find_arenas(target, &after);
+	if (!after->size || before->size != after->size || stats->arenas.size != after->size)
+		return false;
+	for (size_t i = 0; i < after->size; i++)
+		if (before->data[i].address != after->data[i].address ||
+		    stats->arenas.data[i].libc != after->data[i].libc)
+			return false;
+	return true;
+}
 
-	if (error)
-		return error;
-	if (!after.size || before != stats->arenas.size ||
-	    after.data[0].libc_size != stats->arenas.size)
-		goto out;
-	for (size_t i = 0; i < stats->arenas.size; i++) {
-		stats->arenas.data[i].address = after.data[i].address;
-		stats->arenas.data[i].is_main = after.data[i].is_main;
-		stats->arenas.data[i].module = after.data[i].module;
-		stats->arenas.data[i].threads_known = true;
-		stats->arenas.data[i].figures.top = read_top(target, &after.data[i]);
-	}
-	heap_stats_sum_caches(stats);
-	error = target_read_threads(target, &threads);
-	if (error)
-		goto out;
-	vec_for_each (thread, &threads) {
-		const struct arena *arena = arena_of_thread_in(target, thread, &after, 0);
+/* Each copy of malloc has a thread_arena of its own. */
+static struct error *add_threads(struct target *target, const struct arena_vec *arenas,
+				 struct heap_stats *stats)
+{
+	unsigned libcs = count_libcs(arenas);
+	struct thread_vec threads = { 0 };
+	struct error *error = target_read_threads(target, &threads);
+
+	for (size_t i = 0; !error && i < threads.size * libcs; i++) {
+		const struct thread *thread = &threads.data[i / libcs];
+		const struct arena *arena = arena_of_thread_in(target, thread, arenas, i % libcs);
 
 		if (arena)
 			error = pid_vec_append(&stats->arenas.data[arena->index].threads,
 					       &thread->tid);
-		if (error)
-			break;
 	}
-out:
 	thread_vec_deinit(&threads);
-	arenas_deinit(&after);
 	return error;
 }
 
-/* Of a process with @count arenas. */
-static struct error *run_malloc_info(struct allocator_caller *caller, uint64_t count,
-				     struct call_text *ret)
+static struct error *add_addresses(const struct arena_vec *before, struct target *target,
+				   struct heap_stats *stats)
 {
-	struct call_options options = {
-		.uses_malloc = true,
-		.helper_allowed = true,
-		.abort_in_lock_wait = true,
-		.stack_needed = STACK_NEEDED,
-	};
+	struct arena_vec after = { 0 };
+	struct error *error = ptmalloc_find_arenas(target, &after);
 
-	return call_for_text(caller, max_u64(XML_MIN, (count + 4) * XML_PER_ARENA), options,
-			     add_malloc_info, NULL, ret, NULL);
-}
+	if (!error && are_same(stats, before, &after)) {
+		vec_for_each (arena, &after) {
+			struct arena_stats *to = &stats->arenas.data[arena->index];
 
-struct error *ptmalloc_xml(struct allocator_caller *caller, struct call_text *ret)
-{
-	struct arena_vec arenas = { 0 };
-	struct error *error = ptmalloc_find_arenas(caller->target, &arenas);
-	uint64_t count = arenas.size ? arenas.data[0].libc_size : 0;
-
-	if (!error && count != arenas.size)
-		log_warn("the process has several copies of malloc: these figures are of the first "
-			 "one; --method=walk shows all");
-	if (!error)
-		error = run_malloc_info(caller, count, ret);
-	arenas_deinit(&arenas);
+			to->address = arena->address;
+			to->is_main = arena->is_main;
+			to->module = arena->module;
+			to->threads_known = true;
+			to->figures.top = read_top(target, arena);
+		}
+		heap_stats_sum_caches(stats);
+		error = add_threads(target, &after, stats);
+	}
+	arenas_deinit(&after);
 	return error;
 }
 
 struct error *ptmalloc_stats(struct allocator_caller *caller, struct heap_stats *ret)
 {
 	struct arena_vec arenas = { 0 };
-	struct call_text text = { 0 };
 	struct error *error = ptmalloc_find_arenas(caller->target, &arenas);
-	uint64_t size = arenas.size ? arenas.data[0].libc_size : 0;
 
 	if (!error)
-		error = run_malloc_info(caller, size, &text);
+		error = read_copies(caller, &arenas, ret);
 	if (!error)
-		error = malloc_info_parse(text.bytes ? text.bytes : "", text.size, ret);
-	if (!error)
-		error = add_addresses(size, caller->target, ret);
-	if (!error && size != arenas.size)
-		log_warn("the process has several copies of malloc: these figures are of the first "
-			 "one; --method=walk shows all");
+		error = add_addresses(&arenas, caller->target, ret);
 	arenas_deinit(&arenas);
-	call_text_deinit(&text);
 	return error;
 }
 
@@ -352,7 +494,7 @@ static struct error *warn_of_overflow(struct allocator_caller *caller)
 	if (caller->target->arch->bits != 64)
 		return NULL;
 	heap_stats_init(&stats);
-	error = ptmalloc_stats(caller, &stats);
+	error = read_malloc_info(caller, NULL, 0, &stats);
 	total = error ? 0 : stats.totals.system + stats.mmapped_bytes;
 	if (total > UINT32_MAX)
 		log_warn(
@@ -369,6 +511,8 @@ struct error *ptmalloc_text(struct allocator_caller *caller, struct call_text *r
 
 	if (!error)
 		error = warn_of_overflow(caller);
+	if (!error)
+		error = miss_all_but_first(caller);
 	return error;
 }
 
@@ -403,7 +547,7 @@ static struct error *trim_by(struct allocator_caller *caller, uint64_t function,
 static struct error *trim_other(struct allocator_caller *caller, const struct arena *main_arena,
 				uint64_t pad, int64_t *returned_ret)
 {
-	struct module *module = target_module_at(caller->target, main_arena->address);
+	struct module *module = module_of(caller, main_arena);
 	struct elf_symbol symbol;
 	int64_t returned = 0;
 	struct error *error = NULL;
