@@ -36,7 +36,6 @@
 struct perf_spec {
 	uint32_t type; /* PERF_TYPE_SOFTWARE, PERF_TYPE_TRACEPOINT, or a PMU of sysfs */
 	uint64_t config, config1, config2;
-	bool raw; /* samples carry the tracepoint's record */
 	/* Of the stack, with samples of this spec; 0: options.stack_bytes. */
 	uint32_t stack_bytes;
 	bool no_stack;
@@ -55,17 +54,10 @@ struct perf_options {
 	/* A user without the right to see what happens in kernel mode gets what happens in user
 	 * mode only (session's user_only), instead of ERROR_PERMISSION. */
 	bool user_only_allowed;
-	/* Forked children are not watched, where the kernel can tell them from threads (Linux
-	 * 5.13). */
-	bool threads_only;
 	/* Samples without ip and address, which cost as much as registers. */
 	bool lean;
 	/* Only the first thread, and none that is born of it. */
 	bool one_thread;
-	/* Threads that are born are not watched by themselves, but by perf_follow(). Uprobes need
-	 * it: the kernel reads the path of the file anew for each thread's event, from the memory
-	 * of the target that starts it, and fails the target's clone(2) where it is not there. */
-	bool no_inherit;
 };
 
 struct perf_sample {
@@ -80,8 +72,6 @@ struct perf_sample {
 	struct user_regs_struct regs;
 	const uint8_t *stack; /* from the stack pointer upwards */
 	size_t stack_size;
-	const uint8_t *raw;
-	size_t raw_size;
 };
 
 /* What @sample points to is gone when it returns. An error ends the poll. */
@@ -107,10 +97,6 @@ struct error *perf_poll(struct perf_session *session, int timeout_ms, perf_visit
 /* Events for which there was no room, so far. */
 uint64_t perf_lost(const struct perf_session *session);
 
-/* The same for each spec: @ret has options.spec_count elements. False: the kernel tells only the
- * sum (before Linux 6.0); nothing is written then. */
-bool perf_lost_by_spec(const struct perf_session *session, uint64_t *ret);
-
 /* The size of each ring, where the limits on locked memory have made it smaller than wanted; 0:
  * they have not. */
 size_t perf_ring_limited(const struct perf_session *session);
@@ -124,16 +110,8 @@ bool perf_target_execed(const struct perf_session *session);
 /* When that was: ns, CLOCK_MONOTONIC; 0: it has not. */
 uint64_t perf_exec_time(const struct perf_session *session);
 
-/* With no_inherit: watches the threads born since, @most of them; *new_ret tells how many it has
- * taken, *left_ret whether there are others. */
-struct error *perf_follow(struct perf_session *session, unsigned most, unsigned *new_ret,
-			  bool *left_ret);
-
 /* Whether all rings stood empty and no watched thread is left. */
 bool perf_target_exited(const struct perf_session *session);
-
-/* How many events there are: one for each thread, CPU and spec. */
-size_t perf_event_count(const struct perf_session *session);
 
 void perf_close(struct perf_session *session);
 CLEANUP_DEFINE(perf, struct perf_session *, perf_close)

@@ -25,9 +25,8 @@
 #include "memprobe/memory_room.h"
 #include "memprobe/num.h"
 
-/* Younger than the headers of some systems: PERF_FORMAT_LOST, and attr.inherit_thread's place. */
-#define FORMAT_LOST	   (1u << 4)
-#define INHERIT_THREAD_BIT (1ull << 35)
+/* Younger than the headers of some systems: PERF_FORMAT_LOST. */
+#define FORMAT_LOST (1u << 4)
 
 #define RING_BYTES (64u << 20)
 
@@ -72,17 +71,6 @@ static struct error *explain(const struct perf_session *session, int errnum)
 	return error_errno(ERROR_FAILED, errnum, "cannot watch %d", pid);
 }
 
-/* The flags are one word of the interface, behind read_format. */
-static void set_flags(struct perf_event_attr *attr, uint64_t bits)
-{
-	unsigned char *place = (unsigned char *)&attr->read_format + sizeof(attr->read_format);
-	uint64_t flags;
-
-	memcpy(&flags, place, sizeof(flags));
-	flags |= bits;
-	memcpy(place, &flags, sizeof(flags));
-}
-
 static void fill_attr(const struct perf_session *session, unsigned spec, bool first,
 		      struct perf_event_attr *attr)
 {
@@ -95,10 +83,10 @@ static void fill_attr(const struct perf_session *session, unsigned spec, bool fi
 		.config1 = wanted->config1,
 		.config2 = wanted->config2,
 		.sample_period = 1,
-		.sample_type = PERF_SAMPLE_TYPE_ALL_OURS | (wanted->raw ? PERF_SAMPLE_RAW : 0),
+		.sample_type = PERF_SAMPLE_TYPE_ALL_OURS,
 		.read_format = session->no_lost_format ? 0 : FORMAT_LOST,
 		.disabled = 1,
-		.inherit = !session->no_inherit,
+		.inherit = !session->one_thread,
 		.exclude_kernel = session->user_only,
 		.exclude_hv = 1,
 		.watermark = 1,
@@ -113,18 +101,13 @@ static void fill_attr(const struct perf_session *session, unsigned spec, bool fi
 		.comm = first,
 		.comm_exec = first,
 	};
-	if (!session->no_inherit && session->threads_only)
-		set_flags(attr, INHERIT_THREAD_BIT);
 	if (!session->lean)
 		attr->sample_type |= PERF_SAMPLE_IP | PERF_SAMPLE_ADDR;
 	if (!attr->sample_stack_user)
 		attr->sample_type &= ~(uint64_t)PERF_SAMPLE_STACK_USER;
 }
 
-/*
- * PERF_FORMAT_LOST is Linux 6.0, attr.inherit_thread 5.13: without the one only the records of loss
- * are counted, without the other samples of forked children come.
- */
+/* PERF_FORMAT_LOST is Linux 6.0: without it only the records of loss are counted. */
 static int open_event(struct perf_session *session, unsigned spec, pid_t tid, int cpu)
 {
 	struct perf_event_attr attr;
@@ -137,8 +120,6 @@ static int open_event(struct perf_session *session, unsigned spec, pid_t tid, in
 			return fd;
 		if (errno == EINVAL && !session->no_lost_format && !session->events.size)
 			session->no_lost_format = true;
-		else if (errno == EINVAL && session->threads_only && !session->events.size)
-			session->threads_only = false;
 		else if ((errno == EACCES || errno == EPERM) && session->user_only_allowed &&
 			 !session->user_only && !session->events.size)
 			session->user_only = true;
@@ -222,10 +203,6 @@ static struct error *add_threads(struct perf_session *session)
 		for (size_t i = 0; !error && i < tids.size; i++) {
 			if (is_known(&session->own, tids.data[i]))
 				continue;
-			if (session->own.size >= session->own_max) {
-				session->own_left = true;
-				break;
-			}
 			found = true;
 			error = add_thread(session, tids.data[i]);
 		}
@@ -372,11 +349,8 @@ struct error *perf_open(struct target *target, const struct perf_options *option
 	session->stack_bytes = options->stack_bytes & ~7u;
 	if (session->stack_bytes > PERF_STACK_MAX)
 		session->stack_bytes = PERF_STACK_MAX;
-	session->threads_only = options->threads_only;
 	session->lean = options->lean;
-	session->own_max = SIZE_MAX;
 	session->one_thread = options->one_thread;
-	session->no_inherit = options->no_inherit || options->one_thread;
 	session->user_only_allowed = options->user_only_allowed;
 	session->scratch = malloc(PERF_RECORD_MAX);
 	if (!session->scratch)
@@ -421,26 +395,6 @@ void perf_disable(struct perf_session *session)
 	switch_all(session, PERF_EVENT_IOC_DISABLE);
 }
 
-struct error *perf_follow(struct perf_session *session, unsigned most, unsigned *new_ret,
-			  bool *left_ret)
-{
-	size_t events = session->events.size;
-	uint64_t last_id = events ? session->events.data[events - 1].id : 0;
-	size_t before = session->own.size;
-	struct error *error;
-
-	session->own_left = false;
-	session->own_max = before + most;
-	error = add_threads(session);
-	sort_events(session);
-	vec_for_each (event, &session->events)
-		if (event->id > last_id && ioctl(event->fd, PERF_EVENT_IOC_ENABLE, 0))
-			log_debug("event of thread %d: %s", event->tid, strerror(errno));
-	*new_ret = (unsigned)(session->own.size - before);
-	*left_ret = session->own_left;
-	return error;
-}
-
 uint64_t perf_lost(const struct perf_session *session)
 {
 	uint64_t lost = 0;
@@ -454,25 +408,6 @@ uint64_t perf_lost(const struct perf_session *session)
 			lost += values[1];
 	}
 	return lost;
-}
-
-bool perf_lost_by_spec(const struct perf_session *session, uint64_t *ret)
-{
-	if (session->no_lost_format)
-		return false;
-	memset(ret, 0, session->spec_count * sizeof(*ret));
-	vec_for_each (event, &session->events) {
-		uint64_t values[2];
-
-		if (read(event->fd, values, sizeof(values)) == (ssize_t)sizeof(values))
-			ret[event->spec] += values[1];
-	}
-	return true;
-}
-
-size_t perf_event_count(const struct perf_session *session)
-{
-	return session->events.size;
 }
 
 size_t perf_ring_limited(const struct perf_session *session)
@@ -506,12 +441,8 @@ void perf_close(struct perf_session *session)
 		return;
 	for (unsigned i = 0; session->rings && i < session->ring_count; i++)
 		perf_ring_unmap(&session->rings[i]);
-	/* Taking out one uprobe may take 0.1 s: a function's come one after the other, so that the
-	 * first ones are soon fast again. */
-	for (unsigned spec = 0; spec < session->spec_count; spec++)
-		vec_for_each (event, &session->events)
-			if (event->spec == spec)
-				close(event->fd);
+	vec_for_each (event, &session->events)
+		close(event->fd);
 	perf_event_vec_deinit(&session->events);
 	pid_vec_deinit(&session->own);
 	free(session->rings);

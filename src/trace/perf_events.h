@@ -53,10 +53,7 @@ struct perf_session {
 	uint32_t stack_bytes;
 	size_t ring_bytes;
 	bool ring_limited;
-	bool user_only_allowed, user_only, threads_only, lean, no_lost_format, exited;
-	bool one_thread, no_inherit;
-	size_t own_max;		      /* threads that are taken; */
-	bool own_left;		      /* there were more */
+	bool user_only_allowed, user_only, lean, no_lost_format, exited, one_thread;
 	uint64_t exec_time;	      /* 0: it runs the program that it ran */
 	struct perf_event_vec events; /* by id, once all are open */
 	struct pid_vec own;	      /* threads with events of their own */

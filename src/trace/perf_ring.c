@@ -199,10 +199,6 @@ static bool parse_sample(const struct perf_session *session, const struct perf_e
 	sample->time = take_u64(&reader);
 	if (!session->lean)
 		sample->address = take_u64(&reader);
-	if (session->specs[event->spec].raw) {
-		sample->raw_size = take_u32(&reader);
-		sample->raw = take(&reader, sample->raw_size);
-	}
 	take_regs(&reader, perf_registers(session, event->spec), sample);
 	if (perf_stack_bytes(session, event->spec))
 		take_stack(&reader, sample);

@@ -1,18 +1,16 @@
 /*
  * uprobe.h - records allocations from outside, by probes of the kernel. Private to trace/.
  *
- * For where the agent may not go: perf events of the kernel's uprobes at the allocator's functions,
- * with a program of the kernel's each (bpf(2)), tell size and pointers by registers, their return
- * probes the block and the stack. Without the right to such programs perf's own samples do, which
- * cost twice as much and more with every thread and CPU, and miss how a new thread begins. Nothing
- * is written into the target but by the kernel, which takes its breakpoints away when memprobe
- * ends, however that comes about. What it leaves is the mapping [uprobes] of the kernel's, a page
- * that only execve() or the end removes.
+ * For where the agent may not go: programs of the kernel's (bpf(2)) at its uprobes of the
+ * allocator's functions tell size and pointers by registers, those at the return probes the block
+ * and the stack. Nothing is written into the target but by the kernel, which takes its breakpoints
+ * away when memprobe ends, however that comes about. What it leaves is the mapping [uprobes] of the
+ * kernel's, a page that only execve() or the end removes.
  *
  * Every call costs the target its two or three traps, whatever the sampling: that only saves
- * memprobe's own work. The probes are of the process; before Linux 6.12 of its first thread, for
- * the memory that all of them share: should that one end before the others, nothing more is
- * recorded then.
+ * memprobe's own work. The probes are of the process; before Linux 6.12, or where its first thread
+ * has ended, of one thread, for the memory that all of them share: should that one end before the
+ * others, so does the recording.
  */
 #ifndef TRACE_UPROBE_H
 #define TRACE_UPROBE_H
@@ -223,6 +221,8 @@ void uprobe_probes_lost(const struct uprobe_probes *probes, uint64_t *ret);
 void uprobe_probes_want_stack(struct uprobe_probes *probes, uint32_t bytes);
 /* The process has replaced its program. */
 bool uprobe_probes_ended(const struct uprobe_probes *probes);
+/* The thread that stands for all has ended, and others have not: nothing more comes. */
+bool uprobe_probes_blind(const struct uprobe_probes *probes);
 
 /* ---- uprobe_stack.c: how much of each stack is copied ---- */
 
@@ -266,6 +266,7 @@ VEC_DEFINE(uprobe_total_vec, struct uprobe_total)
 struct uprobe_engine {
 	struct target *target;
 	struct trace_options options;
+	struct trace_report *report;
 	uint64_t rate;
 	struct function_vec functions;
 	unsigned word;		       /* 4 or 8: bytes of a pointer */
@@ -288,14 +289,10 @@ struct uprobe_engine {
 	atomic_bool stop;
 	atomic_uint wanted; /* others who wait for the lock: the reader lets them */
 	pthread_mutex_t lock;
-	struct error *error; /* that ended the reader */
-	/* Where samples come from; both NULL: detached. */
-	struct uprobe_probes *probes;
-	struct perf_session *perf; /* without programs: of each thread, new ones a little late */
-	int file;		   /* that is probed, or -1 */
-	char path[32];		   /* by this descriptor, for specs; new threads need it, too */
-	unsigned followed;	   /* threads that perf_follow() has found */
-	bool left_told;		   /* ... and that there were too many of them */
+	struct error *error;	      /* that ended the reader */
+	struct uprobe_probes *probes; /* NULL: detached */
+	int file;		      /* that is probed, or -1 */
+	char path[32];		      /* by this descriptor, for specs */
 	struct sample_stacks *stacks;
 	struct uprobe_stack stack;
 	struct uprobe_table table;
@@ -303,7 +300,7 @@ struct uprobe_engine {
 	struct uprobe_total_vec totals; /* with options.all, by stack */
 	uint64_t since, until;		/* ns: what began before or ended later is not recorded */
 	uint64_t begin_us, end_us;
-	bool exited, execed;
+	bool execed;
 	uint64_t random;
 	double countdown; /* bytes up to the next sample point */
 	struct uprobe_counts {
@@ -318,12 +315,6 @@ struct uprobe_engine {
 
 /* uprobe_open.c: the functions, their probes and the rings. */
 struct error *uprobe_open(struct uprobe_engine *engine, struct trace_report *report);
-
-/* False: detached. */
-static inline bool uprobe_is_open(const struct uprobe_engine *engine)
-{
-	return engine->probes || engine->perf;
-}
 
 /* uprobe_visit.c: perf_visit of the engine. */
 struct error *uprobe_visit(void *engine, const struct perf_sample *sample);

@@ -9,12 +9,8 @@
 #include "memprobe/num.h"
 #include "uprobe.h"
 
-/* The reader holds the lock at most so long while nothing happens. */
+/* Between two looks at the ring, which tells nobody that there is something in it. */
 #define WAIT_MS 5
-
-/* Without programs: each new thread makes the end take a second longer, since the kernel waits for
- * all CPUs for each of its probes. */
-#define FOLLOWED_MAX 8u
 
 static void lock(struct uprobe_engine *engine)
 {
@@ -30,51 +26,14 @@ static void unlock(struct uprobe_engine *engine)
 
 /* ---- the reader ---- */
 
-/* Without programs in the kernel threads are found when they have begun. */
-static struct error *follow_threads(struct uprobe_engine *engine)
-{
-	unsigned found = 0;
-	bool left = false;
-	struct error *error =
-		perf_follow(engine->perf, FOLLOWED_MAX - min_u64(engine->followed, FOLLOWED_MAX),
-			    &found, &left);
-
-	/* One that is ending may be refused in many ways. */
-	if (error && error->code != ERROR_NO_MEMORY) {
-		log_debug("new threads: %s", error->message);
-		error_destroy(error);
-		error = NULL;
-	}
-	if (found && !engine->followed)
-		log_warn("new threads are recorded only from some milliseconds after their birth "
-			 "on: the kernel allows no programs at probes");
-	engine->followed += found;
-	if (left && !engine->left_told)
-		log_warn("no more than %u new threads are recorded: what the others allocate or "
-			 "free is missing",
-			 FOLLOWED_MAX);
-	engine->left_told |= left;
-	return error;
-}
-
 /* With the lock. */
-static struct error *read_rings(struct uprobe_engine *engine, int wait_ms)
+static struct error *read_ring(struct uprobe_engine *engine)
 {
-	struct error *error = NULL;
+	struct error *error = (engine->until ? uprobe_probes_finish : uprobe_probes_poll)(
+		engine->probes, uprobe_visit, engine);
 
-	if (engine->probes) {
-		error = (engine->until ? uprobe_probes_finish
-				       : uprobe_probes_poll)(engine->probes, uprobe_visit, engine);
-		engine->execed |= uprobe_probes_ended(engine->probes);
-		uprobe_probes_want_stack(engine->probes, engine->stack.bytes);
-	} else {
-		if (wait_ms && !engine->until)
-			error = follow_threads(engine);
-		if (!error)
-			error = perf_poll(engine->perf, wait_ms, uprobe_visit, engine);
-		engine->execed |= perf_target_execed(engine->perf);
-		engine->exited |= perf_target_exited(engine->perf);
-	}
+	engine->execed |= uprobe_probes_ended(engine->probes);
+	uprobe_probes_want_stack(engine->probes, engine->stack.bytes);
 	return error ? error : sample_stacks_tick(engine->stacks);
 }
 
@@ -87,13 +46,11 @@ static void *read_all_the_time(void *data)
 		while (engine->wanted)
 			usleep(20);
 		pthread_mutex_lock(&engine->lock);
-		error = read_rings(engine, WAIT_MS);
+		error = read_ring(engine);
 		if (error)
 			engine->error = error;
 		pthread_mutex_unlock(&engine->lock);
-		/* perf_poll() has waited itself. */
-		if (engine->probes)
-			usleep(WAIT_MS * 1000);
+		usleep(WAIT_MS * 1000);
 	}
 	return NULL;
 }
@@ -124,7 +81,7 @@ static void stop_reader(struct uprobe_engine *engine)
 /* ---- begin ---- */
 
 static struct error *create(struct target *target, const struct trace_options *options,
-			    struct uprobe_engine **ret)
+			    struct trace_report *report, struct uprobe_engine **ret)
 {
 	struct uprobe_engine *engine = calloc(1, sizeof(*engine));
 	struct error *error;
@@ -135,6 +92,7 @@ static struct error *create(struct target *target, const struct trace_options *o
 	engine->target = target;
 	engine->file = -1;
 	engine->options = *options;
+	engine->report = report;
 	if (!engine->options.depth_max)
 		engine->options.depth_max = TRACE_DEPTH_MAX;
 	engine->rate = max_u64(options->rate, 1);
@@ -154,7 +112,7 @@ struct error *uprobe_attach(struct target *target, const struct trace_options *o
 {
 	struct uprobe_engine *engine = NULL;
 	uint64_t since = clock_us();
-	struct error *error = create(target, options, &engine);
+	struct error *error = create(target, options, report, &engine);
 
 	if (!error)
 		error = sample_stacks_create(target, &engine->stacks);
@@ -166,12 +124,9 @@ struct error *uprobe_attach(struct target *target, const struct trace_options *o
 		/* Of a block that was seen to come every free is seen, too: only once all events
 		 * are on does one count. */
 		engine->since = UINT64_MAX;
-		if (engine->perf)
-			perf_enable(engine->perf);
 		engine->since = clock_ns();
 		engine->begin_us = engine->rate_us = clock_us();
-		log_debug("%u probes%s, after %llu ms", engine->spec_count,
-			  engine->perf ? " of each thread and CPU" : "",
+		log_debug("%u probes, after %llu ms", engine->spec_count,
 			  (unsigned long long)(clock_us() - since) / 1000);
 		error = start_reader(engine);
 	}
@@ -204,13 +159,25 @@ static struct error *take_error(struct uprobe_engine *engine)
 	return error;
 }
 
+static void end_if_blind(struct uprobe_engine *engine)
+{
+	if (engine->until || !engine->probes || engine->execed ||
+	    !uprobe_probes_blind(engine->probes))
+		return;
+	log_warn("the recording of %d ends: the thread has ended by which its probes were set",
+		 (int)engine->target->pid);
+	engine->report->cut_short = true;
+	uprobe_pause(engine);
+}
+
 struct error *uprobe_tick(struct uprobe_engine *engine, bool *alive_ret)
 {
 	struct error *error;
 
+	end_if_blind(engine);
 	lock(engine);
-	*alive_ret = uprobe_is_open(engine) && !engine->exited && !engine->execed &&
-		     !process_has_ended(engine->target->process);
+	*alive_ret =
+		engine->probes && !engine->execed && !process_has_ended(engine->target->process);
 	measure_rate(engine);
 	error = take_error(engine);
 	unlock(engine);
@@ -227,7 +194,7 @@ struct error *uprobe_read(struct uprobe_engine *engine, const struct trace_wante
 		return &error_no_memory;
 	lock(engine);
 	/* What has happened by now, not what the reader has come to. */
-	error = uprobe_is_open(engine) && !engine->until ? read_rings(engine, 1) : NULL;
+	error = engine->probes && !engine->until ? read_ring(engine) : NULL;
 	if (!error)
 		error = uprobe_collect(engine, wanted, data);
 	unlock(engine);
@@ -250,16 +217,14 @@ void uprobe_pause(struct uprobe_engine *engine)
 {
 	struct error *error;
 
-	if (engine->until || !uprobe_is_open(engine))
+	if (engine->until || !engine->probes)
 		return;
 	lock(engine);
 	engine->until = clock_ns();
 	engine->end_us = clock_us();
 	unlock(engine);
 	stop_reader(engine);
-	if (engine->perf)
-		perf_disable(engine->perf);
-	error = read_rings(engine, 0);
+	error = read_ring(engine);
 	if (!engine->error)
 		engine->error = error;
 	else
@@ -271,12 +236,11 @@ struct error *uprobe_detach(struct uprobe_engine *engine)
 	struct trace_counters counters;
 	uint64_t since = clock_us();
 
-	if (!uprobe_is_open(engine))
+	if (!engine->probes)
 		return NULL;
 	uprobe_pause(engine);
 	uprobe_counters(engine, &counters);
 	uprobe_probes_close(take_pointer(engine->probes));
-	perf_close(take_pointer(engine->perf));
 	log_debug("the probes were taken out in %llu ms",
 		  (unsigned long long)(clock_us() - since) / 1000);
 	return take_error(engine);
@@ -288,7 +252,6 @@ void uprobe_destroy(struct uprobe_engine *engine)
 		return;
 	stop_reader(engine);
 	uprobe_probes_close(engine->probes);
-	perf_close(engine->perf);
 	if (engine->file >= 0)
 		close(engine->file);
 	error_destroy(engine->error);

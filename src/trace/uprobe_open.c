@@ -18,9 +18,6 @@
 /* The block, and what a walk begins with, beside its memory. */
 #define RETURN_REGISTERS (REGISTER(AX) | REGISTER(BX) | REGISTER(BP) | REGISTER(SP) | REGISTER(IP))
 
-/* Without programs: to take one out the kernel waits for all CPUs, some 50 ms. */
-#define EVENTS_MAX 4096u
-
 /* Of an entry of i386: the return address and six arguments, to a multiple of 8. */
 #define ARGUMENTS_BYTES 32u
 
@@ -291,33 +288,24 @@ static struct error *check_target(struct target *target, struct trace_report *re
 	return filters_find_dispatch(target, &report->attach_stopped_us);
 }
 
-static struct error *check_count(const struct uprobe_engine *engine)
-{
-	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-	struct pid_vec tids = { 0 };
-	struct error *error = process_list_threads(engine->target->process, &tids);
-	uint64_t count = tids.size * (uint64_t)(cpus > 0 ? cpus : 1) * engine->spec_count;
-
-	if (!error && count > EVENTS_MAX)
-		error = error_create(ERROR_UNSUPPORTED,
-				     "%d has %zu threads: with %ld CPUs and %u probes that are "
-				     "%llu perf events, of which at most %u are sensible",
-				     (int)engine->target->pid, tids.size, cpus, engine->spec_count,
-				     (unsigned long long)count, EVENTS_MAX);
-	pid_vec_deinit(&tids);
-	return error;
-}
-
 static struct error *explain(const struct uprobe_engine *engine, struct error *error)
 {
 	struct error *better;
 
-	if (!error_is(error, ERROR_PERMISSION))
+	if (error_is(error, ERROR_PERMISSION))
+		better = error_hint(error_create(ERROR_PERMISSION, "cannot probe %d: not permitted",
+						 (int)engine->target->pid),
+				    "uprobes need CAP_SYS_ADMIN and bpf(2): run as root, or setcap "
+				    "cap_sys_admin,cap_sys_ptrace+ep memprobe; in a container its "
+				    "seccomp profile has to allow bpf");
+	else if (error_is(error, ERROR_UNSUPPORTED))
+		better = error_hint(
+			error_create(ERROR_UNSUPPORTED, "cannot probe %d: %s",
+				     (int)engine->target->pid, error->message),
+			"uprobes need BPF programs with a ring buffer (Linux 5.8); without them "
+			"work allocs --engine=agent, and, for what is in memory, faults and leaks");
+	else
 		return error;
-	better = error_hint(error_create(ERROR_PERMISSION, "cannot probe %d: not permitted",
-					 (int)engine->target->pid),
-			    "uprobes need CAP_SYS_ADMIN: run as root, or setcap "
-			    "cap_sys_admin,cap_sys_ptrace+ep memprobe");
 	error_destroy(error);
 	return better;
 }
@@ -326,16 +314,6 @@ static struct error *explain(const struct uprobe_engine *engine, struct error *e
  * it deleted or in a container. */
 static struct error *open_events(struct uprobe_engine *engine, struct module *module)
 {
-	const struct perf_options perf = {
-		.specs = engine->specs,
-		.spec_count = engine->spec_count,
-		.stack_bytes = engine->options.stack_bytes ? engine->options.stack_bytes
-							   : UPROBE_STACK_BYTES,
-		.ring_bytes = PERF_RINGS_BYTES,
-		.threads_only = true,
-		.lean = true,
-		.no_inherit = true,
-	};
 	struct target *target = engine->target;
 	struct error *error;
 
@@ -350,16 +328,10 @@ static struct error *open_events(struct uprobe_engine *engine, struct module *mo
 	uprobe_stack_init(&engine->stack, engine->options.stack_bytes & ~7u);
 	error = uprobe_probes_open(target, engine->specs, engine->spec_count,
 				   engine->options.stack_bytes, &engine->probes);
-	if (!error)
-		uprobe_probes_want_stack(engine->probes, engine->stack.bytes);
-	if (!error_is(error, ERROR_PERMISSION) && !error_is(error, ERROR_UNSUPPORTED))
-		return error;
-	log_debug("no programs: %s", error->message);
-	error_destroy(error);
-	error = check_count(engine);
-	if (!error)
-		error = perf_open(target, &perf, &engine->perf);
-	return explain(engine, error);
+	if (error)
+		return explain(engine, error);
+	uprobe_probes_want_stack(engine->probes, engine->stack.bytes);
+	return NULL;
 }
 
 struct error *uprobe_open(struct uprobe_engine *engine, struct trace_report *report)

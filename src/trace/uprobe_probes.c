@@ -24,6 +24,7 @@
 
 struct uprobe_probes {
 	struct target *target;
+	pid_t thread; /* that stands for the memory of all */
 	struct perf_spec specs[PERF_SPECS_MAX];
 	int links[LINKS]; /* by group, or -1 */
 	int events[PERF_SPECS_MAX];
@@ -70,7 +71,6 @@ static struct error *watch(struct uprobe_probes *probes)
 	return error;
 }
 
-/* One event on the first thread stands for the memory that all share. */
 static struct error *open_probe(struct uprobe_probes *probes, unsigned number, int program)
 {
 	const struct perf_spec *spec = &probes->specs[number];
@@ -83,7 +83,7 @@ static struct error *open_probe(struct uprobe_probes *probes, unsigned number, i
 		.sample_period = 1,
 		.disabled = 1,
 	};
-	int fd = (int)syscall(SYS_perf_event_open, &attr, probes->target->pid, -1, -1,
+	int fd = (int)syscall(SYS_perf_event_open, &attr, probes->thread, -1, -1,
 			      PERF_FLAG_FD_CLOEXEC);
 
 	if (fd < 0)
@@ -250,15 +250,25 @@ static struct error *create(struct target *target, const struct perf_spec *specs
 	return error;
 }
 
-/* The kernel takes the memory that is to be probed from the first thread, which has none then. */
-static struct error *check_first_thread(const struct target *target)
+static bool has_ended(const struct target *target, pid_t tid)
 {
 	struct process_status status = { 0 };
-	struct error *error = process_read_status(target->process, 0, &status);
 
-	if (!error && (status.state == 'Z' || status.state == 'X'))
-		error = error_create(ERROR_UNSUPPORTED, "the main thread of %d has exited",
-				     (int)target->pid);
+	error_destroy(process_read_status(target->process, tid, &status));
+	return !status.state || status.state == 'Z' || status.state == 'X';
+}
+
+/* One that has ended has no memory: the first thread, or else the oldest. */
+static struct error *choose_thread(struct uprobe_probes *probes)
+{
+	const struct target *target = probes->target;
+	struct pid_vec tids = { 0 };
+	struct error *error = process_list_threads(target->process, &tids);
+
+	probes->thread = target->pid;
+	for (size_t i = 0; !error && i < tids.size && has_ended(target, probes->thread); i++)
+		probes->thread = tids.data[i];
+	pid_vec_deinit(&tids);
 	return error;
 }
 
@@ -266,13 +276,14 @@ struct error *uprobe_probes_open(struct target *target, const struct perf_spec *
 				 unsigned count, uint32_t stack_bytes, struct uprobe_probes **ret)
 {
 	struct uprobe_probes *probes = NULL;
-	struct error *error = check_first_thread(target);
+	struct error *error = create(target, specs, count, stack_bytes, &probes);
 
-	if (!error)
-		error = create(target, specs, count, stack_bytes, &probes);
 	if (error)
 		return error;
-	error = open_all(probes);
+	error = choose_thread(probes);
+	if (!error)
+		/* A link is of a process, by its first thread only. */
+		error = probes->thread == target->pid ? open_all(probes) : open_each(probes);
 	if (error)
 		uprobe_probes_close(probes);
 	else
@@ -414,4 +425,13 @@ void uprobe_probes_want_stack(struct uprobe_probes *probes, uint32_t bytes)
 bool uprobe_probes_ended(const struct uprobe_probes *probes)
 {
 	return perf_exec_time(probes->watch) != 0;
+}
+
+bool uprobe_probes_blind(const struct uprobe_probes *probes)
+{
+	for (unsigned i = 0; i < LINKS; i++)
+		if (probes->links[i] >= 0)
+			return false;
+	return has_ended(probes->target, probes->thread) &&
+	       !process_has_ended(probes->target->process);
 }

@@ -141,15 +141,10 @@ static void take_losses(struct uprobe_engine *engine)
 	uint64_t lost[PERF_SPECS_MAX];
 	struct uprobe_counts *counts = &engine->counts;
 
-	if (!uprobe_is_open(engine))
+	if (!engine->probes)
 		return;
 	counts->lost_entries = counts->lost_returns = counts->lost_frees = 0;
-	if (engine->probes) {
-		uprobe_probes_lost(engine->probes, lost);
-	} else if (!perf_lost_by_spec(engine->perf, lost)) {
-		counts->lost_frees = perf_lost(engine->perf);
-		return;
-	}
+	uprobe_probes_lost(engine->probes, lost);
 	for (unsigned i = 0; i < engine->spec_count; i++) {
 		const struct uprobe_event *event = &engine->events[i];
 		enum agent_kind kind = engine->functions.data[event->function].spec->kind;

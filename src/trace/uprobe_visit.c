@@ -264,8 +264,7 @@ struct error *uprobe_visit(void *data, const struct perf_sample *sample)
 	const struct uprobe_event *event = &engine->events[sample->spec];
 
 	if (sample->pid != engine->target->pid || !sample->has_regs ||
-	    sample->time < engine->since || (engine->until && sample->time > engine->until) ||
-	    (engine->perf && perf_target_execed(engine->perf)))
+	    sample->time < engine->since || (engine->until && sample->time > engine->until))
 		return NULL;
 	switch (event->kind) {
 	case UPROBE_RETURN:

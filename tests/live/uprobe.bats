@@ -200,24 +200,31 @@ is_harmless_to_births() {
 	is_harmless_to_births
 }
 
-# perf's own samples: each thread has its events, and none is inherited.
-@test "uprobes: without the right to programs" {
-	trace_without bpf
+# allocs_without WHAT ARG...
+allocs_without() {
+	run --separate-stderr timeout 60 "$VICTIMS/under_filter" "$1" "$MEMPROBE" \
+		allocs "$victim_pid" -d 10ms "${@:2}"
+}
+
+@test "uprobes: refused without programs in the kernel, and said what works" {
 	start_victim alloc_truth 2 $PACED
-	record_rounds 50 uprobe
-	grep -q 'no programs' "$trace_out" || fail "$(cat "$trace_out")"
-	is_exact
-	still_works
-	stop_victim
-	is_harmless_to_births
+	allocs_without no-bpf --engine=uprobe
+	status_is 5
+	[[ $stderr == *"cannot probe $victim_pid: "*'hint: '*'Linux 5.8'*'--engine=agent'* ]] || fail "$stderr"
+	allocs_without bpf --engine=uprobe
+	status_is 4
+	[[ $stderr == *"cannot probe $victim_pid: not permitted"*'bpf(2)'* ]] || fail "$stderr"
+	# The agent needs none.
+	allocs_without no-bpf
+	status_is 0
+	victim_check
 }
 
 has_begun_threads() {
 	[ "$(grep -c '^thread ' "$victim_out")" -ge "$1" ]
 }
 
-# The kernel's programs cannot be had for it: perf's samples, for which new threads take the file by
-# its path once more.
+# The agent is refused. Probes are those of a thread that lives.
 @test "recordings of a process whose first thread has ended" {
 	start_victim exec_fork_exit
 	victim_say leader-exit
@@ -226,13 +233,13 @@ has_begun_threads() {
 	record_end
 	status_is 0
 	record_begin allocs "$victim_pid" --json --all
+	victim_say thread
+	wait_until 20 has_begun_threads 2
 	# Once more another thread takes the commands.
 	victim_say leader-exit
-	wait_until 60 grep -q 'new threads are recorded' "$record_out.err"
-	victim_say thread
-	wait_until 20 has_begun_threads 3
-	record_end
-	status_is 0
+	record_wait
+	status_is 6
+	[[ $stderr == *'ends: the thread has ended'* ]] || fail "$stderr"
 	json '.engine == "uprobe" and (.agent_refused | contains("main thread"))'
 	json '[.sites[] | select(any(.frames[]; contains("pthread_create"))) | .all_count] | add >= 2'
 	kill -0 "$victim_pid"

@@ -1,7 +1,8 @@
 /*
  * `under_filter PROGRAM ARG...`: the program, under a seccomp filter that refuses memfd_create with
- * EPERM: the agent cannot be brought into it. `under_filter bpf PROGRAM ARG...` refuses bpf so, and
- * `under_filter links PROGRAM ARG...` its command BPF_LINK_CREATE, as a kernel that knows it not.
+ * EPERM: the agent cannot be brought into it. `under_filter bpf PROGRAM ARG...` refuses bpf so,
+ * `under_filter no-bpf PROGRAM ARG...` with ENOSYS, as a kernel that knows it not, and
+ * `under_filter links PROGRAM ARG...` refuses its command BPF_LINK_CREATE so.
  */
 #include "filter.h"
 
@@ -25,8 +26,9 @@ static void refuse_links(void)
 
 int main(int argc, char **argv)
 {
-	bool bpf = argc > 2 && !strcmp(argv[1], "bpf"),
-	     links = argc > 2 && !strcmp(argv[1], "links");
+	const char *what = argc > 2 ? argv[1] : "";
+	bool no_bpf = !strcmp(what, "no-bpf"), bpf = no_bpf || !strcmp(what, "bpf"),
+	     links = !strcmp(what, "links");
 	char **command = argv + 1 + (bpf || links);
 
 	if (argc < 2)
@@ -35,7 +37,7 @@ int main(int argc, char **argv)
 		refuse_links();
 	else
 		filter_install((int[]){ bpf ? SYS_bpf : SYS_memfd_create }, 1,
-			       SECCOMP_RET_ERRNO | EPERM, SECCOMP_RET_ALLOW);
+			       SECCOMP_RET_ERRNO | (no_bpf ? ENOSYS : EPERM), SECCOMP_RET_ALLOW);
 	execv(command[0], command);
 	return 2;
 }
