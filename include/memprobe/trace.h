@@ -102,6 +102,8 @@ struct trace_report {
 	uint64_t tables_us;	/* spent on unwind tables before anything was stopped */
 	uint64_t table_bytes;	/* of unwind tables, as they stand in the target */
 	bool leftovers_removed; /* of a predecessor that had been killed */
+	/* The agent's own memory in the target, as long as it is there; 0: it has none. */
+	uint64_t area_start, area_end;
 	/* Processes that were forked while the target was recorded, and out of which trace_detach()
 	 * has taken the agent, or could not. */
 	unsigned children_cleaned, children_left;
@@ -208,9 +210,6 @@ struct error *trace_count(struct trace_session *session, struct trace_counters *
  * one that is not higher the allocator has returned by now. Renews the lease.
  */
 uint64_t trace_number(struct trace_session *session);
-
-/* Where the agent's own memory is in the target, as long as it is there. */
-void trace_area(const struct trace_session *session, uint64_t *start_ret, uint64_t *end_ret);
 
 /* Stops recording at once, holding nobody: what trace_read() gives no longer changes. Idempotent.
  */

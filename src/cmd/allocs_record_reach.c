@@ -30,11 +30,11 @@ static bool is_old(const struct search *search, const struct trace_block *block)
 static struct error *find_maps(struct search *search, const struct trace_session *session)
 {
 	struct error *error = target_read_maps(search->snapshot->target, MAPS_PLAIN, &search->all);
-	uint64_t start, end;
+	const struct trace_report *report = trace_report(session);
 
-	trace_area(session, &start, &end);
 	vec_for_each (mapping, &search->all)
-		if (!error && (mapping->end <= start || mapping->start >= end))
+		if (!error &&
+		    (mapping->end <= report->area_start || mapping->start >= report->area_end))
 			error = mapping_vec_append(&search->maps, mapping);
 	return error;
 }

@@ -23,13 +23,13 @@
 
 /* Those of which it cannot be told or that kept it are not tried again. */
 struct children {
-	struct trace_session *session;
+	struct agent_recorder *agent;
 	uint64_t deadline; /* clock_us() */
 	struct pid_vec kept;
 };
 
 /* It is the copy of this recording's agent, at its place. */
-static bool has_copy(const struct trace_session *session, pid_t pid)
+static bool has_copy(const struct agent_recorder *agent, pid_t pid)
 {
 	struct agent_header header;
 	cleanup(free) struct agent_config *config = malloc(sizeof(*config));
@@ -43,12 +43,12 @@ static bool has_copy(const struct trace_session *session, pid_t pid)
 	snprintf(path, sizeof(path), "/proc/%d/mem", (int)pid);
 	memory = open(path, O_RDONLY | O_CLOEXEC);
 	if (memory < 0 ||
-	    pread(memory, &header, sizeof(header), (off_t)session->image) != sizeof(header) ||
+	    pread(memory, &header, sizeof(header), (off_t)agent->image) != sizeof(header) ||
 	    memcmp(header.magic, AGENT_MAGIC, sizeof(header.magic)) != 0)
 		return false;
-	error = leave_read_config(memory, session->image, config);
-	found = !error && config->target == session->config.target &&
-		config->target_start == session->config.target_start;
+	error = leave_read_config(memory, agent->image, config);
+	found = !error && config->target == agent->config.target &&
+		config->target_start == agent->config.target_start;
 	error_destroy(error);
 	return found;
 }
@@ -63,11 +63,11 @@ static bool is_kept(const struct children *children, pid_t pid)
 
 static struct error *keep(struct children *children, pid_t pid, const char *why)
 {
-	struct trace_report *report = &children->session->report;
+	struct trace_report *report = children->agent->report;
 
 	log_warn("process %d, forked while %d was recorded, keeps the agent, idle: %s; the next "
 		 "`memprobe allocs %d` removes it",
-		 (int)pid, (int)children->session->target->pid, why, (int)pid);
+		 (int)pid, (int)children->agent->target->pid, why, (int)pid);
 	report->children_left++;
 	return pid_vec_append(&children->kept, &pid);
 }
@@ -85,13 +85,13 @@ static struct error *clean(struct children *children, pid_t pid)
 		error = trace_remove_leftovers(child, min_u64(EACH_US, children->deadline - now),
 					       &remaining);
 	if (!error && !remaining) {
-		children->session->report.children_cleaned++;
+		children->agent->report->children_cleaned++;
 		return NULL;
 	}
 	if (error_is(error, ERROR_NO_MEMORY))
 		return error;
 	/* It has ended, or is another program by now. */
-	if (!has_copy(children->session, pid)) {
+	if (!has_copy(children->agent, pid)) {
 		error_destroy(error);
 		return NULL;
 	}
@@ -109,10 +109,10 @@ static struct error *go_through(struct children *children, bool *found_ret)
 		pid_t pid = (pid_t)strtol(entry->d_name, NULL, 10);
 
 		if (pid <= 0 || pid == getpid() || is_kept(children, pid) ||
-		    !has_copy(children->session, pid))
+		    !has_copy(children->agent, pid))
 			continue;
 		/* The target itself, and who shares its memory, if the agent could not leave. */
-		if (children->session->report.remaining && pid == children->session->target->pid)
+		if (children->agent->report->remaining && pid == children->agent->target->pid)
 			continue;
 		*found_ret = true;
 		error = clean(children, pid);
@@ -122,11 +122,11 @@ static struct error *go_through(struct children *children, bool *found_ret)
 	return error;
 }
 
-struct error *children_clean(struct trace_session *session)
+struct error *children_clean(struct agent_recorder *agent)
 {
 	struct children children = {
-		.session = session,
-		.deadline = clock_us() + session->options.timeout_us,
+		.agent = agent,
+		.deadline = clock_us() + agent->options->timeout_us,
 	};
 	struct error *error = NULL;
 	bool found = true;

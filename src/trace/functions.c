@@ -481,9 +481,9 @@ struct error *functions_find(struct target *target, struct call_session *session
 	return error;
 }
 
-struct error *function_tell(const struct function *function, const char *refused,
-			    struct trace_hook_vec *hooks)
+static struct error *tell(const struct function *function, struct trace_hook_vec *hooks)
 {
+	const char *refused = function->refused;
 	struct trace_hook hook = {
 		.name = strdup(function->name),
 		.module = strdup(function->module->path),
@@ -503,4 +503,43 @@ struct error *function_tell(const struct function *function, const char *refused
 		free(hook.reason);
 	}
 	return error;
+}
+
+/* What it lacks would be taken for something else: blocks for leaks, others' for its own. */
+static bool is_needed(const struct function *function)
+{
+	switch (function->spec->kind) {
+	case AGENT_KIND_FREE:
+	case AGENT_KIND_REALLOC:
+	case AGENT_KIND_RESET:
+	case AGENT_KIND_MOVE:
+	case AGENT_KIND_FREE_CHAIN:
+		return true;
+	default:
+		return !strcmp(function->spec->name, "malloc");
+	}
+}
+
+struct error *functions_tell(const struct function_vec *functions, const struct target *target,
+			     const char *recorded, struct trace_hook_vec *hooks)
+{
+	vec_for_each (function, functions) {
+		struct error *error = tell(function, hooks);
+
+		if (error)
+			return error;
+	}
+	vec_for_each (function, functions) {
+		if (!function->refused || function->is_optional)
+			continue;
+		log_warn("%s cannot be %s: %s", function->name, recorded, function->refused);
+		if (is_needed(function))
+			return error_create(ERROR_UNSUPPORTED,
+					    "cannot record the allocations of %d: %s at 0x%llx "
+					    "cannot be %s: %s",
+					    (int)target->pid, function->name,
+					    (unsigned long long)function->address, recorded,
+					    function->refused);
+	}
+	return NULL;
 }

@@ -45,7 +45,7 @@ struct function {
 	bool is_jump;	     /* leads to another of them: private to functions_find() */
 	unsigned slot;	     /* its number plus 1; 0: it has none. Private to hooks.c */
 	const char *refused; /* static; NULL: nothing speaks against it yet */
-	/* Of pools: the record is right without it. */
+	/* The record is right without it. */
 	bool is_optional;
 	/* ... and as in struct agent_slot. */
 	enum agent_context_form context_form;
@@ -75,9 +75,12 @@ struct error *functions_find(struct target *target, struct call_session *session
  * for a breakpoint at its beginning. */
 struct error *function_read(struct target *target, struct function *function);
 
-/* Appends what is to be told of a function. @refused: why it is not recorded; NULL: it is. */
-struct error *function_tell(const struct function *function, const char *refused,
-			    struct trace_hook_vec *hooks);
+/*
+ * Tells in @hooks of all of them. ERROR_UNSUPPORTED: without one that is refused, and not optional,
+ * the record would be nonsense. @recorded: `hooked`, `probed`.
+ */
+struct error *functions_tell(const struct function_vec *functions, const struct target *target,
+			     const char *recorded, struct trace_hook_vec *hooks);
 
 /* ---- pool_functions.c ---- */
 

@@ -2,7 +2,7 @@
  * A target that knows every module that was there at some time, and needs no process: the files are
  * held open, what else is asked of it comes from the live one as long as that lives.
  */
-#include "session.h"
+#include "history.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +22,7 @@ struct history {
 	struct target *target; /* its backend is the history */
 	struct target *live;   /* the session's; may have exited */
 	struct past_module_vec files;
+	uint64_t hash; /* of the mappings with code, when they were learnt */
 };
 
 static struct error *past_read(struct target *target, uint64_t address, void *buffer, size_t size)
@@ -139,6 +140,45 @@ struct error *history_add(struct history *history, struct target *now)
 		if (!overlaps(history->target, &modules->data[i]))
 			error = add_module(history, now, &modules->data[i]);
 	return error;
+}
+
+static uint64_t hash_code(const struct mapping_vec *maps)
+{
+	uint64_t hash = UINT64_C(0xcbf29ce484222325);
+
+	vec_for_each (mapping, maps) {
+		if (!(mapping->perms & PERM_EXEC) || !mapping->inode)
+			continue;
+		hash = (hash ^ mapping->start) * UINT64_C(0x100000001b3);
+		hash = (hash ^ mapping->end) * UINT64_C(0x100000001b3);
+		hash = (hash ^ mapping->inode) * UINT64_C(0x100000001b3);
+	}
+	return hash;
+}
+
+struct error *history_learn(struct history *history, const struct mapping_vec *maps,
+			    struct target **now_ret)
+{
+	cleanup(target) struct target *now = NULL;
+	uint64_t hash = hash_code(maps);
+	struct error *error;
+
+	*now_ret = NULL;
+	if (hash == history->hash)
+		return NULL;
+	error = target_open_live(history->target->pid, &now);
+	if (!error)
+		error = history_add(history, now);
+	if (error)
+		return error;
+	history->hash = hash;
+	*now_ret = take_pointer(now);
+	return NULL;
+}
+
+void history_learn_again(struct history *history)
+{
+	history->hash = 0;
 }
 
 struct error *history_create(struct target *target, struct history **ret)

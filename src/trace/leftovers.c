@@ -18,7 +18,7 @@
  * start. */
 #define SEARCHED_MAX (1u << 20)
 
-struct error *trace_open_memory(struct target *target, int *ret)
+struct error *agent_open_memory(struct target *target, int *ret)
 {
 	int fd = openat(target->process->dirfd, "mem", O_RDWR | O_CLOEXEC);
 
@@ -37,7 +37,7 @@ static uint64_t own_namespace(void)
 	return stat("/proc/self/ns/pid", &status) ? 0 : status.st_ino;
 }
 
-void trace_sign(struct agent_config *config, const struct target *target)
+void agent_sign(struct agent_config *config, const struct target *target)
 {
 	struct process *self = NULL;
 
@@ -221,8 +221,8 @@ static struct error *remove_one(struct call_session *session, int memory,
 	return error;
 }
 
-struct error *leftovers_remove(struct call_session *session, uint64_t timeout_us,
-			       uint64_t *remaining_ret, bool *removed_ret)
+static struct error *remove_all(struct call_session *session, uint64_t timeout_us,
+				uint64_t *remaining_ret, bool *removed_ret)
 {
 	struct trace_leftover_vec found = { 0 };
 	cleanup(close) int memory = -1;
@@ -230,7 +230,7 @@ struct error *leftovers_remove(struct call_session *session, uint64_t timeout_us
 	struct error *error = trace_find_leftovers(call_target(session), &found);
 
 	if (!error && found.size)
-		error = trace_open_memory(call_target(session), &memory);
+		error = agent_open_memory(call_target(session), &memory);
 	for (size_t i = 0; !error && i < found.size; i++)
 		error = remove_one(session, memory, &found.data[i], timeout_us, &remaining);
 	if (!error) {
@@ -248,5 +248,32 @@ struct error *trace_remove_leftovers(struct target *target, uint64_t timeout_us,
 	struct error *error = call_open(target, timeout_us, &session);
 	bool removed;
 
-	return error ? error : leftovers_remove(session, timeout_us, remaining_ret, &removed);
+	return error ? error : remove_all(session, timeout_us, remaining_ret, &removed);
+}
+
+struct error *leftovers_clear(struct call_session *session, uint64_t timeout_us, bool *removed_ret)
+{
+	uint64_t remaining = 0;
+	struct error *error = remove_all(session, timeout_us, &remaining, removed_ret);
+
+	if (!error && remaining)
+		error = error_create(
+			ERROR_BUSY, "the agent of a memprobe that was killed is still in use in %d",
+			(int)call_target(session)->pid);
+	return error;
+}
+
+struct error *recorder_clear_leftovers(struct target *target, uint64_t timeout_us,
+				       bool *removed_ret)
+{
+	cleanup(call) struct call_session *session = NULL;
+	struct trace_leftover_vec found = { 0 };
+	struct error *error = trace_find_leftovers(target, &found);
+	size_t count = found.size;
+
+	trace_leftover_vec_deinit(&found);
+	if (error || !count)
+		return error;
+	error = call_open(target, timeout_us, &session);
+	return error ? error : leftovers_clear(session, timeout_us, removed_ret);
 }

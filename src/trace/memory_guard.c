@@ -32,9 +32,13 @@ static uint64_t own_memory(void)
 
 void memory_guard_begin(struct memory_guard *guard, const struct target *target, uint64_t most)
 {
-	*guard = (struct memory_guard){ .target = target, .limit = most, .own = own_memory() };
+	*guard = (struct memory_guard){ .target = target,
+					.limit = most,
+					.own = own_memory(),
+					.room = memory_guard_room(target),
+					.least = MEMORY_GUARD_ROOM };
 	if (!most)
-		guard->limit = min_u64(memory_guard_room(target) / 4, MEMORY_GUARD_MAX);
+		guard->limit = min_u64(guard->room / 4, MEMORY_GUARD_MAX);
 }
 
 bool memory_guard_is_over(struct memory_guard *guard)
@@ -53,7 +57,7 @@ bool memory_guard_is_over(struct memory_guard *guard)
 		return true;
 	}
 	room = memory_guard_room(guard->target);
-	if (room >= MEMORY_GUARD_ROOM)
+	if (room >= guard->least)
 		return false;
 	log_warn("the recording of %d ends: its memory cgroups, or memprobe's, leave only %s",
 		 (int)guard->target->pid, format_size(room, size));

@@ -16,7 +16,9 @@
 
 struct memory_guard {
 	const struct target *target;
-	uint64_t limit, own; /* bytes; own: of this process at the beginning */
+	uint64_t limit, own,
+		room;	/* bytes; own: of this process at the beginning; room: left then */
+	uint64_t least; /* that is to be left */
 	uint64_t looked_us;
 };
 

@@ -48,24 +48,24 @@ static bool collect(const struct mapping_vec *maps, uint64_t size_min, struct ag
 	return true;
 }
 
-bool ranges_publish(struct trace_session *session, const struct mapping_vec *maps)
+bool ranges_publish(struct agent_recorder *agent, const struct mapping_vec *maps)
 {
-	struct agent_range *former = session->ranges[session->ranges_sequence % 2];
-	struct agent_range *ranges = session->ranges[(session->ranges_sequence + 1) % 2];
+	struct agent_range *former = agent->ranges[agent->ranges_sequence % 2];
+	struct agent_range *ranges = agent->ranges[(agent->ranges_sequence + 1) % 2];
 	uint64_t table =
-		CTL(range_tables) + (session->ranges_sequence + 1) % 2 * sizeof(session->ranges[0]);
+		CTL(range_tables) + (agent->ranges_sequence + 1) % 2 * sizeof(agent->ranges[0]);
 	uint32_t count = 0;
 
 	/* Of a process with very many, the larger ones: stacks are. */
 	for (uint64_t size_min = 1; !collect(maps, size_min, ranges, &count); size_min *= 16)
 		;
-	if (session->ranges_sequence && count == session->ranges_count &&
+	if (agent->ranges_sequence && count == agent->ranges_count &&
 	    !memcmp(former, ranges, count * sizeof(*ranges)))
 		return true;
-	if (!control_put(session, table, ranges, count * sizeof(*ranges)))
+	if (!control_put(agent, table, ranges, count * sizeof(*ranges)))
 		return false;
-	session->ranges_sequence++;
-	session->ranges_count = count;
-	return control_put_64(session, CTL(ranges),
-			      session->ranges_sequence << AGENT_RANGES_BITS | count);
+	agent->ranges_sequence++;
+	agent->ranges_count = count;
+	return control_put_64(agent, CTL(ranges),
+			      agent->ranges_sequence << AGENT_RANGES_BITS | count);
 }

@@ -1,6 +1,5 @@
 /* The tables as plain data. All of it is foreign: the target can write there what it likes. */
 #include "session.h"
-#include "uprobe.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -27,7 +26,7 @@ struct stack_entry {
 VEC_DEFINE(stack_entry_vec, struct stack_entry)
 
 struct reading {
-	struct trace_session *session;
+	struct agent_recorder *agent;
 	struct trace_wanted wanted;
 	struct stack_entry_vec stacks; /* by id */
 	struct trace_data *data;
@@ -69,7 +68,7 @@ static struct stack_entry take_stack(const struct reading *reading, const struct
 
 static struct error *read_stacks(struct reading *reading)
 {
-	const struct tables *tables = &reading->session->tables;
+	const struct tables *tables = &reading->agent->tables;
 	cleanup(free) struct agent_stack *part = malloc(PART);
 	enum { COUNT = PART / sizeof(struct agent_stack) };
 
@@ -99,7 +98,7 @@ static struct error *read_stacks(struct reading *reading)
 
 static struct error *read_frames(struct reading *reading)
 {
-	const struct tables *tables = &reading->session->tables;
+	const struct tables *tables = &reading->agent->tables;
 
 	reading->frame_count = min_u64(tables_shm(tables)->frames_used, tables->frames_ready);
 	reading->frames = malloc(reading->frame_count * 8 + 8);
@@ -139,7 +138,7 @@ static bool site_of(struct reading *reading, uint64_t id, uint32_t *ret, struct 
 /* How many blocks of @size one that was sampled stands for; @rate: the index of that time's. */
 static double weight_of(const struct reading *reading, double size, unsigned rate)
 {
-	uint64_t bytes = rate_of(reading->session, rate);
+	uint64_t bytes = rate_of(reading->agent, rate);
 
 	return bytes <= 1 ? 1 : -1 / expm1(-fmax(size, 1) / (double)bytes);
 }
@@ -222,7 +221,7 @@ struct live_part {
 static struct error *read_part(struct reading *reading, const struct table_level *live, uint64_t at,
 			       struct live_part *part)
 {
-	const struct tables *tables = &reading->session->tables;
+	const struct tables *tables = &reading->agent->tables;
 	bool pools = tables->contexts_count != 0;
 	size_t count = min_u64(BUCKETS, live->count - at);
 
@@ -246,7 +245,7 @@ static struct error *read_part(struct reading *reading, const struct table_level
 
 static struct error *read_live(struct reading *reading)
 {
-	const struct tables *tables = &reading->session->tables;
+	const struct tables *tables = &reading->agent->tables;
 	cleanup(free) struct live_part *part = malloc(sizeof(*part));
 	struct error *error = NULL;
 
@@ -263,7 +262,7 @@ static struct error *read_live(struct reading *reading)
 
 static struct error *read_contexts(struct reading *reading)
 {
-	const struct tables *tables = &reading->session->tables;
+	const struct tables *tables = &reading->agent->tables;
 	cleanup(free) struct agent_context *part = malloc(PART);
 	enum { COUNT = PART / sizeof(struct agent_context) };
 
@@ -293,7 +292,7 @@ static struct error *add_totals(struct reading *reading)
 {
 	struct error *error = NULL;
 
-	if (!reading->session->options.all)
+	if (!reading->agent->options->all)
 		return NULL;
 	for (size_t id = 0; !error && id < reading->stacks.size; id++) {
 		const struct stack_entry *stack = &reading->stacks.data[id];
@@ -312,23 +311,16 @@ static struct error *add_totals(struct reading *reading)
 	return error;
 }
 
-struct error *trace_read(struct trace_session *session, const struct trace_wanted *wanted,
-			 struct trace_data **ret)
+struct error *agent_read(void *recorder, const struct trace_wanted *wanted, struct trace_data *data)
 {
-	cleanup(trace_data) struct trace_data *data = calloc(1, sizeof(*data));
 	struct reading reading = {
-		.session = session,
-		.wanted = wanted ? *wanted : (struct trace_wanted){ 0 },
+		.agent = recorder,
+		.wanted = *wanted,
 		.data = data,
-		.now = trace_now(session),
+		.now = agent_now(recorder),
 	};
-	struct error *error;
+	struct error *error = read_frames(&reading);
 
-	if (session->uprobe)
-		return uprobe_read(session->uprobe, wanted, ret);
-	if (!data)
-		return &error_no_memory;
-	error = read_frames(&reading);
 	data->pcs = reading.frames;
 	if (!error)
 		error = read_stacks(&reading);
@@ -339,38 +331,24 @@ struct error *trace_read(struct trace_session *session, const struct trace_wante
 	if (!error)
 		error = add_totals(&reading);
 	if (!error)
-		error = trace_count(session, &data->counters);
+		error = agent_count(recorder, &data->counters);
 	data->counters.freed += reading.emptied;
 	stack_entry_vec_deinit(&reading.stacks);
 	map64_deinit(&reading.resets);
 	map64_deinit(&reading.contexts);
-	if (!error)
-		*ret = take_pointer(data);
 	return error;
-}
-
-void trace_data_destroy(struct trace_data *data)
-{
-	if (!data)
-		return;
-	trace_site_vec_deinit(&data->sites);
-	trace_block_vec_deinit(&data->blocks);
-	trace_context_vec_deinit(&data->contexts);
-	free(data->pcs);
-	free(data);
 }
 
 /* ---- counters ---- */
 
-struct error *trace_count(struct trace_session *session, struct trace_counters *ret)
+struct error *agent_count(void *recorder, struct trace_counters *ret)
 {
+	struct agent_recorder *agent = recorder;
 	const struct agent_counters *all;
 	uint64_t sums[AGENT_COUNTERS] = { 0 };
 	struct trace_counters counters = { 0 };
 
-	if (session->uprobe)
-		return uprobe_count(session->uprobe, ret);
-	all = tables_counters(&session->tables);
+	all = tables_counters(&agent->tables);
 	for (unsigned i = 0; i <= AGENT_THREADS; i++) {
 		bool used = false;
 
@@ -382,20 +360,20 @@ struct error *trace_count(struct trace_session *session, struct trace_counters *
 	}
 	counters.recorded = sums[AGENT_COUNT_ALLOCS];
 	counters.freed = sums[AGENT_COUNT_FREES];
-	counters.bytes = rate_estimate(session, sums[AGENT_COUNT_ALLOCS], sums[AGENT_COUNT_BYTES]);
-	session->recorded_bytes = sums[AGENT_COUNT_BYTES];
+	counters.bytes = rate_estimate(agent, sums[AGENT_COUNT_ALLOCS], sums[AGENT_COUNT_BYTES]);
+	agent->recorded_bytes = sums[AGENT_COUNT_BYTES];
 	counters.calls = sums[AGENT_COUNT_CALLS];
 	counters.lost_allocs = sums[AGENT_COUNT_LOST];
 	counters.lost_frees = sums[AGENT_COUNT_REPLACED] + sums[AGENT_COUNT_LOST_RESET];
 	counters.lost_threads = sums[AGENT_COUNT_LOST_SLOT];
 	counters.truncated = sums[AGENT_COUNT_TRUNCATED];
 	counters.filtered = sums[AGENT_COUNT_FILTERED];
-	counters.lapses = session->lapses;
-	counters.table_memory = session->tables.allocated;
-	counters.time_us = session->begin_us ? (session->end_us ? session->end_us : clock_us()) -
-						       session->begin_us
-					     : 0;
-	counters.bytes_per_second = session->bytes_per_second;
+	counters.lapses = agent->lapses;
+	counters.table_memory = agent->tables.allocated;
+	counters.time_us = agent->begin_us
+				   ? (agent->end_us ? agent->end_us : clock_us()) - agent->begin_us
+				   : 0;
+	counters.bytes_per_second = agent->bytes_per_second;
 	*ret = counters;
 	return NULL;
 }

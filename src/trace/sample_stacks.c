@@ -9,11 +9,11 @@
 
 #include "agent/unwind_abi.h"
 #include "agent/unwind_walk.h"
+#include "history.h"
 #include "memprobe/clock.h"
 #include "memprobe/log.h"
 #include "memprobe/unwind.h"
 #include "memprobe/unwind_table.h"
-#include "session.h"
 
 #define DEPTH_MAX 256u
 /* Stacks of libdwfl's that are known again. */

@@ -7,11 +7,13 @@
 
 #include "agent/abi.h"
 #include "functions.h"
+#include "history.h"
 #include "memory_guard.h"
 #include "memprobe/call.h"
 #include "memprobe/stop.h"
 #include "memprobe/trace.h"
 #include "memprobe/unwind_table.h"
+#include "recorder.h"
 
 /* ---- tables.c: the memory that is shared with the target ---- */
 
@@ -227,29 +229,19 @@ struct error *leave_read_config(int memory, uint64_t image, struct agent_config 
 /* ---- leftovers.c ---- */
 
 /* Opens /proc/PID/mem for reading and writing; the caller closes it. */
-struct error *trace_open_memory(struct target *target, int *ret);
+struct error *agent_open_memory(struct target *target, int *ret);
 /* Writes down in @config who we are, and that it is for @target. */
-void trace_sign(struct agent_config *config, const struct target *target);
-/* Removes what is there; ERROR_BUSY if somebody records. @session: open on the target. */
-struct error *leftovers_remove(struct call_session *session, uint64_t timeout_us,
-			       uint64_t *remaining_ret, bool *removed_ret);
+void agent_sign(struct agent_config *config, const struct target *target);
+/* Removes what is there; ERROR_BUSY if somebody records, or it is still in use. @session: open on
+ * the target. */
+struct error *leftovers_clear(struct call_session *session, uint64_t timeout_us, bool *removed_ret);
 
-/* ---- history.c: the modules that were there ---- */
+/* ---- agent_attach.c ---- */
 
-struct history;
-
-/* Learns what @target has now. */
-struct error *history_create(struct target *target, struct history **ret);
-struct error *history_add(struct history *history, struct target *now);
-struct target *history_target(struct history *history);
-void history_destroy(struct history *history);
-
-/* ---- trace.c ---- */
-
-#define TRACE_RATES 32
+#define AGENT_RATES_MAX 32
 
 /* What was counted up to the last look at the rate. */
-struct trace_former {
+struct rate_former {
 	double estimate; /* of bytes allocated */
 	uint64_t allocs, bytes;
 	uint64_t samples;
@@ -262,11 +254,10 @@ struct lease_clock {
 	int64_t offset;	  /* ns: its monotonic time less ours (time namespaces) */
 };
 
-struct trace_session {
+struct agent_recorder {
 	struct target *target;
-	struct uprobe_engine *uprobe; /* does it all but the history; NULL: the agent does */
-	struct trace_options options;
-	struct trace_report report;
+	const struct trace_options *options;
+	struct trace_report *report;
 	struct hooks hooks;
 	struct tables tables;
 	struct agent_config config;
@@ -288,16 +279,13 @@ struct trace_session {
 	uint64_t ranges_sequence;		    /* of the last one; 0: none */
 	uint32_t ranges_count;
 	unsigned maps_rest; /* ticks for which the maps are left alone: reading them takes long */
-	uint64_t maps_hash; /* of the mappings with code */
 	unsigned ticks;
 	uint64_t lapses;
-	uint64_t rates[TRACE_RATES]; /* that were in use, by their index in the tables */
+	uint64_t rates[AGENT_RATES_MAX]; /* that were in use, by their index in the tables */
 	unsigned rate_count;
-	struct memory_guard guard; /* with uprobe */
-	uint64_t room_begin;	   /* memory that was left at the first tick */
 	unsigned thin_at; /* tables.filled from which on the rate is made coarser; 0: not yet */
-	struct trace_former former;
-	uint64_t recorded_bytes; /* by the last trace_count(): of the blocks recorded */
+	struct rate_former former;
+	uint64_t recorded_bytes; /* by the last agent_count(): of the blocks recorded */
 	uint64_t rate_us;	 /* since when rate_bytes had been allocated */
 	double rate_bytes, bytes_per_second;
 	uint64_t *doubt_since; /* of each thread slot, clock_us(); 0: no doubt */
@@ -306,44 +294,53 @@ struct trace_session {
 /* ---- children.c ---- */
 
 /* Takes the agent out of all that were forked with it; said of each that keeps it. */
-struct error *children_clean(struct trace_session *session);
+struct error *children_clean(struct agent_recorder *agent);
 
 /* ---- memory_limit.c ---- */
 
 /* What the tables may take. ERROR_FAILED: there is too little for any recording. */
-struct error *memory_limit(const struct trace_session *session, uint64_t *ret);
+struct error *memory_limit(const struct agent_recorder *agent, uint64_t *ret);
 /* Whether so little is left that the recording had better end; said. Else the tables may grow by a
  * share of it. */
-bool memory_is_short(struct trace_session *session);
+bool memory_is_short(struct agent_recorder *agent);
 
 /* ---- rate.c: report.rate ---- */
 
-void rate_begin(struct trace_session *session);
+void rate_begin(struct agent_recorder *agent);
 /* Samples that were taken, of whatever size. */
 uint64_t rate_samples(const struct trace_counters *counters);
 /* Makes it so coarse that @samples in @us would have been few enough. */
-void rate_slow_down(struct trace_session *session, uint64_t samples, uint64_t us);
+void rate_slow_down(struct agent_recorder *agent, uint64_t samples, uint64_t us);
 /* Tells the agent. False: the target has exited, or is another program now. */
-bool rate_put(struct trace_session *session);
+bool rate_put(struct agent_recorder *agent);
 /* The one with the @index that stands in the tables. */
-uint64_t rate_of(const struct trace_session *session, unsigned index);
+uint64_t rate_of(const struct agent_recorder *agent, unsigned index);
 /* Bytes allocated in all, for @allocs that were recorded, @bytes together. */
-double rate_estimate(const struct trace_session *session, uint64_t allocs, uint64_t bytes);
+double rate_estimate(const struct agent_recorder *agent, uint64_t allocs, uint64_t bytes);
 /* Makes it coarser, from every block on if need be, where the tables are getting full and cannot
  * grow. */
-void rate_thin_out(struct trace_session *session, const struct trace_counters *counters);
+void rate_thin_out(struct agent_recorder *agent, const struct trace_counters *counters);
 /* While recording: changes the rate if the target has changed, unless the user has set it. */
-void rate_follow(struct trace_session *session, const struct trace_counters *counters);
+void rate_follow(struct agent_recorder *agent, const struct trace_counters *counters);
+
+/* ---- what struct recorder_ops has (recorder.h) ---- */
+
+struct error *agent_poll(void *agent_recorder, bool *alive_ret);
+struct error *agent_count(void *agent_recorder, struct trace_counters *ret);
+struct error *agent_read(void *agent_recorder, const struct trace_wanted *wanted,
+			 struct trace_data *data);
+uint64_t agent_mark(void *agent_recorder);
+void agent_pause(void *agent_recorder);
 
 /* ---- tick.c ---- */
 
 /* Whether the lease has run out though memprobe lives; counted, and told of for the first time. */
-bool trace_has_lapsed(struct trace_session *session);
+bool agent_has_lapsed(struct agent_recorder *agent);
 
 /* ---- ranges.c: what the agent may read ---- */
 
 /* Tells the agent of the memory in @maps. False: the target has exited, or is another program. */
-bool ranges_publish(struct trace_session *session, const struct mapping_vec *maps);
+bool ranges_publish(struct agent_recorder *agent, const struct mapping_vec *maps);
 
 /* ---- lease.c: the clock that the lease runs by ---- */
 
@@ -354,21 +351,21 @@ uint64_t lease_clock_now(const struct lease_clock *clock);
 /* ---- control.c: struct agent_ctl ---- */
 
 /* False: the target has exited, or is another program now. */
-bool control_put(const struct trace_session *session, uint64_t offset, const void *bytes,
+bool control_put(const struct agent_recorder *agent, uint64_t offset, const void *bytes,
 		 size_t size);
-bool control_put_32(const struct trace_session *session, uint64_t offset, uint32_t value);
-bool control_put_64(const struct trace_session *session, uint64_t offset, uint64_t value);
-bool control_get(const struct trace_session *session, uint64_t offset, void *bytes, size_t size);
-bool control_renew_lease(const struct trace_session *session);
+bool control_put_32(const struct agent_recorder *agent, uint64_t offset, uint32_t value);
+bool control_put_64(const struct agent_recorder *agent, uint64_t offset, uint64_t value);
+bool control_get(const struct agent_recorder *agent, uint64_t offset, void *bytes, size_t size);
+bool control_renew_lease(const struct agent_recorder *agent);
 /* Those of the tables. */
-bool control_put_limits(const struct trace_session *session);
-bool control_put_range(const struct trace_session *session, uint64_t min_size, uint64_t max_size);
+bool control_put_limits(const struct agent_recorder *agent);
+bool control_put_range(const struct agent_recorder *agent, uint64_t min_size, uint64_t max_size);
 /* AGENT_EXACT or AGENT_SAMPLING. */
-uint32_t control_mode(const struct trace_session *session);
+uint32_t control_mode(const struct agent_recorder *agent);
 
 /* Time of the session in ms, as in agent_ctl.now. */
-uint32_t trace_now(const struct trace_session *session);
+uint32_t agent_now(const struct agent_recorder *agent);
 /* Notes when the recording ended, once. */
-void trace_end(struct trace_session *session);
+void agent_end(struct agent_recorder *agent);
 
 #endif

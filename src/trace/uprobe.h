@@ -19,9 +19,12 @@
 #include <stdatomic.h>
 
 #include "functions.h"
+#include "history.h"
+#include "memory_guard.h"
 #include "memprobe/perf_events.h"
 #include "memprobe/sample_stacks.h"
 #include "memprobe/trace.h"
+#include "recorder.h"
 
 /* ---- uprobe_place.c ---- */
 
@@ -46,7 +49,6 @@ unsigned uprobe_place(const uint8_t *code, size_t size, unsigned arguments, uint
  * take out. malloc and its nearest kin stay in any case; so does what a module asks for by any of
  * its names, and all operators as soon as there is a module in C++.
  */
-extern const char uprobe_unwanted[]; /* function.refused of these */
 struct error *uprobe_refuse_unwanted(struct target *target, const struct module *allocator,
 				     struct function_vec *functions);
 
@@ -265,8 +267,11 @@ VEC_DEFINE(uprobe_total_vec, struct uprobe_total)
 
 struct uprobe_engine {
 	struct target *target;
-	struct trace_options options;
+	const struct trace_options *options;
 	struct trace_report *report;
+	struct history *history;
+	struct memory_guard guard;
+	unsigned polls;
 	uint64_t rate;
 	struct function_vec functions;
 	unsigned word;		       /* 4 or 8: bytes of a pointer */
@@ -325,23 +330,5 @@ double uprobe_weight(uint64_t rate, uint64_t size);
 struct error *uprobe_collect(struct uprobe_engine *engine, const struct trace_wanted *wanted,
 			     struct trace_data *ret);
 void uprobe_counters(struct uprobe_engine *engine, struct trace_counters *ret);
-
-/* ---- uprobe_engine.c ---- */
-
-/*
- * The engine for @target; fills in @report's allocator, hooks and rate. ERROR_UNSUPPORTED: the
- * kernel has no uprobes, it is Go, or there are no functions to be found; ERROR_PERMISSION.
- */
-struct error *uprobe_attach(struct target *target, const struct trace_options *options,
-			    struct trace_report *report, struct uprobe_engine **ret);
-struct error *uprobe_tick(struct uprobe_engine *engine, bool *alive_ret);
-struct error *uprobe_read(struct uprobe_engine *engine, const struct trace_wanted *wanted,
-			  struct trace_data **ret);
-struct error *uprobe_count(struct uprobe_engine *engine, struct trace_counters *ret);
-/* No more is recorded. */
-void uprobe_pause(struct uprobe_engine *engine);
-/* The probes are taken out, which may take seconds; what was recorded can still be read. */
-struct error *uprobe_detach(struct uprobe_engine *engine);
-void uprobe_destroy(struct uprobe_engine *engine);
 
 #endif

@@ -12,6 +12,12 @@
 /* Between two looks at the ring, which tells nobody that there is something in it. */
 #define WAIT_MS 5
 
+/* New modules are looked for at every so many polls. */
+#define MODULES_EVERY 2
+
+/* With less room than that, what is recorded may take a quarter of it. */
+#define PLENTY (UINT64_C(1) << 30)
+
 static void lock(struct uprobe_engine *engine)
 {
 	engine->wanted++;
@@ -80,6 +86,8 @@ static void stop_reader(struct uprobe_engine *engine)
 
 /* ---- begin ---- */
 
+static void destroy(void *recorder);
+
 static struct error *create(struct target *target, const struct trace_options *options,
 			    struct trace_report *report, struct uprobe_engine **ret)
 {
@@ -91,47 +99,59 @@ static struct error *create(struct target *target, const struct trace_options *o
 	pthread_mutex_init(&engine->lock, NULL);
 	engine->target = target;
 	engine->file = -1;
-	engine->options = *options;
+	engine->options = options;
 	engine->report = report;
-	if (!engine->options.depth_max)
-		engine->options.depth_max = TRACE_DEPTH_MAX;
 	engine->rate = max_u64(options->rate, 1);
 	if (getrandom(&engine->random, sizeof(engine->random), GRND_NONBLOCK) < 0)
 		engine->random = clock_ns();
 	engine->random |= 1;
 	error = uprobe_calls_create(&engine->calls);
 	if (error)
-		uprobe_destroy(engine);
+		destroy(engine);
 	else
 		*ret = engine;
 	return error;
 }
 
-struct error *uprobe_attach(struct target *target, const struct trace_options *options,
-			    struct trace_report *report, struct uprobe_engine **ret)
+static struct error *begin(struct uprobe_engine *engine)
+{
+	uint64_t since = clock_us();
+	struct error *error = history_create(engine->target, &engine->history);
+
+	if (!error)
+		error = sample_stacks_create(engine->target, &engine->stacks);
+	engine->report->tables_us = clock_us() - since;
+	if (!error)
+		error = uprobe_open(engine, engine->report);
+	if (error)
+		return error;
+	engine->report->rate = engine->rate;
+	/* Of a block that was seen to come every free is seen, too: only from here on, when all
+	 * probes are there, does one count. */
+	engine->since = clock_ns();
+	engine->begin_us = engine->rate_us = clock_us();
+	memory_guard_begin(&engine->guard, engine->target, engine->options->memory_max);
+	/* What is told is kept in tables that double. */
+	if (engine->guard.room < PLENTY)
+		engine->guard.least = max_u64(engine->guard.least, engine->guard.room / 4 * 3);
+	log_debug("%u probes, after %llu ms", engine->spec_count,
+		  (unsigned long long)(clock_us() - since) / 1000);
+	return start_reader(engine);
+}
+
+static struct error *attach(struct target *target, const struct trace_options *options,
+			    struct trace_report *report, void **ret)
 {
 	struct uprobe_engine *engine = NULL;
-	uint64_t since = clock_us();
 	struct error *error = create(target, options, report, &engine);
 
 	if (!error)
-		error = sample_stacks_create(target, &engine->stacks);
-	report->tables_us = clock_us() - since;
+		error = recorder_clear_leftovers(target, options->timeout_us,
+						 &report->leftovers_removed);
 	if (!error)
-		error = uprobe_open(engine, report);
-	if (!error) {
-		report->rate = engine->rate;
-		/* Of a block that was seen to come every free is seen, too: only once all events
-		 * are on does one count. */
-		engine->since = UINT64_MAX;
-		engine->since = clock_ns();
-		engine->begin_us = engine->rate_us = clock_us();
-		log_debug("%u probes, after %llu ms", engine->spec_count,
-			  (unsigned long long)(clock_us() - since) / 1000);
-		error = start_reader(engine);
-	}
+		error = begin(engine);
 	if (error)
-		uprobe_destroy(engine);
+		destroy(engine);
 	else
 		*ret = engine;
 	return error;
@@ -159,22 +179,49 @@ static struct error *take_error(struct uprobe_engine *engine)
 	return error;
 }
 
-static void end_if_blind(struct uprobe_engine *engine)
+static void pause_now(void *recorder);
+
+/* Ends a recording that gets no further. */
+static void check(struct uprobe_engine *engine)
 {
-	if (engine->until || !engine->probes || engine->execed ||
-	    !uprobe_probes_blind(engine->probes))
+	bool is_blind;
+
+	if (engine->until || !engine->probes || engine->execed)
 		return;
-	log_warn("the recording of %d ends: the thread has ended by which its probes were set",
-		 (int)engine->target->pid);
+	is_blind = uprobe_probes_blind(engine->probes);
+	if (is_blind)
+		log_warn("the recording of %d ends: the thread has ended by which its probes were "
+			 "set",
+			 (int)engine->target->pid);
+	if (!is_blind && !memory_guard_is_over(&engine->guard))
+		return;
 	engine->report->cut_short = true;
-	uprobe_pause(engine);
+	pause_now(engine);
 }
 
-struct error *uprobe_tick(struct uprobe_engine *engine, bool *alive_ret)
+/* What cannot be learnt now is tried again. */
+static void look_at_maps(struct uprobe_engine *engine)
 {
+	cleanup(target) struct target *now = NULL;
+	struct mapping_vec maps = { 0 };
+	struct error *error = target_read_maps(engine->target, MAPS_PLAIN, &maps);
+
+	if (!error)
+		error = history_learn(engine->history, &maps, &now);
+	mappings_deinit(&maps);
+	if (error)
+		log_debug("new modules: %s", error->message);
+	error_destroy(error);
+}
+
+static struct error *poll(void *recorder, bool *alive_ret)
+{
+	struct uprobe_engine *engine = recorder;
 	struct error *error;
 
-	end_if_blind(engine);
+	check(engine);
+	if (!engine->until && engine->polls++ % MODULES_EVERY == 0)
+		look_at_maps(engine);
 	lock(engine);
 	*alive_ret =
 		engine->probes && !engine->execed && !process_has_ended(engine->target->process);
@@ -184,37 +231,49 @@ struct error *uprobe_tick(struct uprobe_engine *engine, bool *alive_ret)
 	return error;
 }
 
-struct error *uprobe_read(struct uprobe_engine *engine, const struct trace_wanted *wanted,
-			  struct trace_data **ret)
+static struct error *read_recorded(void *recorder, const struct trace_wanted *wanted,
+				   struct trace_data *data)
 {
-	cleanup(trace_data) struct trace_data *data = calloc(1, sizeof(*data));
+	struct uprobe_engine *engine = recorder;
 	struct error *error;
 
-	if (!data)
-		return &error_no_memory;
 	lock(engine);
 	/* What has happened by now, not what the reader has come to. */
 	error = engine->probes && !engine->until ? read_ring(engine) : NULL;
 	if (!error)
 		error = uprobe_collect(engine, wanted, data);
 	unlock(engine);
-	if (!error)
-		*ret = take_pointer(data);
 	return error;
 }
 
-struct error *uprobe_count(struct uprobe_engine *engine, struct trace_counters *ret)
+static struct error *count(void *recorder, struct trace_counters *ret)
 {
+	struct uprobe_engine *engine = recorder;
+
 	lock(engine);
 	uprobe_counters(engine, ret);
 	unlock(engine);
 	return NULL;
 }
 
+/* Blocks are told apart by their time. */
+static uint64_t mark(void *recorder)
+{
+	return clock_ns();
+}
+
+static struct target *modules(void *recorder)
+{
+	struct uprobe_engine *engine = recorder;
+
+	return history_target(engine->history);
+}
+
 /* ---- end ---- */
 
-void uprobe_pause(struct uprobe_engine *engine)
+static void pause_now(void *recorder)
 {
+	struct uprobe_engine *engine = recorder;
 	struct error *error;
 
 	if (engine->until || !engine->probes)
@@ -231,14 +290,15 @@ void uprobe_pause(struct uprobe_engine *engine)
 		error_destroy(error);
 }
 
-struct error *uprobe_detach(struct uprobe_engine *engine)
+static struct error *detach(void *recorder)
 {
+	struct uprobe_engine *engine = recorder;
 	struct trace_counters counters;
 	uint64_t since = clock_us();
 
 	if (!engine->probes)
 		return NULL;
-	uprobe_pause(engine);
+	pause_now(engine);
 	uprobe_counters(engine, &counters);
 	uprobe_probes_close(take_pointer(engine->probes));
 	log_debug("the probes were taken out in %llu ms",
@@ -246,8 +306,10 @@ struct error *uprobe_detach(struct uprobe_engine *engine)
 	return take_error(engine);
 }
 
-void uprobe_destroy(struct uprobe_engine *engine)
+static void destroy(void *recorder)
 {
+	struct uprobe_engine *engine = recorder;
+
 	if (!engine)
 		return;
 	stop_reader(engine);
@@ -260,6 +322,20 @@ void uprobe_destroy(struct uprobe_engine *engine)
 	uprobe_table_deinit(&engine->table);
 	uprobe_total_vec_deinit(&engine->totals);
 	functions_deinit(&engine->functions);
+	history_destroy(engine->history);
 	pthread_mutex_destroy(&engine->lock);
 	free(engine);
 }
+
+const struct recorder_ops recorder_uprobe = {
+	.engine = TRACE_ENGINE_UPROBE,
+	.attach = attach,
+	.poll = poll,
+	.count = count,
+	.read = read_recorded,
+	.mark = mark,
+	.pause = pause_now,
+	.detach = detach,
+	.modules = modules,
+	.destroy = destroy,
+};

@@ -37,17 +37,6 @@ static bool returns_block(const struct function *function)
 	}
 }
 
-static const char *why_not(const struct uprobe_engine *engine, size_t number)
-{
-	const struct function *function = &engine->functions.data[number];
-
-	if (function->refused)
-		return function->refused;
-	if (function->spec->kind == AGENT_KIND_NEW && engine->exits[number] == UPROBE_NO_EXIT)
-		return "where it returns was not found";
-	return NULL;
-}
-
 static bool file_offset(const struct module *module, uint64_t address, uint64_t *ret)
 {
 	vec_for_each (segment, &module->segments) {
@@ -133,7 +122,7 @@ static bool has_ret(const struct uprobe_engine *engine, uint64_t offset)
  * the place of the caller's. */
 static struct error *add_rets(struct uprobe_engine *engine, uint32_t type, unsigned number)
 {
-	const struct function *function = &engine->functions.data[number];
+	struct function *function = &engine->functions.data[number];
 	struct uprobe_returns returns;
 	struct error *error = uprobe_find_returns(engine->target, function, &returns);
 
@@ -151,6 +140,10 @@ static struct error *add_rets(struct uprobe_engine *engine, uint32_t type, unsig
 	engine->exits[number] = !returns.count ? UPROBE_NO_EXIT
 				: returns.all  ? UPROBE_ALL_EXITS
 					       : UPROBE_SOME_EXITS;
+	if (!returns.count) {
+		function->refused = "where it returns was not found";
+		function->is_optional = true;
+	}
 	log_debug("%s returns in %u places%s", function->name, returns.count,
 		  returns.all ? "" : " and elsewhere");
 	return NULL;
@@ -183,39 +176,13 @@ static struct error *add_specs(struct uprobe_engine *engine, uint32_t type)
 	return error;
 }
 
-static struct error *tell_hooks(struct uprobe_engine *engine, struct trace_report *report)
-{
-	for (size_t i = 0; i < engine->functions.size; i++) {
-		struct error *error = function_tell(&engine->functions.data[i], why_not(engine, i),
-						    &report->hooks);
-
-		if (error)
-			return error;
-	}
-	return NULL;
-}
-
-/* Without them the record would be nonsense. */
 static struct error *check_functions(const struct uprobe_engine *engine)
 {
 	bool allocates = false, frees = false;
 
 	vec_for_each (function, &engine->functions) {
-		if (!function->refused) {
-			allocates |= returns_block(function);
-			frees |= function->spec->kind == AGENT_KIND_FREE;
-			continue;
-		}
-		if (function->refused == uprobe_unwanted)
-			continue;
-		log_warn("%s cannot be probed: %s", function->name, function->refused);
-		if (function->spec->kind == AGENT_KIND_FREE ||
-		    function->spec->kind == AGENT_KIND_REALLOC ||
-		    !strcmp(function->spec->name, "malloc"))
-			return error_create(
-				ERROR_UNSUPPORTED,
-				"cannot record the allocations of %d: %s cannot be probed: %s",
-				(int)engine->target->pid, function->name, function->refused);
+		allocates |= !function->refused && returns_block(function);
+		frees |= !function->refused && function->spec->kind == AGENT_KIND_FREE;
 	}
 	if (allocates && frees)
 		return NULL;
@@ -325,9 +292,9 @@ static struct error *open_events(struct uprobe_engine *engine, struct module *mo
 	snprintf(engine->path, sizeof(engine->path), "/proc/self/fd/%d", engine->file);
 	for (unsigned i = 0; i < engine->spec_count; i++)
 		engine->specs[i].config1 = (uintptr_t)engine->path;
-	uprobe_stack_init(&engine->stack, engine->options.stack_bytes & ~7u);
+	uprobe_stack_init(&engine->stack, engine->options->stack_bytes & ~7u);
 	error = uprobe_probes_open(target, engine->specs, engine->spec_count,
-				   engine->options.stack_bytes, &engine->probes);
+				   engine->options->stack_bytes, &engine->probes);
 	if (error)
 		return explain(engine, error);
 	uprobe_probes_want_stack(engine->probes, engine->stack.bytes);
@@ -361,7 +328,8 @@ struct error *uprobe_open(struct uprobe_engine *engine, struct trace_report *rep
 		return error;
 	error = add_specs(engine, type);
 	if (!error)
-		error = tell_hooks(engine, report);
+		error = functions_tell(&engine->functions, engine->target, "probed",
+				       &report->hooks);
 	if (!error)
 		error = check_functions(engine);
 	return error ? error : open_events(engine, allocator.module);

@@ -48,7 +48,7 @@ static struct error *add_block(struct collecting *collecting, const struct trace
 	struct trace_site *site;
 	struct error *error;
 
-	if (wanted && found.age_ms < wanted->older_ms)
+	if (found.age_ms < wanted->older_ms)
 		return NULL;
 	error = site_of(collecting, block->stack, &found.site);
 	if (error)
@@ -57,8 +57,7 @@ static struct error *add_block(struct collecting *collecting, const struct trace
 	site->samples++;
 	site->live_count += found.weight;
 	site->live_bytes += found.weight * (double)found.size;
-	return wanted && wanted->blocks ? trace_block_vec_append(&collecting->data->blocks, &found)
-					: NULL;
+	return wanted->blocks ? trace_block_vec_append(&collecting->data->blocks, &found) : NULL;
 }
 
 static struct error *add_totals(struct collecting *collecting)
@@ -83,7 +82,7 @@ static struct error *add_totals(struct collecting *collecting)
 /* Until here a site's depth is its stack's number. */
 static struct error *add_frames(struct collecting *collecting)
 {
-	unsigned depth_max = collecting->engine->options.depth_max;
+	unsigned depth_max = collecting->engine->options->depth_max;
 	size_t words = 0, depth;
 	uint64_t *to;
 	bool cut;

@@ -119,15 +119,15 @@ static struct error *enter_block(struct uprobe_engine *engine, const struct perf
 	bool replaced;
 
 	engine->counts.bytes += size;
-	if (size < engine->options.min_size ||
-	    (engine->options.max_size && size > engine->options.max_size)) {
+	if (size < engine->options->min_size ||
+	    (engine->options->max_size && size > engine->options->max_size)) {
 		engine->counts.filtered++;
 		return learn_stack(engine, sample);
 	}
 	if (!is_sampled(engine, size))
 		return learn_stack(engine, sample);
 	error = add_stack(engine, sample, &block.stack);
-	if (!error && engine->options.all)
+	if (!error && engine->options->all)
 		error = add_total(engine, block.stack, size);
 	if (!error)
 		error = uprobe_table_put(&engine->table, &block, &replaced);

@@ -4,8 +4,6 @@
 #include "memprobe/elf_file.h"
 #include "uprobe.h"
 
-const char uprobe_unwanted[] = "nothing in the target calls it";
-
 /* A name of the allocator's, and the function that has it. */
 struct wanted_name {
 	char name[64];
@@ -87,8 +85,10 @@ static void refuse(struct wanted *wanted)
 
 		if (is_core(function) || function->refused)
 			continue;
-		if (is_operator ? !wanted->cxx : !wanted->called[i])
-			function->refused = uprobe_unwanted;
+		if (is_operator ? wanted->cxx : wanted->called[i])
+			continue;
+		function->refused = "nothing in the target calls it";
+		function->is_optional = true;
 	}
 }
 
