@@ -3,7 +3,7 @@
 # a header of include/memprobe/ belongs to the folder of the source file that bears its name; what
 # lies deeper (src/heap/allocators/) to the outer folder.
 # What src/agent/ shares with the rest is included as "agent/NAME.h": its abi.h, *_abi.h and *_walk.h,
-# by stack/ and trace/. The agent itself includes nothing but its own headers and the compiler's.
+# by stack/ and record/. The agent itself includes nothing but its own headers and the compiler's.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -13,7 +13,7 @@ row() {
 	proc | arch) echo 1 ;;
 	target) echo 2 ;;
 	live | stack) echo 3 ;;
-	heap | trace) echo 4 ;;
+	heap | record) echo 4 ;;
 	analysis) echo 5 ;;
 	report) echo 6 ;;
 	cmd) echo 7 ;;
@@ -54,7 +54,7 @@ check() { # FILE ITS-FOLDER
 		folder=$(folder_of "$header")
 		[ "$folder" = "$2" ] && continue
 		# Recordings hook the allocator that heap/ has found.
-		[ "$2:$folder" = trace:heap ] && continue
+		[ "$2:$folder" = record:heap ] && continue
 		if [ "$(row "$folder")" = agent ] || [ "$(row "$2")" = agent ] ||
 			[ "$(row "$folder")" -ge "$(row "$2")" ]; then
 			echo "$1: $2 (row $(row "$2")) includes memprobe/$header of $folder (row $(row "$folder"))"
@@ -63,7 +63,7 @@ check() { # FILE ITS-FOLDER
 	sed -n 's/^#include "agent\/\(.*\)"$/\1/p' "$1" | while read -r header; do
 		case $2:$header in
 		agent:* | stack:abi.h | stack:*_abi.h | stack:*_walk.h) ;;
-		trace:abi.h | trace:*_abi.h | trace:*_walk.h) ;;
+		record:abi.h | record:*_abi.h | record:*_walk.h) ;;
 		*) echo "$1: $2 includes agent/$header, which it may not" ;;
 		esac
 	done

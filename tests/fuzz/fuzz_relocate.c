@@ -9,9 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "trace/relocate.h"
-#include "trace/uprobe.h"
-#include "trace/x86_decode.h"
+#include "record/agent/relocate.h"
+#include "record/uprobe/uprobe.h"
+#include "record/x86_decode.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 

@@ -6,8 +6,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "trace/hook_code.h"
-#include "trace/relocate.h"
+#include "record/agent/hook_code.h"
+#include "record/agent/relocate.h"
 
 #define COUNTERS_OFFSET 4096
 #define FRAMES_OFFSET	(1u << 20)

@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "../../src/trace/fault_pages.h"
+#include "record/kernel/fault_pages.h"
 #include "memprobe/arch.h"
 #include "memprobe/pages.h"
 

@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#include "../../src/trace/memory_ledger.h"
+#include "record/kernel/memory_ledger.h"
 #include "memprobe/arch.h"
 
 #define PLACE	 0x7f0000000000u

@@ -16,8 +16,8 @@
 
 #include <cmocka.h>
 
-#include "trace/relocate.h"
-#include "trace/x86_decode.h"
+#include "record/agent/relocate.h"
+#include "record/x86_decode.h"
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 

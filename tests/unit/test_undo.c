@@ -8,8 +8,8 @@
 #include <cmocka.h>
 
 #include "agent_world.h"
-#include "trace/relocate.h"
-#include "trace/undo.h"
+#include "record/agent/relocate.h"
+#include "record/agent/undo.h"
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 #define NONE	     AGENT_NO_ARG

@@ -10,8 +10,8 @@
 
 #include <cmocka.h>
 
-#include "trace/bpf.h"
-#include "trace/uprobe.h"
+#include "record/kernel/bpf.h"
+#include "record/uprobe/uprobe.h"
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
