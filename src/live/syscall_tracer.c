@@ -27,8 +27,12 @@
 #define WAIT_US	     50000
 /* For the first stop of each thread; one in an uninterruptible wait makes it when that is over. */
 #define FIRST_STOPS_US 2000000
-/* For the last stop of each. */
-#define LEAVE_US 200000
+/* For the last stop of all of them, while those that have come to it wait for the others. */
+#define LEAVE_TOGETHER_US 200000
+/* Then for each that is late. One in an uninterruptible wait comes to no stop. */
+#define LEAVE_MOST_US 10000000
+#define LEAVE_LOOK_US 200
+#define STUCK_LOOK_US 20000
 /* -ERESTART_RESTARTBLOCK: a sleep or a poll was interrupted. */
 #define RESTART_BLOCK (-516)
 
@@ -36,6 +40,7 @@ struct tracee {
 	pid_t tid;
 	bool gone, traced; /* traced: has been told to stop at system calls */
 	bool interrupted;  /* by us, and has not stopped for it yet */
+	bool parked;	   /* in its last stop, its wait repaired, until the others are, too */
 	int call;	   /* index into `calls` of the one that it is in; -1: none of them */
 	uint64_t args[6];
 	uint64_t running_us; /* when it was last seen not to be stopped */
@@ -58,8 +63,9 @@ struct syscall_tracer {
 	/* The tracing thread's own. */
 	struct tracee_vec tracees;
 	struct map64 by_tid; /* tid -> index into tracees */
-	size_t living, untraced;
-	bool leaving;	   /* threads are let go at their next stop */
+	size_t living, untraced, parked;
+	bool leaving;	   /* threads stay in their next stop by our interrupt */
+	bool letting_go;   /* or are let go there */
 	uint64_t woken_us; /* no thread that is stopped now was stopped before */
 	uint8_t *stack;	   /* stack_bytes */
 };
@@ -107,6 +113,7 @@ static void forget_tracee(struct syscall_tracer *tracer, struct tracee *tracee)
 	tracee->gone = true;
 	tracer->living--;
 	tracer->untraced -= !tracee->traced;
+	tracer->parked -= tracee->parked;
 }
 
 /* ---- attaching ---- */
@@ -143,7 +150,10 @@ static struct error *seize(struct syscall_tracer *tracer, pid_t tid)
 	return permit_explain(tracer->target->process, PERMIT_ATTACH, errnum);
 }
 
-/* Until a pass finds no thread that is new. */
+/*
+ * Until a pass finds no thread that is new. The first thread is the last one: a signal to the
+ * process that it ignores is dropped unless just that thread is traced, else it wakes any of them.
+ */
 static struct error *seize_all(struct syscall_tracer *tracer)
 {
 	bool found = true;
@@ -154,8 +164,8 @@ static struct error *seize_all(struct syscall_tracer *tracer)
 		struct error *error = process_list_threads(tracer->target->process, &tids);
 
 		for (size_t i = 0; !error && i < tids.size; i++)
-			if (!find_tracee(tracer, tids.data[i]))
-				error = seize(tracer, tids.data[i]);
+			if (!find_tracee(tracer, tids.data[(i + 1) % tids.size]))
+				error = seize(tracer, tids.data[(i + 1) % tids.size]);
 		found = tracer->living > before;
 		pid_vec_deinit(&tids);
 		if (error)
@@ -177,14 +187,19 @@ static struct error *check_pause(struct syscall_tracer *tracer)
 			   pause_of_stop(status.threads, 0), tracer->max_pause_us);
 }
 
+static struct error *interrupt(struct tracee *tracee)
+{
+	tracee->interrupted = true;
+	return ptrace_interrupt(tracee->tid);
+}
+
 static void interrupt_all(struct syscall_tracer *tracer)
 {
 	vec_for_each (tracee, &tracer->tracees) {
 		if (tracee->gone)
 			continue;
 		/* Whoever ends meanwhile tells so. */
-		error_destroy(ptrace_interrupt(tracee->tid));
-		tracee->interrupted = true;
+		error_destroy(interrupt(tracee));
 		tracee->running_us = clock_us();
 	}
 }
@@ -281,11 +296,7 @@ static struct error *at_call(struct syscall_tracer *tracer, struct tracee *trace
 	 */
 	if (!error && info.exit.rval == RESTART_BLOCK)
 		ptrace_avoid_restart(tracer->target->process, tracer->target->arch, tracee->tid);
-	if (!error && info.exit.rval == -EINTR) {
-		tracee->interrupted = true;
-		error = ptrace_interrupt(tracee->tid);
-	}
-	return error;
+	return !error && info.exit.rval == -EINTR ? interrupt(tracee) : error;
 }
 
 /* ---- stops ---- */
@@ -307,30 +318,57 @@ static struct error *undo_interrupt(struct syscall_tracer *tracer, struct tracee
 	return error;
 }
 
+/* The wait that the signal has ended is made again, unless it has a handler to run. */
+static struct error *repair_wait(struct syscall_tracer *tracer, struct tracee *tracee)
+{
+	const struct target *target = tracer->target;
+	struct user_regs_struct regs;
+
+	return ptrace_take(target->process, target->arch, tracee->tid, &regs);
+}
+
 /* A stop of one of our threads; which request it goes on by, and with which signal. */
 static struct error *at_stop(struct syscall_tracer *tracer, struct tracee *tracee,
 			     const struct ptrace_stop *stop, enum __ptrace_request *request,
 			     int *signal)
 {
-	*request = tracer->leaving ? PTRACE_CONT : PTRACE_SYSCALL;
+	struct error *error = NULL;
+
+	*request = PTRACE_SYSCALL;
 	*signal = 0;
 	switch (stop->kind) {
 	case PTRACE_STOP_GROUP:
-		*request = tracer->leaving ? PTRACE_DETACH : PTRACE_LISTEN;
+	case PTRACE_STOP_TRAP:
+		if (stop->kind == PTRACE_STOP_GROUP)
+			*request = PTRACE_LISTEN;
+		if (tracer->letting_go)
+			*request = PTRACE_DETACH;
+		tracee->parked = tracer->leaving && !tracer->letting_go;
+		tracer->parked += tracee->parked;
 		return tracee->interrupted ? undo_interrupt(tracer, tracee) : NULL;
 	case PTRACE_STOP_SIGNAL:
-		ptrace_avoid_restart(tracer->target->process, tracer->target->arch, tracee->tid);
 		*signal = stop->signal;
-		return NULL;
+		error = repair_wait(tracer, tracee);
+		break;
 	case PTRACE_STOP_SYSCALL:
-		return at_call(tracer, tracee);
-	case PTRACE_STOP_TRAP:
-		if (tracer->leaving)
-			*request = PTRACE_DETACH;
-		return tracee->interrupted ? undo_interrupt(tracer, tracee) : NULL;
+		error = at_call(tracer, tracee);
+		break;
 	default:
-		return NULL;
+		break;
 	}
+	/* Any stop takes back the interrupt that is to come (Linux kernel/signal.c ptrace_stop()).
+	 */
+	return error || !tracer->leaving ? error : interrupt(tracee);
+}
+
+static void note_held(struct syscall_tracer *tracer, struct tracee *tracee)
+{
+	uint64_t now = clock_us();
+
+	atomic_store(&tracer->stopped_us,
+		     max_u64(atomic_load(&tracer->stopped_us),
+			     now - max_u64(tracee->running_us, tracer->woken_us)));
+	tracee->running_us = now;
 }
 
 static struct error *go_on(struct syscall_tracer *tracer, struct tracee *tracee,
@@ -339,17 +377,14 @@ static struct error *go_on(struct syscall_tracer *tracer, struct tracee *tracee,
 	enum __ptrace_request request;
 	int signal;
 	struct error *error = at_stop(tracer, tracee, stop, &request, &signal);
-	uint64_t now;
 
-	if (!error)
+	if (!error && !tracee->parked)
 		error = ptrace_resume(request, tracee->tid, signal);
-	now = clock_us();
 	/* One that is stopped by a signal is not held by us. */
-	if (request != PTRACE_LISTEN)
-		atomic_store(&tracer->stopped_us,
-			     max_u64(atomic_load(&tracer->stopped_us),
-				     now - max_u64(tracee->running_us, tracer->woken_us)));
-	tracee->running_us = now;
+	if (request == PTRACE_LISTEN)
+		tracee->running_us = clock_us();
+	else if (!tracee->parked)
+		note_held(tracer, tracee);
 	tracer->untraced -= !tracee->traced;
 	tracee->traced = true;
 	if (!error && request == PTRACE_DETACH)
@@ -403,27 +438,105 @@ static struct error *handle(struct syscall_tracer *tracer, pid_t tid,
 /* ---- the tracing thread ---- */
 
 /*
- * The kernel lets go of all of them when this thread ends, but a wait that a signal has ended only
- * because of us would not be repaired then.
+ * One look at each, so that who stops often does not keep the others waiting. *found_ret: somebody
+ * had something to tell.
+ */
+static struct error *look_at_each(struct syscall_tracer *tracer, bool *found_ret)
+{
+	struct error *error = NULL;
+
+	*found_ret = false;
+	for (size_t i = 0; !error && i < tracer->tracees.size; i++) {
+		struct tracee *tracee = &tracer->tracees.data[i];
+		uint64_t now = clock_us();
+		struct ptrace_stop stop;
+
+		if (tracee->gone || tracee->parked)
+			continue;
+		error = ptrace_wait(tracee->tid, 0, &stop);
+		if (error)
+			break;
+		if (stop.kind == PTRACE_STOP_NONE) {
+			tracee->running_us = now;
+			continue;
+		}
+		*found_ret = true;
+		error = handle(tracer, tracee->tid, &stop);
+	}
+	return error;
+}
+
+/* Until all have come to their last stop and, where they are let go there, have gone. */
+static struct error *await_last_stops(struct syscall_tracer *tracer, uint64_t deadline_us)
+{
+	struct error *error = NULL;
+	bool found;
+
+	while (!error && tracer->living > tracer->parked && clock_us() < deadline_us &&
+	       !atomic_load(&tracer->execed)) {
+		error = look_at_each(tracer, &found);
+		if (!error && !found)
+			usleep(LEAVE_LOOK_US);
+	}
+	return error;
+}
+
+static void let_go_of(struct syscall_tracer *tracer, struct tracee *tracee)
+{
+	if (tracee->gone || !tracee->parked)
+		return;
+	ptrace_detach(tracee->tid, 0);
+	note_held(tracer, tracee);
+	forget_tracee(tracer, tracee);
+}
+
+/* The first thread first; see seize_all(). */
+static void let_go_of_all(struct syscall_tracer *tracer)
+{
+	tracer->letting_go = true;
+	vec_for_each (tracee, &tracer->tracees)
+		if (tracee->tid == tracer->target->pid)
+			let_go_of(tracer, tracee);
+	vec_for_each (tracee, &tracer->tracees)
+		let_go_of(tracer, tracee);
+}
+
+/* Whether one that has not come to its last stop will. */
+static bool somebody_is_late(struct syscall_tracer *tracer)
+{
+	bool late = false;
+
+	for (size_t i = 0; !late && i < tracer->tracees.size; i++) {
+		const struct tracee *tracee = &tracer->tracees.data[i];
+		struct process_status status;
+		struct error *error = NULL;
+
+		if (tracee->gone)
+			continue;
+		error = process_read_status(tracer->target->process, tracee->tid, &status);
+		late = !error && status.state != 'D';
+		error_destroy(error);
+	}
+	return late;
+}
+
+/*
+ * The kernel lets go of all of them when this thread ends, but a wait that has ended only because
+ * of us would not be repaired then. All are stopped before the first is let go: what wakes a thread
+ * for one that is still traced finds none that we do not repair.
  */
 static void leave(struct syscall_tracer *tracer)
 {
-	uint64_t deadline_us = clock_us() + LEAVE_US;
-	struct error *error = NULL;
+	uint64_t begin_us = clock_us();
+	struct error *error;
 
 	tracer->leaving = true;
 	interrupt_all(tracer);
-	while (!error && tracer->living && clock_us() < deadline_us) {
-		struct ptrace_stop stop;
-		pid_t tid;
-
-		error = ptrace_wait_any(deadline_us - min_u64(clock_us(), deadline_us), &tid,
-					&stop);
-		if (!error && stop.kind == PTRACE_STOP_NONE)
-			tracer->woken_us = clock_us();
-		else if (!error)
-			error = handle(tracer, tid, &stop);
-	}
+	error = await_last_stops(tracer, begin_us + LEAVE_TOGETHER_US);
+	let_go_of_all(tracer);
+	while (!error && tracer->living && clock_us() < begin_us + LEAVE_MOST_US &&
+	       !atomic_load(&tracer->execed) && somebody_is_late(tracer))
+		error = await_last_stops(tracer, clock_us() + STUCK_LOOK_US);
 	if (error)
 		log_debug("%s", error->message);
 	error_destroy(error);
@@ -436,14 +549,20 @@ static struct error *trace(struct syscall_tracer *tracer)
 
 	while (tracer->living && !atomic_load(&tracer->ending) && !atomic_load(&tracer->execed) &&
 	       !guard_is_orphan()) {
+		struct error *error = NULL;
 		struct ptrace_stop stop;
+		bool found = false;
 		pid_t tid;
-		struct error *error = ptrace_wait_any(WAIT_US, &tid, &stop);
 
-		if (!error && stop.kind == PTRACE_STOP_NONE)
-			tracer->woken_us = clock_us();
-		else if (!error)
-			error = handle(tracer, tid, &stop);
+		if (!announced)
+			error = look_at_each(tracer, &found);
+		if (!error && !found) {
+			error = ptrace_wait_any(WAIT_US, &tid, &stop);
+			if (!error && stop.kind == PTRACE_STOP_NONE)
+				tracer->woken_us = clock_us();
+			else if (!error)
+				error = handle(tracer, tid, &stop);
+		}
 		if (error)
 			return error;
 		if (!announced && (!tracer->untraced || clock_us() > deadline_us)) {
@@ -468,7 +587,7 @@ static void *run_tracer(void *data)
 		guard_enter();
 		interrupt_all(tracer);
 		error = trace(tracer);
-		if (!error && !atomic_load(&tracer->execed))
+		if (!atomic_load(&tracer->execed))
 			leave(tracer);
 		guard_leave();
 	}
