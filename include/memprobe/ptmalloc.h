@@ -69,6 +69,16 @@ struct error *ptmalloc_find_arenas(struct target *target, struct arena_vec *ret)
 struct error *ptmalloc_find_arenas_in(struct target *target, const struct mapping_vec *maps,
 				      struct arena_vec *ret);
 
+/* The header of a chunk that malloc mapped by itself, and its mapping. */
+struct mmapped_header {
+	uint64_t start, total;
+	unsigned unused; /* bytes at its end that no block has */
+};
+
+/* Whether the two words at @bytes, which stand at @address, may be one. */
+bool ptmalloc_mmapped_header(const uint8_t *bytes, unsigned word_size, uint64_t address,
+			     struct mmapped_header *ret);
+
 /*
  * The arena that @thread allocates from: what its thread-local `thread_arena` holds, found by its
  * value near the thread pointer. NULL: it has not allocated yet, or it is not found. Of several

@@ -2,10 +2,8 @@
 
 #include <string.h>
 
-#include "memprobe/num.h"
+#include "memprobe/ptmalloc.h"
 
-#define CHUNK_FLAGS   7u
-#define CHUNK_MMAPPED 2u
 /* Two words of a header, and on i386 two before it. */
 #define HEADER_WORDS 4
 
@@ -51,51 +49,26 @@ static struct error *read_present(struct target *target, uint64_t address, void 
 	return error;
 }
 
-static struct error *read_words(struct target *target, uint64_t address, uint64_t *words,
-				size_t count, bool *read_ret)
-{
-	size_t word_size = target->arch->word_size;
-	unsigned char bytes[8 * HEADER_WORDS];
-	struct error *error = read_present(target, address, bytes, count * word_size, read_ret);
-
-	for (size_t i = 0; i < count; i++)
-		words[i] = *read_ret ? load_word(bytes + i * word_size, word_size) : 0;
-	return error;
-}
-
-/*
- * The bytes that the chunk mapped at @address takes in all, from its two header words; 0: this is
- * no header. @offset: i386 puts the header 8 bytes in, to align the block to 16.
- */
-static uint64_t chunk_total(const struct target *target, const uint64_t *words, uint64_t offset)
-{
-	uint64_t size = words[1] & ~(uint64_t)CHUNK_FLAGS;
-	uint64_t total = size + offset;
-
-	/* From 2.43 on, bit 0 of prev_size tells huge pages. */
-	if ((words[1] & CHUNK_FLAGS) != CHUNK_MMAPPED || (words[0] & ~(uint64_t)1) != offset)
-		return 0;
-	/* Until 2.42 the size reaches to the end of the mapping, from 2.43 on it spares a header.
-	 */
-	if (total % PAGE_SIZE)
-		total += 2 * target->arch->word_size;
-	return total % PAGE_SIZE == 0 && total >= size ? total : 0;
-}
-
+/* The bytes that the chunk mapped at @address takes in all; 0: there is none. */
 static struct error *read_chunk(struct target *target, uint64_t address, uint64_t *total_ret)
 {
-	uint64_t words[HEADER_WORDS];
+	unsigned word_size = target->arch->word_size, last = target->arch->bits == 32 ? 8 : 0;
+	unsigned char bytes[8 * HEADER_WORDS];
 	struct error *error;
 	bool found;
 
-	/* The page begins with the header, or on i386 with 8 bytes before it. */
-	error = read_words(target, address, words, HEADER_WORDS, &found);
+	error = read_present(target, address, bytes, HEADER_WORDS * word_size, &found);
 	*total_ret = 0;
 	if (error || !found)
 		return error;
-	*total_ret = chunk_total(target, words, 0);
-	if (!*total_ret && target->arch->bits == 32)
-		*total_ret = chunk_total(target, words + 2, 8);
+	/* The page begins with the header, or on i386 with 8 bytes before it. */
+	for (unsigned at = 0; at <= last && !*total_ret; at += 8) {
+		struct mmapped_header header;
+
+		if (ptmalloc_mmapped_header(bytes + at, word_size, address + at, &header) &&
+		    header.start == address)
+			*total_ret = header.total;
+	}
 	return NULL;
 }
 

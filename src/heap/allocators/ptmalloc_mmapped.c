@@ -152,15 +152,14 @@ static struct error *read_pars(struct mmapped *mmapped)
 
 /* ---- the chunks ---- */
 
-/* The header at @bytes, which lies at @found->header of the target: whether it may be one. Tells of
- * its mapping. */
-static bool read_chunk(const struct ptmalloc_walk *walk, const uint8_t *bytes, struct found *found)
+bool ptmalloc_mmapped_header(const uint8_t *bytes, unsigned word_size, uint64_t address,
+			     struct mmapped_header *ret)
 {
-	unsigned word = walk->word;
 	/* From 2.43 on, bit 0 of prev_size tells huge pages. */
-	uint64_t offset = load_word(bytes, word) & ~(uint64_t)1;
-	uint64_t field = load_word(bytes + word, word), size = field & ~(uint64_t)CHUNK_FLAGS;
-	uint64_t total = size + offset, address = found->header;
+	uint64_t offset = load_word(bytes, word_size) & ~(uint64_t)1;
+	uint64_t field = load_word(bytes + word_size, word_size);
+	uint64_t size = field & ~(uint64_t)CHUNK_FLAGS, total = size + offset;
+	unsigned unused = 0;
 
 	if ((field & CHUNK_FLAGS) != CHUNK_MMAPPED || offset > address || total < size ||
 	    (address - offset) % PAGE_SIZE)
@@ -168,12 +167,13 @@ static bool read_chunk(const struct ptmalloc_walk *walk, const uint8_t *bytes, s
 	/* Until 2.42 the size reaches to the end of the mapping. From 2.43 on it spares a header,
 	 * of which the block has, as elsewhere, the first word. */
 	if (total % PAGE_SIZE) {
-		total += 2 * word;
-		found->unused = word;
+		total += 2 * word_size;
+		unused = word_size;
 	}
-	found->start = address - offset;
-	found->total = total;
-	return total && total % PAGE_SIZE == 0;
+	if (!total || total % PAGE_SIZE)
+		return false;
+	*ret = (struct mmapped_header){ address - offset, total, unused };
+	return true;
 }
 
 static bool overlaps_region(const struct mmapped *mmapped, uint64_t start, uint64_t end)
@@ -188,13 +188,20 @@ static bool overlaps_region(const struct mmapped *mmapped, uint64_t start, uint6
 static bool is_chunk(const struct mmapped *mmapped, const uint8_t *bytes, uint64_t address,
 		     struct found *ret)
 {
-	struct found found = { .header = address, .is_chosen = true };
+	struct mmapped_header header;
 
-	if (!read_chunk(mmapped->walk, bytes, &found) || found.start < mmapped->low ||
-	    found.total > mmapped->end - found.start || found.start + found.total <= address ||
-	    overlaps_region(mmapped, found.start, found.start + found.total))
+	if (!ptmalloc_mmapped_header(bytes, mmapped->walk->word, address, &header) ||
+	    header.start < mmapped->low || header.total > mmapped->end - header.start ||
+	    header.start + header.total <= address ||
+	    overlaps_region(mmapped, header.start, header.start + header.total))
 		return false;
-	*ret = found;
+	*ret = (struct found){
+		.start = header.start,
+		.header = address,
+		.total = header.total,
+		.unused = header.unused,
+		.is_chosen = true,
+	};
 	return true;
 }
 
