@@ -113,6 +113,9 @@ struct heap {
 	/* By block: usable bytes at its end that are the allocator's (MALLOC_CHECK_). NULL: none.
 	 */
 	uint16_t *trailers;
+	/* Blocks that begin with a header of mcheck(): it is other such headers that point there,
+	 * the program points behind it. NULL: none. */
+	uint64_t *headed;
 	uint64_t mmapped_count, mmapped_bytes; /* as the allocator counts; STAT_UNKNOWN */
 	struct heap_issue_vec issues;
 	uint64_t missing_bytes; /* that malloc has, by its own figures, but that were not found */

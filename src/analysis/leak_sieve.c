@@ -39,9 +39,9 @@ heap_index heap_settle(const struct heap *heap, uint64_t guess)
 		if (begins_block(heap, guess + 1))
 			return HEAP_NONE;
 	}
-	/* Most pointers are to a block's beginning. */
+	/* Most pointers are to a block's beginning. To a header there, only other headers point. */
 	if (heap_bit(heap->in_use, guess))
-		return guess;
+		return heap->headed && heap_bit(heap->headed, guess) ? HEAP_NONE : guess;
 	index = heap_settle_start(heap, guess);
 	return index != HEAP_NONE && heap_bit(heap->in_use, index) ? index : HEAP_NONE;
 }

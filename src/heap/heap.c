@@ -396,6 +396,7 @@ void heap_reset(struct heap *heap)
 	free(heap->fast);
 	free(heap->tcache);
 	free(take_pointer(heap->trailers));
+	free(take_pointer(heap->headed));
 	heap->starts = heap->in_use = heap->fast = heap->tcache = NULL;
 	heap->bits = heap->lowest = heap->highest = 0;
 	heap->mmapped_count = heap->mmapped_bytes = STAT_UNKNOWN;

@@ -233,6 +233,23 @@ leaked_is_true() {
 	done
 }
 
+@test "mcheck: its headers point to all blocks, which hides no leak" {
+	local preload=libc_malloc_debug.so.0
+	ldconfig -p | grep -q $preload || preload=
+	start_command env LD_PRELOAD=$preload "$VICTIMS/mchecked"
+	grep -q "^mcheck 0" "$victim_out"
+	probe leaks "$victim_pid" --json
+	status_is 0
+	nothing_is_wrong
+	# A stale word may hide one.
+	json '.totals.leaked_count | . <= $n and . >= $n - 1' --argjson n "$(victim_truth leaked)"
+	json '.leaks | any(.count == 1 and .indirect_count == $n - 1)' \
+		--argjson n "$(victim_truth chain)"
+	probe leaks "$victim_pid" --no-fork --json
+	json '.totals.leaked_count | . <= $n and . >= $n - 1' --argjson n "$(victim_truth leaked)"
+	victim_check
+}
+
 @test "libc_malloc_debug.so.0 without a check: the blocks are libc's" {
 	ldconfig -p | grep -q libc_malloc_debug.so.0 || skip "libc_malloc_debug.so.0 is missing"
 	start_command env LD_PRELOAD=libc_malloc_debug.so.0 "$VICTIMS/asked"

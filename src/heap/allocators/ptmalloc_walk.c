@@ -370,6 +370,8 @@ static struct error *walk_all(struct ptmalloc_walk *walk)
 		error = ptmalloc_mark_tcache(walk);
 	if (!error)
 		error = ptmalloc_read_trailers(walk);
+	if (!error)
+		error = ptmalloc_find_headers(walk);
 	return error ? error : set_figures(walk);
 }
 

@@ -91,6 +91,11 @@ struct error *ptmalloc_mark_tcache(struct ptmalloc_walk *walk);
 /* Sets the heap's trailers, if there is a copy of malloc that makes them. */
 struct error *ptmalloc_read_trailers(struct ptmalloc_walk *walk);
 
+/* ---- ptmalloc_mcheck.c ---- */
+
+/* Sets the heap's headed, if something like mcheck() may have been called. */
+struct error *ptmalloc_find_headers(struct ptmalloc_walk *walk);
+
 /* ---- ptmalloc_bins.c ---- */
 
 /* Compares the links of the bins with the free chunks that were met; what does not fit becomes an
