@@ -112,7 +112,7 @@ struct allocator_ops {
 	 */
 	/* *ret is initialised. */
 	struct error *(*stats)(struct allocator_caller *caller, struct heap_stats *ret);
-	/* The allocator's own report for people; there if stats is. */
+	/* The allocator's own report for people. */
 	struct error *(*text)(struct allocator_caller *caller, struct call_text *ret);
 	/* ... and in XML. */
 	struct error *(*xml)(struct allocator_caller *caller, struct call_text *ret);
@@ -121,8 +121,9 @@ struct allocator_ops {
 	 * what the function returned, and stays as it is where that is void.
 	 */
 	struct error *(*trim)(struct allocator_caller *caller, uint64_t pad, int64_t *returned_ret);
-	bool trim_has_pad; /* else @pad is to be 0 */
-	/* Of one that has no text: why, and what shows more; for a hint. */
+	bool trim_has_pad;     /* else @pad is to be 0 */
+	bool trim_is_foretold; /* it does to a heap what trim_forecast() says */
+	/* Of one that has neither stats nor text: why, and what shows more; for a hint. */
 	const char *no_figures;
 };
 

@@ -86,7 +86,7 @@ static void hint_at_trim(const struct command_context *context, const struct hea
 
 	if (context->quiet || context->json || !is_much_free(&stats->totals))
 		return;
-	if (!heap) {
+	if (!heap || !heap->ops->trim_is_foretold) {
 		hint_by_figures(context, stats);
 		return;
 	}
@@ -225,6 +225,10 @@ static struct error *show(struct command_context *context, struct allocator_call
 				  "--stats prints its own report");
 	if (what == SHOW_XML)
 		return show_text(context, caller, ops->xml);
+	if (what == SHOW_STATS && !ops->text)
+		return error_hint(error_create(ERROR_UNSUPPORTED, "%s has no report of its own",
+					       caller->allocator.name),
+				  "without --stats its figures are shown");
 	if (what == SHOW_STATS || !ops->stats)
 		return show_text(context, caller, ops->text);
 	return show_figures(context, caller, busy);
@@ -232,7 +236,7 @@ static struct error *show(struct command_context *context, struct allocator_call
 
 static bool tells_figures(const struct allocator_ops *ops)
 {
-	return ops->text != NULL;
+	return ops->stats || ops->text;
 }
 
 static struct error *no_functions(const struct allocator *allocator)

@@ -145,6 +145,10 @@ struct error *trim_dry_run(struct command_context *context, uint64_t pad, uint64
 
 	if (error)
 		return error;
+	if (!heap->ops->trim_is_foretold)
+		return error_create(ERROR_UNSUPPORTED,
+				    "what trim would give back cannot be foretold for %s",
+				    heap->ops->title);
 	command_warn_of_heap(context, heap);
 	output.heap = heap;
 	error = trim_forecast(heap, pad, &forecast);

@@ -38,4 +38,5 @@ const struct allocator_ops allocator_ptmalloc = {
 	.xml = ptmalloc_xml,
 	.trim = ptmalloc_trim,
 	.trim_has_pad = true,
+	.trim_is_foretold = true,
 };
