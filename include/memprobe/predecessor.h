@@ -13,8 +13,9 @@
 #define PREDECESSOR_LOOK_US 2000
 
 /*
- * Whether @tid is a thread of such a child. It is one of this same binary, and its parent is not
- * (of a memprobe that lives, the parent is one, too).
+ * Whether @tid, which traces, is a thread of such a child. It is one of this same binary, and its
+ * parent is not (of a memprobe that lives, the parent is one, too). True also of any process that
+ * is ending, whose program cannot be told any more.
  */
 bool predecessor_is_ending(pid_t tid);
 

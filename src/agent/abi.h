@@ -29,7 +29,7 @@
 #define AGENT_ABI_H
 
 #define AGENT_MAGIC   "memprobe agent1" /* with the NUL: 16 bytes */
-#define AGENT_VERSION 3
+#define AGENT_VERSION 4
 
 #define AGENT_IMAGE_SPACE   0x10000
 #define AGENT_CONFIG_OFFSET 0x1000
@@ -190,6 +190,10 @@ enum agent_size_form {
 	AGENT_SIZE_STRING, /* it holds a string and no more */
 };
 
+/* agent_slot.patched; 0: never was. */
+#define AGENT_PATCHED	  1
+#define AGENT_WAS_PATCHED 2
+
 struct agent_slot {
 	uint64_t original; /* runs the function as it was */
 	uint64_t direct;   /* AGENT_KIND_NEW only */
@@ -212,7 +216,8 @@ struct agent_slot {
 	uint8_t saved[16]; /* what stood there, saved_size bytes */
 	uint8_t patch[16]; /* what stands there now, as many */
 	uint32_t saved_size;
-	uint32_t patched; /* 1 from before the patch is written until after it is gone */
+	uint32_t patched; /* AGENT_PATCHED from before the patch is written until after it is gone
+			   */
 	uint64_t spare_words2[3];
 };
 

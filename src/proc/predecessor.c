@@ -1,5 +1,6 @@
 #include "memprobe/predecessor.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -17,6 +18,17 @@ static bool is_memprobe(pid_t pid)
 	       own.st_ino == its.st_ino;
 }
 
+/* The end of a process takes its memory, and with that its program, before it detaches what it
+ * traces. */
+static bool has_no_program(pid_t pid)
+{
+	char path[32];
+	struct stat its;
+
+	snprintf(path, sizeof(path), "/proc/%d/exe", (int)pid);
+	return stat(path, &its) && errno == ENOENT;
+}
+
 bool predecessor_is_ending(pid_t tid)
 {
 	struct process process = { .pid = tid };
@@ -30,7 +42,7 @@ bool predecessor_is_ending(pid_t tid)
 	if (process.dirfd < 0)
 		return false;
 	error = process_read_status(&process, 0, &status);
-	found = !error && is_memprobe(tid) && !is_memprobe(status.ppid);
+	found = !error && (has_no_program(tid) || (is_memprobe(tid) && !is_memprobe(status.ppid)));
 	/* It has ended. */
 	error_destroy(error);
 	close(process.dirfd);

@@ -404,6 +404,20 @@ poke() { # ADDRESS BYTE: sets $saved to the first one that was there, $former to
 	victim_check
 }
 
+# Before it finds out that it cannot set its hooks: nobody can be in an agent without hooks.
+@test "killed while it begins to record a process that shares its memory" {
+	local killed
+	start_victim alloc_perils sharer
+	killed=$("$BUILD/tests/torture/killer" at 60 "$victim_pid" \
+		"$MEMPROBE" allocs "$victim_pid" -d 20ms --engine=agent --timeout 500ms) || fail "$killed"
+	[[ $killed != *kills=0* ]] || fail "$killed"
+	run trace attach
+	[[ $output == *"error 7 process "*"runs in the same memory"* ]] || fail "$output"
+	nothing_is_left
+	victim_works
+	victim_stub_may_stay=1 victim_check
+}
+
 @test "a program that may not read the time stamp counter" {
 	start_victim alloc_perils tsc
 	run trace agent attach run=50 detach

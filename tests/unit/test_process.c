@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "child.h"
+#include "memprobe/predecessor.h"
 #include "memprobe/process.h"
 
 static void assert_ok(struct error *error)
@@ -114,8 +115,12 @@ static void test_zombie(void **state)
 	assert_false(status.kernel_thread);
 	assert_true(process_is_alive(process));
 	assert_true(process_has_ended(process));
+	/* Its program is gone: whatever it traces it will not hold for long. */
+	assert_true(predecessor_is_ending(pid));
+	assert_false(predecessor_is_ending(getppid()));
 	waitpid(pid, NULL, 0);
 	assert_false(process_is_alive(process));
+	assert_false(predecessor_is_ending(pid));
 	assert_true(process_has_ended(process));
 	process_close(process);
 }

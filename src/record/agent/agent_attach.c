@@ -413,7 +413,6 @@ static struct error *agent_detach(void *recorder)
 	leave->unwind = agent->unwind;
 	leave->memory = agent->memory;
 	leave->image = agent->image;
-	leave->unused = !agent->hooked;
 	leave->config = agent->config;
 	leave->timeout_us = agent->options->timeout_us;
 	leave->tables = &agent->tables;

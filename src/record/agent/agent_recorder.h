@@ -211,7 +211,6 @@ struct leave {
 	struct unwind_table *unwind;  /* may be NULL */
 	int memory;
 	uint64_t image;
-	bool unused;		    /* no hook has ever led into it */
 	struct agent_config config; /* as it is in the target */
 	uint64_t timeout_us;
 	struct tables *tables; /* in use by nobody once the hooks are gone; NULL: not known */

@@ -220,6 +220,15 @@ static void tell_remaining(struct leave *leave, const struct error *error)
 	snprintf(leave->reason, sizeof(leave->reason), "%s", error->message);
 }
 
+/* Whether a hook has ever led into it: else nobody can be there, and nobody is to be stopped. */
+static bool was_in_use(const struct leave *leave)
+{
+	for (size_t i = 0; i < AGENT_SLOTS; i++)
+		if (leave->config.slots[i].patched)
+			return true;
+	return false;
+}
+
 static struct error *take_out(struct leave *leave)
 {
 	struct hold hold = {
@@ -227,7 +236,7 @@ static struct error *take_out(struct leave *leave)
 		.unwind = leave->unwind,
 		.deadline = clock_us() + leave->timeout_us,
 	};
-	struct error *error = leave->unused ? NULL : restore(leave, &hold);
+	struct error *error = was_in_use(leave) ? restore(leave, &hold) : NULL;
 
 	log_debug("taking the hooks out held the threads for %llu us, in %u stops",
 		  (unsigned long long)leave->stopped_us, leave->stops);

@@ -162,7 +162,8 @@ struct error *hooks_set(void *data)
 			change->foreign++;
 			continue;
 		}
-		if (!set_patched(change, i, 1) || !write_code(change, slot, slot->patch))
+		if (!set_patched(change, i, AGENT_PATCHED) ||
+		    !write_code(change, slot, slot->patch))
 			return error_errno(ERROR_PERMISSION, errno,
 					   "the code of the target cannot be written");
 	}
@@ -177,7 +178,7 @@ struct error *hooks_clear(void *data)
 	for (unsigned i = 0; i < AGENT_SLOTS; i++) {
 		struct agent_slot *slot = &change->config->slots[i];
 
-		if (!slot->patched || !slot->saved_size)
+		if (slot->patched != AGENT_PATCHED || !slot->saved_size)
 			continue;
 		if (reads_as(change, slot, slot->patch)) {
 			if (!write_code(change, slot, slot->saved))
@@ -192,7 +193,7 @@ struct error *hooks_clear(void *data)
 				continue;
 			}
 		}
-		set_patched(change, i, 0);
+		set_patched(change, i, AGENT_WAS_PATCHED);
 	}
 	return NULL;
 }

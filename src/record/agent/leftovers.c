@@ -59,12 +59,13 @@ static bool tracer_lives(const struct agent_config *config)
 	bool lives;
 
 	error_destroy(process_open((pid_t)config->tracer, &process));
-	lives = process && process->start_time == config->tracer_start && process_is_alive(process);
+	lives = process && process->start_time == config->tracer_start &&
+		!process_has_ended(process);
 	for (unsigned us = 0;
 	     lives && us < PREDECESSOR_WAIT_US && predecessor_is_ending(process->pid);
 	     us += PREDECESSOR_LOOK_US) {
 		usleep(PREDECESSOR_LOOK_US);
-		lives = process_is_alive(process);
+		lives = !process_has_ended(process);
 	}
 	process_close(process);
 	return lives;
@@ -152,7 +153,7 @@ static struct error *look_at(struct target *target, uint64_t address,
 		for (size_t i = 0; i < sizeof(config->areas) / sizeof(config->areas[0]); i++)
 			found.size += config->areas[i].size;
 		for (size_t i = 0; i < AGENT_SLOTS; i++)
-			found.hooks += config->slots[i].patched != 0;
+			found.hooks += config->slots[i].patched == AGENT_PATCHED;
 		found.inherited = is_inherited(target, config);
 		found.recording = !found.inherited && is_recording(target, memory, address, config);
 		found.active = is_active(memory, address);
