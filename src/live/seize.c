@@ -1,4 +1,5 @@
 #include "session.h"
+#include "sleepers.h"
 
 #include <errno.h>
 
@@ -12,6 +13,9 @@
 
 /* How often is looked whether it has stopped: one that waits for a CPU is not held yet. */
 #define STOP_LOOK_US 500
+
+/* How often is looked whether a thread has stayed in its transfer. */
+#define TRANSFER_LOOKS 20
 
 static bool take_lingering(struct call_session *session, pid_t tid)
 {
@@ -148,10 +152,55 @@ static struct error *at_work(struct call_session *session)
 			  "wait for it to end");
 }
 
+/*
+ * Of who is in a transfer, which a stop would cut short: what can be told by what the kernel shows
+ * of a sleeper. False: it is in none, or not for long enough.
+ */
+static bool look_at_transfer(struct call_session *session, pid_t tid, enum stub_presence *ret)
+{
+	const struct target *target = session->target;
+	struct sleeper sleeper = { .tid = tid };
+	struct sleeper_vec sleepers = { .data = &sleeper, .size = 1 };
+	bool slept = false;
+
+	for (unsigned i = 0; i < TRANSFER_LOOKS && !slept; i++) {
+		struct user_regs_struct regs = { 0 };
+		struct pid_vec woken = { 0 };
+		struct error *error;
+
+		sleeper.kind = wait_kind_now(target->process, target->arch, tid, &sleeper.call);
+		if (sleeper.kind != WAIT_CUT)
+			return false;
+		/* The thread pointer is not known. */
+		regs.rip = sleeper.call.pc;
+		regs.rsp = sleeper.call.sp;
+		*ret = stub_presence(session, &regs);
+		error = sleepers_check(target, &sleepers, &woken);
+		slept = !error && !woken.size;
+		error_destroy(error);
+		pid_vec_deinit(&woken);
+	}
+	return slept;
+}
+
+static struct error *judge(struct call_session *session, pid_t tid, enum stub_presence presence)
+{
+	if (presence == STUB_BEFORE_COPY)
+		return error_hint(
+			error_create(ERROR_BUSY,
+				     "thread %d of %d has a call of an earlier memprobe before it",
+				     (int)tid, (int)session->target->pid),
+			"if the process is stopped, continue it (kill -CONT %d)",
+			(int)session->target->pid);
+	session->place.in_use |= presence == STUB_INSIDE;
+	return NULL;
+}
+
 static struct error *look_for_predecessor(struct call_session *session, pid_t tid)
 {
 	struct user_regs_struct regs;
 	struct process_status status;
+	enum stub_presence presence;
 	bool stopped = false;
 	struct error *error = process_read_status(session->target->process, tid, &status);
 
@@ -160,6 +209,8 @@ static struct error *look_for_predecessor(struct call_session *session, pid_t ti
 	/* Held through another mount of /proc, where our lock does not reach. */
 	if (!error && status.tracer_pid)
 		return at_work(session);
+	if (!error && look_at_transfer(session, tid, &presence))
+		return judge(session, tid, presence);
 	if (!error)
 		error = seize_stop(session, tid, 0, &stopped, &regs);
 	if (!stopped) {
@@ -168,21 +219,7 @@ static struct error *look_for_predecessor(struct call_session *session, pid_t ti
 		error_destroy(error);
 		return NULL;
 	}
-	switch (stub_presence(session, &regs)) {
-	case STUB_BEFORE_COPY:
-		error = error_hint(
-			error_create(ERROR_BUSY,
-				     "thread %d of %d has a call of an earlier memprobe before it",
-				     (int)tid, (int)session->target->pid),
-			"if the process is stopped, continue it (kill -CONT %d)",
-			(int)session->target->pid);
-		break;
-	case STUB_INSIDE:
-		session->place.in_use = true;
-		break;
-	case STUB_OUTSIDE:
-		break;
-	}
+	error = judge(session, tid, stub_presence(session, &regs));
 	ptrace_detach(tid, 0);
 	return error;
 }

@@ -85,6 +85,33 @@ finish_transfers() {
 	finish_transfers
 }
 
+@test "no transfer is cut short where uprobes record: 7" {
+	for victim in transfers transfers-32; do
+		start_transfers $victim
+		probe allocs "$victim_pid" -d 100ms --engine=uprobe --timeout 1s
+		[ "$status" -ne 4 ] || skip "uprobes are not permitted here"
+		status_is 7
+		[[ $stderr == *"which a stop would cut short"* ]] || fail "$stderr"
+		finish_transfers
+		stop_victim
+	done
+}
+
+# Killed with its stub in the target; who comes next has to know whether a thread is in there.
+@test "no transfer is cut short where a memprobe was killed" {
+	local killed
+	for victim in transfers transfers-32; do
+		start_transfers $victim
+		killed=$("$BUILD/tests/torture/killer" at 60 "$victim_pid" \
+			"$MEMPROBE" call "$victim_pid" 'getppid()') || fail "$killed"
+		[[ $killed != *kills=0* ]] || fail "$killed"
+		probe heap "$victim_pid"
+		status_is 0
+		finish_transfers
+		stop_victim
+	done
+}
+
 # The first recvmmsg() returns short, as after any stop; the error 512 that the kernel keeps for the
 # socket's next call is not to be seen.
 @test "a recvmmsg that a stop has cut short leaves no error for the next call" {

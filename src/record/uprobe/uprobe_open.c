@@ -226,7 +226,8 @@ static bool kernel_breaks_seccomp(void)
 	return major == 6 && minor >= 11 && minor < 14;
 }
 
-static struct error *check_target(struct target *target, struct trace_report *report)
+static struct error *check_target(struct target *target, uint64_t timeout_us,
+				  struct trace_report *report)
 {
 	struct process_status status;
 	struct error *error;
@@ -252,7 +253,7 @@ static struct error *check_target(struct target *target, struct trace_report *re
 				    "kernel (before Linux 6.14)",
 				    (int)target->pid);
 	/* A return probe is left by a system call. */
-	return filters_find_dispatch(target, &report->attach_stopped_us);
+	return filters_find_dispatch(target, timeout_us, &report->attach_stopped_us);
 }
 
 static struct error *explain(const struct uprobe_engine *engine, struct error *error)
@@ -305,7 +306,7 @@ struct error *uprobe_open(struct uprobe_engine *engine, struct trace_report *rep
 {
 	struct allocator allocator;
 	uint32_t type = 0;
-	struct error *error = check_target(engine->target, report);
+	struct error *error = check_target(engine->target, engine->options->timeout_us, report);
 
 	if (!error)
 		error = perf_pmu_type("uprobe", &type);
