@@ -29,6 +29,10 @@ record_rounds() { # COUNT COMMAND...
 	grep -q '^uprobes ' "$trace_out" || fail "$(grep -v ^site "$trace_out")"
 }
 
+is_as_before() {
+	victim_check 2>/dev/null
+}
+
 still_works() {
 	tell go '^going'
 	runs_for_rounds 10
@@ -59,6 +63,18 @@ is_shape() {
 	is_exact
 	grep -q '^uprobes wanted' "$trace_out"
 	still_works
+}
+
+# The kernel does not take its breakpoints out for who is killed while it makes or closes them.
+@test "uprobes: none stays when memprobe is killed" {
+	local killed
+	start_victim leaks 2000
+	killed=$("$BUILD/tests/torture/killer" random 25 "$victim_pid" \
+		"$MEMPROBE" allocs "$victim_pid" -d 20ms --engine=uprobe) || fail "$killed"
+	[[ $killed != *kills=0* ]] || fail "$killed"
+	# It takes the kernel a while.
+	wait_until 60 is_as_before
+	victim_check
 }
 
 @test "uprobes: exact with jemalloc and linked statically" {

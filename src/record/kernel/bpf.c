@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "memprobe/log.h"
+#include "probe_section.h"
 
 #define LOG_SIZE 4096
 
@@ -290,7 +291,7 @@ struct error *bpf_probe(int program_fd, pid_t pid, const struct bpf_probes *prob
 	if (!kernel_knows_processes())
 		return error_create(ERROR_UNSUPPORTED, "cannot make probes of all threads at once: "
 						       "that takes Linux 6.12");
-	fd = (int)syscall(SYS_bpf, BPF_LINK_CREATE, &create, sizeof(create));
+	fd = PROBE_MAKE(syscall(SYS_bpf, BPF_LINK_CREATE, &create, sizeof(create)));
 	if (fd < 0)
 		return explain(errno, "probes");
 	*fd_ret = fd;

@@ -12,6 +12,7 @@
 #include "memprobe/clock.h"
 #include "memprobe/log.h"
 #include "perf_events.h"
+#include "probe_section.h"
 #include "record/uprobe/uprobe.h"
 
 #define RING_BYTES (128u << 20)
@@ -83,8 +84,8 @@ static struct error *open_probe(struct uprobe_probes *probes, unsigned number, i
 		.sample_period = 1,
 		.disabled = 1,
 	};
-	int fd = (int)syscall(SYS_perf_event_open, &attr, probes->thread, -1, -1,
-			      PERF_FLAG_FD_CLOEXEC);
+	int fd = PROBE_MAKE(
+		syscall(SYS_perf_event_open, &attr, probes->thread, -1, -1, PERF_FLAG_FD_CLOEXEC));
 
 	if (fd < 0)
 		return error_errno(errno == EACCES || errno == EPERM ? ERROR_PERMISSION
@@ -198,7 +199,7 @@ static void close_links(struct uprobe_probes *probes)
 {
 	for (unsigned i = 0; i < LINKS; i++)
 		if (probes->links[i] >= 0)
-			close(probes->links[i]);
+			probe_close(probes->links[i]);
 	memset(probes->links, -1, sizeof(probes->links));
 }
 
@@ -319,7 +320,7 @@ void uprobe_probes_close(struct uprobe_probes *probes)
 	/* Each takes the kernel some 80 ms: a function is fast again when its last one has gone. */
 	for (unsigned i = 0; i < probes->count; i++)
 		if (probes->events[i] >= 0)
-			close(probes->events[i]);
+			probe_close(probes->events[i]);
 	perf_close(probes->watch);
 	if (probes->shared)
 		munmap(probes->shared, sizeof(*probes->shared));
