@@ -57,9 +57,7 @@ def digest_of(data):
     return hashlib.sha256(data).hexdigest()[:16]
 
 
-def look(print):
-    pid = sys.argv[1]
-    vary = "--threads-vary" in sys.argv[2:]
+def look(pid, vary, print):
     root = f"/proc/{pid}"
     stopped = []
     tids = os.listdir(f"{root}/task")
@@ -97,18 +95,18 @@ def look(print):
             print("padding", span, digest_of(data[size:]))
 
 
-def main():
+def state_of(pid, vary=False):
     # An execve() in between has the process without memory for an instant.
     for attempt in range(50):
         try:
             lines = []
-            look(lambda *words: lines.append(" ".join(map(str, words))))
-            print("\n".join(lines))
-            return
+            look(pid, vary, lambda *words: lines.append(" ".join(map(str, words))))
+            return lines
         except (OSError, ValueError):
             if attempt == 49:
                 raise
             time.sleep(0.002)
 
 
-main()
+if __name__ == "__main__":
+    print("\n".join(state_of(sys.argv[1], "--threads-vary" in sys.argv[2:])))
