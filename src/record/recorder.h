@@ -8,6 +8,7 @@
 #ifndef RECORD_RECORDER_H
 #define RECORD_RECORDER_H
 
+#include "memprobe/call.h"
 #include "memprobe/trace.h"
 
 struct recorder_ops {
@@ -37,10 +38,14 @@ struct recorder_ops {
 	void (*destroy)(void *recorder);
 };
 
-/* leftovers.c: as leftovers_clear() of the agent, for who is to set something at functions that may
- * still lead into a predecessor's. */
-struct error *recorder_clear_leftovers(struct target *target, uint64_t timeout_us,
-				       bool *removed_ret);
+/*
+ * leftovers.c: for who is to set probes at functions. What a killed memprobe's agent has left goes,
+ * and no agent sets its hooks there until *@ret is closed: the kernel takes a probe out by the byte
+ * that the file has there, were it in the midst of a hook. NULL: into whom nobody may call gets no
+ * agent.
+ */
+struct error *recorder_keep_agents_out(struct target *target, uint64_t timeout_us,
+				       bool *removed_ret, struct call_session **ret);
 
 extern const struct recorder_ops recorder_agent, recorder_uprobe;
 

@@ -77,6 +77,20 @@ is_shape() {
 	victim_check
 }
 
+# One of the two comes first, and the other is refused, or records beside it.
+@test "uprobes: an agent that comes at the same time" {
+	local i
+	start_victim malloc_load 1 4096 2000
+	for i in {1..8}; do
+		"$MEMPROBE" allocs "$victim_pid" -d 50ms --engine=uprobe >/dev/null 2>&1 &
+		"$MEMPROBE" allocs "$victim_pid" -d 50ms --engine=agent >/dev/null 2>&1 || true
+		wait $! || true
+		victim_works
+	done
+	wait_until 60 is_as_before
+	victim_check
+}
+
 @test "uprobes: exact with jemalloc and linked statically" {
 	if ldconfig -p | grep -q libjemalloc.so.2; then
 		start_command env LD_PRELOAD=libjemalloc.so.2 "$VICTIMS/alloc_truth" 1 $PACED

@@ -264,17 +264,14 @@ struct error *leftovers_clear(struct call_session *session, uint64_t timeout_us,
 	return error;
 }
 
-struct error *recorder_clear_leftovers(struct target *target, uint64_t timeout_us,
-				       bool *removed_ret)
+struct error *recorder_keep_agents_out(struct target *target, uint64_t timeout_us,
+				       bool *removed_ret, struct call_session **ret)
 {
-	cleanup(call) struct call_session *session = NULL;
-	struct trace_leftover_vec found = { 0 };
-	struct error *error = trace_find_leftovers(target, &found);
-	size_t count = found.size;
+	struct error *error = call_open(target, timeout_us, ret);
 
-	trace_leftover_vec_deinit(&found);
-	if (error || !count)
-		return error;
-	error = call_open(target, timeout_us, &session);
-	return error ? error : leftovers_clear(session, timeout_us, removed_ret);
+	if (error_is(error, ERROR_PERMISSION) || error_is(error, ERROR_UNSUPPORTED)) {
+		error_destroy(error);
+		return NULL;
+	}
+	return error ? error : leftovers_clear(*ret, timeout_us, removed_ret);
 }

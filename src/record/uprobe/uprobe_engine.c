@@ -142,12 +142,13 @@ static struct error *begin(struct uprobe_engine *engine)
 static struct error *attach(struct target *target, const struct trace_options *options,
 			    struct trace_report *report, void **ret)
 {
+	cleanup(call) struct call_session *call = NULL;
 	struct uprobe_engine *engine = NULL;
 	struct error *error = create(target, options, report, &engine);
 
 	if (!error)
-		error = recorder_clear_leftovers(target, options->timeout_us,
-						 &report->leftovers_removed);
+		error = recorder_keep_agents_out(target, options->timeout_us,
+						 &report->leftovers_removed, &call);
 	if (!error)
 		error = begin(engine);
 	if (error)
