@@ -32,7 +32,7 @@ outer() {
 folder_of() {
 	name=${1%.h}
 	case $name in
-	banned | cleanup | vec | version) echo base; return ;;
+	banned | cleanup | lower_bound | vec | version) echo base; return ;;
 	cmd) echo cmd; return ;;
 	malloc_code) echo live; return ;;
 	esac

@@ -40,14 +40,14 @@ bool core_is_truncated(const struct target *target);
  */
 struct error *core_thread_states(struct target *target, struct thread_state_vec *ret);
 
-/* The signal that ended the process, 0: none (a core of a living one). */
-int core_signal(const struct target *target);
-
 /* Notes of memprobe's own, by the owner CORE_NOTE_OWNER: what the usual ones lack. */
 #define CORE_NOTE_OWNER "memprobe"
 enum core_note {
 	CORE_NOTE_MAPS = 0x6d700001,	/* the text of /proc/PID/maps */
 	CORE_NOTE_THREADS = 0x6d700002, /* struct core_note_thread, for each thread */
+	/* struct range, for each stretch of zeros that has no room in the file: p_filesz is less
+	 * than p_memsz there, as if it were not in the core. Sorted. */
+	CORE_NOTE_ZEROS = 0x6d700003,
 };
 
 struct core_note_thread {

@@ -12,6 +12,7 @@
 #include "memprobe/arch.h"
 #include "memprobe/maps.h"
 #include "memprobe/memory_walk.h"
+#include "memprobe/range.h"
 #include "memprobe/thread_state.h"
 
 /* A mapping, and how much of its memory is to be in the core. */
@@ -25,7 +26,10 @@ VEC_DEFINE(core_piece_vec, struct core_piece)
 /* All that a core holds but the bytes of memory. */
 struct core_image {
 	const struct arch *arch;
-	struct core_piece_vec pieces;		/* by address */
+	struct core_piece_vec pieces; /* by address */
+	/* Parts of one of them each that hold nothing and are to take no room in the file, by
+	 * address. Holes of files count for their size, which has a limit: 16 TiB (ext4). */
+	struct range_vec reserves;
 	const struct thread_state_vec *threads; /* the first one is the one that gdb shows first */
 	const char *name;			/* of the process */
 	const char *arguments;			/* separated by blanks */

@@ -4,6 +4,7 @@
 #ifndef MEMPROBE_DUMP_FILTER_H
 #define MEMPROBE_DUMP_FILTER_H
 
+#include "memprobe/range.h"
 #include "memprobe/target.h"
 
 /* Bits of /proc/PID/coredump_filter: core(5). */
@@ -25,5 +26,13 @@ enum dump_filter {
  * fs/coredump.c, vma_dump_size().
  */
 uint64_t dump_filter_size(struct target *target, const struct mapping *mapping, unsigned filter);
+
+/*
+ * Appends those stretches of the first @size bytes of @mapping, of DUMP_RESERVE and more, that
+ * nothing is in. None are found where the target cannot tell without looking at every page.
+ */
+#define DUMP_RESERVE (256ull << 20)
+struct error *dump_find_reserves(struct target *target, const struct mapping *mapping,
+				 uint64_t size, struct range_vec *ret);
 
 #endif

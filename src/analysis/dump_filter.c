@@ -1,6 +1,11 @@
 #include "memprobe/dump_filter.h"
 
+#include <errno.h>
 #include <string.h>
+#include <unistd.h>
+
+#include "memprobe/memory_walk.h"
+#include "memprobe/num.h"
 
 static bool is_special(const struct mapping *mapping, const char *name)
 {
@@ -55,4 +60,44 @@ uint64_t dump_filter_size(struct target *target, const struct mapping *mapping, 
 	    target_may_be_elf(target, mapping))
 		return size < PAGE_SIZE ? size : PAGE_SIZE;
 	return 0;
+}
+
+/* What is in shared memory is in the file behind it. */
+static uint64_t next_in_file(int fd, const struct mapping *mapping, uint64_t at, uint64_t end)
+{
+	const uint64_t shift = mapping->offset - mapping->start;
+	off_t data = lseek(fd, (off_t)(at + shift), SEEK_DATA);
+
+	if (data < 0)
+		return errno == ENXIO ? end : at;
+	return min_u64(end, round_down((uint64_t)data, PAGE_SIZE) - shift);
+}
+
+struct error *dump_find_reserves(struct target *target, const struct mapping *mapping,
+				 uint64_t size, struct range_vec *ret)
+{
+	uint64_t at = mapping->start, end = mapping->start + size;
+	cleanup(close) int fd = -1;
+
+	if (size < DUMP_RESERVE)
+		return NULL;
+	if (mapping->perms & PERM_SHARED)
+		target_backing(target, mapping, &fd);
+	if (fd < 0 && !memory_is_private(mapping))
+		return NULL;
+	while (at < end) {
+		uint64_t next = fd < 0 ? target_next_present(target, at, end)
+				       : next_in_file(fd, mapping, at, end);
+
+		if (next >= at + DUMP_RESERVE) {
+			struct range reserve = { at, next };
+			struct error *error = range_vec_append(ret, &reserve);
+
+			if (error)
+				return error;
+		}
+		/* From each multiple on: what is smaller and lies between two is not looked for. */
+		at = min_u64(end, round_down(max_u64(at, next), DUMP_RESERVE) + DUMP_RESERVE);
+	}
+	return NULL;
 }

@@ -1,5 +1,6 @@
 #include "memprobe/range.h"
 
+#include "memprobe/lower_bound.h"
 #include "memprobe/num.h"
 
 static int compare_starts(const void *left, const void *right)
@@ -29,19 +30,11 @@ void ranges_normalise(struct range_vec *ranges)
 	ranges->size = kept;
 }
 
-bool ranges_contain(const struct range_vec *ranges, uint64_t address)
+const struct range *ranges_find(const struct range_vec *ranges, uint64_t address)
 {
-	size_t low = 0, high = ranges->size;
+	size_t at = lower_bound(ranges->data, ranges->size, range, range->end <= address);
 
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (ranges->data[middle].end <= address)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low < ranges->size && ranges->data[low].start <= address;
+	return at < ranges->size && ranges->data[at].start <= address ? &ranges->data[at] : NULL;
 }
 
 struct error *ranges_add(struct range_vec *ranges, uint64_t start, uint64_t end)

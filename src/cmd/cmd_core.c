@@ -123,6 +123,9 @@ static struct error *choose_memory(struct core_run *run)
 		recall(run, mapping);
 		piece.size = dump_filter_size(target, mapping, run->filter);
 		error = core_piece_vec_append(&run->image.pieces, &piece);
+		if (!error)
+			error = dump_find_reserves(target, mapping, piece.size,
+						   &run->image.reserves);
 		part = *mapping;
 		part.end = part.start + piece.size;
 		if (!error && piece.size)
@@ -389,6 +392,7 @@ static struct error *run_core(struct command_context *context)
 	mappings_deinit(&run.maps);
 	mapping_vec_deinit(&run.dumped);
 	core_piece_vec_deinit(&run.image.pieces);
+	range_vec_deinit(&run.image.reserves);
 	range_vec_deinit(&run.missing);
 	free(run.auxv);
 	free(run.arguments);

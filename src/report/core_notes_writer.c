@@ -217,6 +217,15 @@ static struct error *put_names(FILE *out, const struct core_image *image)
 	return NULL;
 }
 
+static void put_reserves(FILE *out, const struct core_image *image)
+{
+	const struct range_vec *reserves = &image->reserves;
+
+	if (reserves->size)
+		put_note(out, CORE_NOTE_OWNER, CORE_NOTE_ZEROS, reserves->data,
+			 reserves->size * sizeof(*reserves->data));
+}
+
 /* ---- all ---- */
 
 static struct error *put_all(FILE *out, const struct core_image *image)
@@ -237,6 +246,7 @@ static struct error *put_all(FILE *out, const struct core_image *image)
 		}
 		put_regsets(out, state);
 	}
+	put_reserves(out, image);
 	if (!error)
 		error = put_names(out, image);
 	return error ? error : put_maps(out, image);

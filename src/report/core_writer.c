@@ -8,11 +8,14 @@
 #include "memprobe/log.h"
 #include "memprobe/num.h"
 
-/* A piece's place in the file. */
+/* A segment: a piece, or a part of one up to a reserve and the reserve behind it. */
 struct place {
-	uint64_t start, size; /* of the memory */
-	uint64_t offset;
+	uint64_t start, end;   /* of the memory */
+	uint64_t offset, size; /* what is in the file: its first bytes */
+	unsigned perms;
 };
+
+VEC_DEFINE(place_vec, struct place)
 
 struct writer {
 	const struct core_image *image;
@@ -21,45 +24,73 @@ struct writer {
 	bool is_64;
 	char *notes;
 	size_t notes_size;
-	struct place *places; /* one for each piece */
-	size_t current;	      /* the piece that memory is coming for */
+	struct place_vec places; /* by address */
+	size_t current;		 /* the one that memory is coming for */
 	uint64_t headers_size, notes_offset, size;
 	struct core_written *written;
 };
 
 /* ---- layout ---- */
 
-static struct error *lay_out(struct writer *writer)
+/* @piece as segments. *reserve: the first one that ends behind its start. */
+static struct error *place_piece(struct writer *writer, const struct core_piece *piece,
+				 size_t *reserve)
+{
+	const struct range_vec *reserves = &writer->image->reserves;
+	const struct mapping *mapping = piece->mapping;
+	const uint64_t end = mapping->start + piece->size;
+	uint64_t at = mapping->start;
+	struct error *error = NULL;
+
+	do {
+		const struct range *next =
+			*reserve < reserves->size ? &reserves->data[*reserve] : NULL;
+		bool is_cut = next && next->start < end;
+		struct place place = {
+			.start = at,
+			.end = is_cut && next->end < end ? next->end : mapping->end,
+			.size = (is_cut ? next->start : end) - at,
+			.perms = mapping->perms,
+		};
+
+		error = place_vec_append(&writer->places, &place);
+		*reserve += is_cut;
+		at = place.end;
+	} while (!error && at < mapping->end);
+	return error;
+}
+
+static struct error *make_places(struct writer *writer)
 {
 	const struct core_piece_vec *pieces = &writer->image->pieces;
-	const uint64_t count = pieces->size + 1;
+	struct error *error = NULL;
+	size_t reserve = 0;
+
+	for (size_t i = 0; !error && i < pieces->size; i++)
+		error = place_piece(writer, &pieces->data[i], &reserve);
+	return error;
+}
+
+static void lay_out(struct writer *writer)
+{
+	const uint64_t count = writer->places.size + 1;
 	uint64_t offset;
 
-	writer->places = calloc(count, sizeof(*writer->places));
-	if (!writer->places)
-		return &error_no_memory;
 	writer->headers_size = writer->is_64 ? sizeof(Elf64_Ehdr) + count * sizeof(Elf64_Phdr)
 					     : sizeof(Elf32_Ehdr) + count * sizeof(Elf32_Phdr);
 	if (count >= PN_XNUM)
 		writer->headers_size += writer->is_64 ? sizeof(Elf64_Shdr) : sizeof(Elf32_Shdr);
 	writer->notes_offset = writer->headers_size;
 	offset = round_up(writer->notes_offset + writer->notes_size, PAGE_SIZE);
-	for (size_t i = 0; i < pieces->size; i++) {
-		uint64_t size = pieces->data[i].size;
-
-		if (!writer->is_64 && offset + size > UINT32_MAX) {
+	vec_for_each (place, &writer->places) {
+		if (!writer->is_64 && offset + place->size > UINT32_MAX) {
 			writer->written->too_large = true;
-			size = 0;
+			place->size = 0;
 		}
-		writer->places[i] = (struct place){
-			.start = pieces->data[i].mapping->start,
-			.size = size,
-			.offset = offset,
-		};
-		offset += size;
+		place->offset = offset;
+		offset += place->size;
 	}
 	writer->size = offset;
-	return NULL;
 }
 
 /* ---- headers ---- */
@@ -67,7 +98,7 @@ static struct error *lay_out(struct writer *writer)
 static void put_header(FILE *out, const struct writer *writer)
 {
 	const struct arch *arch = writer->image->arch;
-	const uint64_t count = writer->image->pieces.size + 1;
+	const uint64_t count = writer->places.size + 1;
 	const bool extended = count >= PN_XNUM;
 	Elf64_Ehdr wide = {
 		.e_ident = { ELFMAG0, ELFMAG1, ELFMAG2, ELFMAG3, arch->elf_class, ELFDATA2LSB,
@@ -123,7 +154,6 @@ static void put_segment(FILE *out, const struct writer *writer, const Elf64_Phdr
 
 static void put_segments(FILE *out, const struct writer *writer)
 {
-	const struct core_piece_vec *pieces = &writer->image->pieces;
 	Elf64_Phdr notes = {
 		.p_type = PT_NOTE,
 		.p_offset = writer->notes_offset,
@@ -132,26 +162,26 @@ static void put_segments(FILE *out, const struct writer *writer)
 	};
 
 	put_segment(out, writer, &notes);
-	for (size_t i = 0; i < pieces->size; i++) {
-		const struct mapping *mapping = pieces->data[i].mapping;
+	vec_for_each (place, &writer->places) {
 		Elf64_Phdr load = {
 			.p_type = PT_LOAD,
-			.p_flags = (mapping->perms & PERM_READ ? PF_R : 0) |
-				   (mapping->perms & PERM_WRITE ? PF_W : 0) |
-				   (mapping->perms & PERM_EXEC ? PF_X : 0),
-			.p_offset = writer->places[i].offset,
-			.p_vaddr = mapping->start,
-			.p_filesz = writer->places[i].size,
-			.p_memsz = mapping->end - mapping->start,
+			.p_flags = (place->perms & PERM_READ ? PF_R : 0) |
+				   (place->perms & PERM_WRITE ? PF_W : 0) |
+				   (place->perms & PERM_EXEC ? PF_X : 0),
+			.p_offset = place->offset,
+			.p_vaddr = place->start,
+			.p_filesz = place->size,
+			.p_memsz = place->end - place->start,
 			.p_align = PAGE_SIZE,
 		};
 
 		put_segment(out, writer, &load);
 	}
 	/* The kernel's fill_extnum_info(). */
-	if (pieces->size + 1 >= PN_XNUM) {
-		Elf64_Shdr wide = { .sh_size = 1, .sh_info = (uint32_t)pieces->size + 1 };
-		Elf32_Shdr narrow = { .sh_size = 1, .sh_info = (uint32_t)pieces->size + 1 };
+	if (writer->places.size + 1 >= PN_XNUM) {
+		uint32_t count = (uint32_t)writer->places.size + 1;
+		Elf64_Shdr wide = { .sh_size = 1, .sh_info = count };
+		Elf32_Shdr narrow = { .sh_size = 1, .sh_info = count };
 
 		if (writer->is_64)
 			fwrite(&wide, sizeof(wide), 1, out);
@@ -182,13 +212,11 @@ static struct error *write_headers(struct writer *writer)
 
 /* ---- memory ---- */
 
-/* Goes to the piece that has @address; false: none has. */
+/* Goes to the segment that has @address; false: none has. */
 static bool find_place(struct writer *writer, uint64_t address)
 {
-	const size_t count = writer->image->pieces.size;
-
-	while (writer->current < count) {
-		const struct place *place = &writer->places[writer->current];
+	while (writer->current < writer->places.size) {
+		const struct place *place = &writer->places.data[writer->current];
 
 		if (address < place->start + place->size)
 			return address >= place->start;
@@ -226,29 +254,40 @@ static struct error *write_bytes(struct writer *writer, uint64_t offset, const u
 	return NULL;
 }
 
+/* Up to @size bytes; *part_ret: how many. */
+static struct error *take_part(struct writer *writer, uint64_t address, const void *bytes,
+			       size_t size, size_t *part_ret)
+{
+	bool is_placed = find_place(writer, address);
+	const struct place *place = &writer->places.data[writer->current];
+	uint64_t offset;
+
+	if (!is_placed) {
+		/* Shared memory that somebody has written to since. */
+		*part_ret = writer->current < writer->places.size
+				    ? min_u64(size, place->start - address)
+				    : size;
+		return writer->output->missing(writer->output->data, address, *part_ret);
+	}
+	*part_ret = min_u64(size, place->start + place->size - address);
+	offset = place->offset + (address - place->start);
+	log_progress(offset, writer->size);
+	return write_bytes(writer, offset, bytes, *part_ret);
+}
+
 static struct error *take_bytes(void *data, uint64_t address, const void *bytes, size_t size)
 {
-	struct writer *writer = data;
+	struct error *error = NULL;
 
-	while (size) {
-		const struct place *place;
-		struct error *error;
-		size_t part;
+	while (!error && size) {
+		size_t part = 0;
 
-		if (!find_place(writer, address))
-			return error_create(ERROR_FAILED, "no segment has 0x%llx",
-					    (unsigned long long)address);
-		place = &writer->places[writer->current];
-		part = min_u64(size, place->start + place->size - address);
-		error = write_bytes(writer, place->offset + (address - place->start), bytes, part);
-		if (error)
-			return error;
+		error = take_part(data, address, bytes, size, &part);
 		bytes = (const char *)bytes + part;
-		log_progress(place->offset + (address - place->start), writer->size);
 		address += part;
 		size -= part;
 	}
-	return NULL;
+	return error;
 }
 
 static struct error *take_zeros(void *data, uint64_t address, uint64_t size)
@@ -256,7 +295,7 @@ static struct error *take_zeros(void *data, uint64_t address, uint64_t size)
 	return NULL;
 }
 
-/* Also called for what lies between the pieces, which nobody asked for. */
+/* Also called for what lies between the segments, which nobody asked for. */
 static struct error *take_missing(void *data, uint64_t address, uint64_t size)
 {
 	struct writer *writer = data;
@@ -268,9 +307,9 @@ static struct error *take_missing(void *data, uint64_t address, uint64_t size)
 		uint64_t to;
 
 		find_place(writer, address);
-		if (writer->current == writer->image->pieces.size)
+		if (writer->current == writer->places.size)
 			break;
-		place = &writer->places[writer->current];
+		place = &writer->places.data[writer->current];
 		address = max_u64(address, place->start);
 		to = min_u64(end, place->start + place->size);
 		if (address >= to)
@@ -315,13 +354,14 @@ struct error *core_write(const struct core_image *image, const struct core_outpu
 				    image->arch->name);
 	error = core_notes_create(image, &writer.notes, &writer.notes_size);
 	if (!error)
-		error = lay_out(&writer);
+		error = make_places(&writer);
+	lay_out(&writer);
 	if (!error)
 		error = core_sink_create(output->fd, output->name, kind, &writer.sink);
 	if (!error)
 		error = write_all_parts(&writer);
 	core_sink_destroy(writer.sink);
-	free(writer.places);
+	place_vec_deinit(&writer.places);
 	free(writer.notes);
 	if (error)
 		return error;

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "memprobe/log.h"
+#include "memprobe/lower_bound.h"
 #include "memprobe/num.h"
 #include "threads.h"
 
@@ -271,19 +272,20 @@ static void warn_of_loss(struct core *core)
 
 struct core_segment *core_segment_at(const struct core *core, uint64_t address)
 {
-	size_t low = 0, high = core->segments.size;
+	size_t at = lower_bound(core->segments.data, core->segments.size, segment,
+				segment->end <= address);
 
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (core->segments.data[middle].end <= address)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	if (low < core->segments.size && core->segments.data[low].start <= address)
-		return &core->segments.data[low];
+	if (at < core->segments.size && core->segments.data[at].start <= address)
+		return &core->segments.data[at];
 	return NULL;
+}
+
+uint64_t core_zeros(const struct core *core, const struct core_segment *segment, uint64_t address)
+{
+	const struct range *zeros = ranges_find(&core->zeros, address);
+	uint64_t promised = segment->start + segment->dumped + segment->lost;
+
+	return zeros && address >= promised ? min_u64(zeros->end, segment->end) - address : 0;
 }
 
 static size_t read_mapped_file(struct target *target, const struct core_segment *segment,
@@ -310,6 +312,18 @@ static size_t read_mapped_file(struct target *target, const struct core_segment 
 	return got;
 }
 
+static size_t read_undumped(struct target *target, const struct core_segment *segment,
+			    uint64_t skip, void *buffer, size_t size)
+{
+	uint64_t zeros = core_zeros(target->backend, segment, segment->start + skip);
+
+	if (!zeros)
+		return read_mapped_file(target, segment, skip, buffer, size);
+	size = min_u64(size, zeros);
+	memset(buffer, 0, size);
+	return size;
+}
+
 static struct error *core_read(struct target *target, uint64_t address, void *buffer, size_t size)
 {
 	const struct core *core = target->backend;
@@ -327,7 +341,7 @@ static struct error *core_read(struct target *target, uint64_t address, void *bu
 			got = core_pread(core, segment->offset + skip, buffer,
 					 min_u64(part, segment->dumped - skip));
 		else
-			got = read_mapped_file(target, segment, skip, buffer, part);
+			got = read_undumped(target, segment, skip, buffer, part);
 		if (!got)
 			return error_fault(address);
 		buffer = (char *)buffer + got;
@@ -418,6 +432,7 @@ static void core_destroy(struct target *target)
 	free(core->file_names);
 	free(core->auxv);
 	free(core->maps_text);
+	range_vec_deinit(&core->zeros);
 	if (core->fd >= 0)
 		close(core->fd);
 	if (core->lock_known)
@@ -444,11 +459,6 @@ bool target_is_core(const struct target *target)
 bool core_is_truncated(const struct target *target)
 {
 	return target_is_core(target) && ((const struct core *)target->backend)->truncated;
-}
-
-int core_signal(const struct target *target)
-{
-	return target_is_core(target) ? ((const struct core *)target->backend)->signal : 0;
 }
 
 /* The executable is the file that has the program headers; without NT_FILE, what was run. */

@@ -260,10 +260,13 @@ uint64_t core_next_present(struct target *target, uint64_t address, uint64_t end
 {
 	const struct core *core = target->backend;
 	const struct core_segment *segment = core_segment_at(core, address);
-	uint64_t at, dumped;
+	uint64_t at, dumped, zeros;
 
 	if (!segment)
 		return address;
+	zeros = core_zeros(core, segment, address);
+	if (zeros)
+		return min_u64(end, address + zeros);
 	at = address - segment->start;
 	dumped = min_u64(round_up(segment->dumped, PAGE_SIZE), end - segment->start);
 	return at < dumped ? max_u64(address, segment->start + next_data(core, segment, at, dumped))
@@ -278,7 +281,7 @@ struct error *core_page_present(struct target *target, uint64_t address, size_t 
 	address = round_down(address, PAGE_SIZE);
 	for (size_t i = 0; i < pages;) {
 		const struct core_segment *segment = core_segment_at(core, address + i * PAGE_SIZE);
-		uint64_t at, dumped;
+		uint64_t at, dumped, zeros;
 		size_t count;
 
 		if (!segment) {
@@ -290,6 +293,9 @@ struct error *core_page_present(struct target *target, uint64_t address, size_t 
 		if (at / PAGE_SIZE < dumped) {
 			count = min_u64(pages - i, dumped - at / PAGE_SIZE);
 			find_data(core, segment->offset + at, count, present + i);
+		} else if ((zeros = core_zeros(core, segment, segment->start + at))) {
+			count = min_u64(pages - i, zeros / PAGE_SIZE);
+			memset(present + i, 0, count * sizeof(*present));
 		} else {
 			/* Not known to be zeros: to be read, and then a fault. */
 			bool unknown = segment->lost || (segment->perms & 7);

@@ -55,8 +55,6 @@ static struct error *take_prstatus(struct target *target, const struct note *not
 	if (core_pread(core, note->offset, bytes, note->size) != note->size)
 		return NULL;
 	thread.tid = (pid_t)load_word(bytes + layout->pid, 4);
-	if (!core->threads.size)
-		core->signal = (int16_t)load_word(bytes + 12, 4);
 	if (layout->take_regs)
 		layout->take_regs(bytes + layout->regs, &thread.registers.regs);
 	else
@@ -152,6 +150,23 @@ static struct error *take_names(struct core *core, const struct note *note)
 	return NULL;
 }
 
+static struct error *take_zeros(struct core *core, const struct note *note)
+{
+	cleanup(free) char *bytes = NULL;
+	struct error *error = copy_note(core, note, &bytes);
+
+	for (size_t at = 0; !error && bytes && at + sizeof(struct range) <= note->size;
+	     at += sizeof(struct range)) {
+		struct range range;
+
+		memcpy(&range, bytes + at, sizeof(range));
+		if ((range.start | range.end) % PAGE_SIZE == 0)
+			error = range_vec_append(&core->zeros, &range);
+	}
+	ranges_normalise(&core->zeros);
+	return error;
+}
+
 static struct error *take_core_note(struct target *target, const struct note *note)
 {
 	struct core *core = target->backend;
@@ -187,6 +202,8 @@ static struct error *take_note(struct target *target, const struct note *note)
 		return NULL;
 	if (note->type == CORE_NOTE_THREADS)
 		return take_names(core, note);
+	if (note->type == CORE_NOTE_ZEROS)
+		return take_zeros(core, note);
 	if (note->type != CORE_NOTE_MAPS || core->maps_text)
 		return NULL;
 	error = copy_note(core, note, &core->maps_text);

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "memprobe/core.h"
+#include "memprobe/range.h"
 
 /* A stretch of memory that has one source: of one PT_LOAD and at most one file. */
 struct core_segment {
@@ -61,7 +62,6 @@ struct core {
 	bool dense;	      /* the file has no holes: untouched pages are zeros in it */
 	bool is_64;
 	bool truncated;
-	int signal;
 	struct core_segment_vec segments; /* by address, none overlaps */
 	struct core_mapped_vec mapped;	  /* by address, none overlaps */
 	struct core_file_vec files;
@@ -71,15 +71,19 @@ struct core {
 	size_t auxv_size;
 	char *maps_text; /* CORE_NOTE_MAPS; NULL: none */
 	size_t maps_size;
-	char name[17];	      /* of the process */
-	bool lock_known;      /* @lock was initialised */
-	pthread_mutex_t lock; /* of @files */
+	struct range_vec zeros; /* CORE_NOTE_ZEROS; normalised */
+	char name[17];		/* of the process */
+	bool lock_known;	/* @lock was initialised */
+	pthread_mutex_t lock;	/* of @files */
 };
 
 /* Bytes read at @offset of the core: less than @size at its end. */
 size_t core_pread(const struct core *core, uint64_t offset, void *buffer, size_t size);
 
 struct core_segment *core_segment_at(const struct core *core, uint64_t address);
+
+/* How many bytes from @address of @segment on are known to be zeros, without room in the file. */
+uint64_t core_zeros(const struct core *core, const struct core_segment *segment, uint64_t address);
 
 /* core_unpack.c: whether the bytes begin zstd data, and its contents as a nameless file; of damaged
  * or unfinished data (*whole_ret false), what lies before. */

@@ -38,9 +38,24 @@ cheap() { # COMMAND ARG...
 	victim_check
 }
 
+# No file can be as large as the address space: ext4 has 16 TiB.
 @test "a core of a process with large reserves" {
-	cheap core "$victim_pid" -o "$BATS_TEST_TMPDIR/core" --json
-	cheap find "$BATS_TEST_TMPDIR/core" 'a needle in the reserve' --in anon,shm --json
-	json '.count == $n' --argjson n "$(victim_truth needles)"
+	local core=$BATS_TEST_TMPDIR/core
+	for option in -q --compress --no-fork; do
+		rm -f "$core"
+		cheap core "$victim_pid" -o "$core" --json $option
+		json '.bytes < 200 * 1024 * 1024 * 1024 and .missing == []'
+		cheap find "$core" 'a needle in the reserve' --in anon,shm --json
+		json '.count == $n' --argjson n "$(victim_truth needles)"
+		cheap leaks "$core" --json
+		json '.totals.leaked_count == $n' --argjson n "$(victim_truth leaked)"
+	done
+	cheap mallinfo "$victim_pid" --json
+	live=$(jq -S .totals <<<"$output")
+	cheap mallinfo "$core" --json
+	[ "$(jq -S .totals <<<"$output")" = "$live" ]
+	[[ $live == *in_use* ]]
+	timeout "$(patience 120)" gdb -nx --batch "$(readlink "/proc/$victim_pid/exe")" "$core" -ex bt >"$core.gdb" 2>&1
+	grep -q '#[0-9]* .*main ' "$core.gdb" || fail "no stack" "$(cat "$core.gdb")"
 	victim_check
 }

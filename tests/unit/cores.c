@@ -15,6 +15,8 @@ uint8_t cores_byte(uint64_t address)
 {
 	if (address >= CORES_DATA + PAGE_SIZE && address < CORES_DATA + 2 * PAGE_SIZE)
 		return 0;
+	if (address >= CORES_RESERVE.start && address < CORES_RESERVE.end)
+		return 0;
 	/* No page is all zeros. */
 	return (uint8_t)(address * 31 >> 3) | 1;
 }
@@ -32,7 +34,7 @@ static const struct mapping mappings[] = {
 	  .inode = 7,
 	  .path = (char *)"/nonexistent/program" },
 	{ .start = CORES_HEAP,
-	  .end = CORES_HEAP + 2 * PAGE_SIZE,
+	  .end = CORES_HEAP + 5 * PAGE_SIZE,
 	  .perms = PERM_READ | PERM_WRITE,
 	  .path = (char *)"[heap]" },
 	{ .start = CORES_STACK,
@@ -55,6 +57,8 @@ static struct error *give_memory(void *data, const struct memory_visitor *visito
 			uint64_t address = piece->mapping->start + at;
 			struct error *error;
 
+			if (address >= CORES_RESERVE.start && address < CORES_RESERVE.end)
+				continue;
 			for (size_t i = 0; i < PAGE_SIZE; i++)
 				page[i] = cores_byte(address + i);
 			error = visitor->bytes(visitor->data, address, page, PAGE_SIZE);
@@ -129,9 +133,12 @@ int cores_write(const struct arch *arch, bool compress)
 		if (core_piece_vec_append(&image.pieces, &piece))
 			abort();
 	}
+	if (range_vec_append(&image.reserves, &CORES_RESERVE))
+		abort();
 	if (output.fd < 0 || core_write(&image, &output, &written))
 		abort();
 	core_piece_vec_deinit(&image.pieces);
+	range_vec_deinit(&image.reserves);
 	return output.fd;
 }
 

@@ -5,9 +5,11 @@
 #include "memprobe/core.h"
 #include "memprobe/core_writer.h"
 
-#define CORES_CODE  0x400000ull /* a page of `code`, of /nonexistent/program */
-#define CORES_DATA  0x403000ull /* two pages, the second one untouched */
-#define CORES_HEAP  0x500000ull /* two pages */
+#define CORES_CODE 0x400000ull /* a page of `code`, of /nonexistent/program */
+#define CORES_DATA 0x403000ull /* two pages, the second one untouched */
+#define CORES_HEAP 0x500000ull /* five pages, two of them reserved, without room in the file */
+#define CORES_RESERVE \
+	((const struct range){ CORES_HEAP + 2 * PAGE_SIZE, CORES_HEAP + 4 * PAGE_SIZE })
 #define CORES_STACK 0xbf000000ull
 #define CORES_VDSO  0xbf800000ull
 #define CORES_TID   4711

@@ -117,13 +117,14 @@ static const struct mapping *mapping_named(const struct mapping_vec *maps, const
 	return mapping;
 }
 
-static void check_maps(struct target *target)
+/* @own: with memprobe's own notes. Others split a mapping where its reserve ends. */
+static void check_maps(struct target *target, bool own)
 {
 	struct mapping_vec maps = { 0 };
 	const struct mapping *mapping;
 
 	assert_success(target_read_maps(target, MAPS_USAGE, &maps));
-	assert_int_equal(maps.size, 5);
+	assert_int_equal(maps.size, own ? 5 : 6);
 	mapping = mapping_named(&maps, "/nonexistent/program", CORES_CODE);
 	assert_int_equal(mapping->perms, PERM_READ | PERM_EXEC);
 	assert_int_equal(mapping->usage.rss, PAGE_SIZE);
@@ -131,24 +132,47 @@ static void check_maps(struct target *target)
 	assert_int_equal(mapping->offset, 2 * PAGE_SIZE);
 	assert_int_equal(mapping->usage.rss, PAGE_SIZE);
 	mapping = mapping_named(&maps, "[heap]", CORES_HEAP);
-	assert_int_equal(mapping->usage.rss, 2 * PAGE_SIZE);
+	assert_int_equal(mapping->usage.rss, (own ? 3 : 2) * PAGE_SIZE);
 	mapping_named(&maps, "[stack]", CORES_STACK);
 	mapping_named(&maps, "[vdso]", CORES_VDSO);
 	mappings_deinit(&maps);
 }
 
+/* Without the note, it is what was not dumped. */
+static void check_reserve(struct target *target, bool own)
+{
+	const uint64_t size = CORES_RESERVE.end - CORES_RESERVE.start;
+	uint8_t bytes[4 * PAGE_SIZE];
+	bool present[5];
+
+	if (!own) {
+		assert_error(target_read(target, CORES_RESERVE.start, bytes, 1), ERROR_FAULT);
+		return;
+	}
+	assert_success(target_read(target, CORES_HEAP + PAGE_SIZE, bytes, sizeof(bytes)));
+	for (size_t at = 0; at < sizeof(bytes); at++)
+		assert_int_equal(bytes[at], cores_byte(CORES_HEAP + PAGE_SIZE + at));
+	assert_success(target_page_present(target, CORES_HEAP, 5, present));
+	assert_true(present[0] && present[1] && !present[2] && !present[3] && present[4]);
+	assert_true(target_next_present(target, CORES_RESERVE.start + PAGE_SIZE,
+					CORES_RESERVE.end + 1) == CORES_RESERVE.end);
+	assert_true(target_next_present(target, CORES_RESERVE.start, CORES_RESERVE.end) ==
+		    CORES_RESERVE.start + size);
+}
+
 static void check_all(struct target *target, const char *second_thread)
 {
+	const bool own = *second_thread;
 	bool present[2];
 
 	assert_true(target_is_core(target));
 	assert_false(core_is_truncated(target));
-	assert_int_equal(core_signal(target), 0);
 	assert_string_equal(target->name, "program");
 	assert_string_equal(target->exe, "/nonexistent/program");
 	assert_int_equal(target->pid, CORES_TID);
 	check_memory(target);
-	check_maps(target);
+	check_maps(target, own);
+	check_reserve(target, own);
 	check_threads(target, second_thread);
 	assert_success(target_page_present(target, CORES_DATA, 2, present));
 	assert_true(present[0] && !present[1]);

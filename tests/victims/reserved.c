@@ -1,7 +1,7 @@
 /*
- * Has reserved far more than it has: a mapping of 4 TiB without swap space, a shared file in memory
- * of 256 GiB, inaccessible 300 GiB, and 64 mappings of 8 GiB, with a page here and there. `leaked
- * N` blocks; pointers in the reserves keep all others.
+ * Has reserved far more than it has: a mapping of 20 TiB without swap space, a shared file in
+ * memory of 256 GiB, inaccessible 300 GiB, and 64 mappings of 8 GiB, with a page here and there.
+ * `leaked N` blocks; pointers in the reserves keep all others.
  */
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -11,7 +11,7 @@
 #define LEAKED	5u
 #define KEPT	10u
 #define MANY	64u
-#define PRIVATE (4ull << 40)
+#define PRIVATE (20ull << 40)
 #define SHARED	(256ull << 30)
 #define NEEDLE	"a needle in the reserve"
 
