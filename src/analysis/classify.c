@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "memprobe/elf_file.h"
+#include "memprobe/lower_bound.h"
 #include "memprobe/mmapped.h"
 #include "memprobe/num.h"
 #include "memprobe/ptmalloc.h"
@@ -90,16 +91,8 @@ static struct code_file *find_file(struct code_file_vec *files, const struct map
 		.inode = mapping->inode,
 		.start = mapping->start,
 	};
-	size_t low = 0, high = files->size;
+	size_t low = lower_bound(files->data, files->size, file, compare_files(file, &key) <= 0);
 
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (compare_files(&files->data[middle], &key) <= 0)
-			low = middle + 1;
-		else
-			high = middle;
-	}
 	/* Before the first: the same file mapped again, below the module. */
 	if (low < files->size && (!low || files->data[low - 1].device != key.device ||
 				  files->data[low - 1].inode != key.inode))
@@ -276,18 +269,10 @@ static struct error *collect_stacks(struct classifier *classifier, const struct 
 static size_t find_stacks(const struct stack_vec *stacks, const struct mapping *mapping,
 			  const struct stack **ret)
 {
-	size_t low = 0, high = stacks->size, count = 0;
+	size_t low = lower_bound(stacks->data, stacks->size, stack, stack->end <= mapping->start);
+	size_t count = 0;
 	uint64_t covered = 0;
 
-	/* The first that ends behind the mapping's start. */
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (stacks->data[middle].end <= mapping->start)
-			low = middle + 1;
-		else
-			high = middle;
-	}
 	for (; low < stacks->size && stacks->data[low].start < mapping->end; low++) {
 		const struct stack *stack = &stacks->data[low];
 
@@ -364,19 +349,10 @@ static const struct heap *heap_of(const struct classifier *classifier,
 				  const struct mapping *mapping)
 {
 	const struct heap_vec *heaps = &classifier->heaps;
-	size_t low = 0, high = heaps->size;
+	size_t low = lower_bound(heaps->data, heaps->size, heap, heap->end <= mapping->start);
 	uint64_t covered = 0;
 	const struct heap *first;
 
-	/* The first that ends behind the mapping's start. */
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (heaps->data[middle].end <= mapping->start)
-			low = middle + 1;
-		else
-			high = middle;
-	}
 	first = heaps->data + low;
 	for (; low < heaps->size && heaps->data[low].start < mapping->end; low++)
 		covered += min_u64(heaps->data[low].end, mapping->end) -

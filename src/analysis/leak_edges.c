@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "leak_packed.h"
+#include "memprobe/lower_bound.h"
 #include "memprobe/num.h"
 #include "memprobe/sparse_read.h"
 
@@ -69,16 +70,8 @@ void leak_scan_sort_far(struct leak_scan *scan)
 void leak_scan_far(const struct leak_scan *scan, heap_index index, size_t *first_ret,
 		   size_t *end_ret)
 {
-	size_t low = 0, high = scan->far.size;
+	size_t low = lower_bound(scan->far.data, scan->far.size, edge, edge->source < index);
 
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (scan->far.data[middle].source < index)
-			low = middle + 1;
-		else
-			high = middle;
-	}
 	*first_ret = low;
 	while (low < scan->far.size && scan->far.data[low].source == index)
 		low++;

@@ -6,6 +6,7 @@
 
 #include "leak_scan.h"
 #include "memprobe/elf_file.h"
+#include "memprobe/lower_bound.h"
 #include "memprobe/num.h"
 #include "memprobe/pthread_lists.h"
 #include "memprobe/sparse_read.h"
@@ -137,16 +138,8 @@ static struct error *find_used(struct finder *finder)
 static bool is_used(const struct finder *finder, const struct pthread_block *block)
 {
 	const struct address_vec *used = &finder->used;
-	size_t low = 0, high = used->size;
+	size_t low = lower_bound(used->data, used->size, address, *address < block->start);
 
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (used->data[middle] < block->start)
-			low = middle + 1;
-		else
-			high = middle;
-	}
 	return low < used->size && used->data[low] < block->end;
 }
 
@@ -301,16 +294,8 @@ static struct error *add_mapping(struct finder *finder, const struct mapping *ma
 	const struct hole_vec *holes = &finder->holes;
 	const struct mapping *shared = mapping->perms & PERM_SHARED ? mapping : NULL;
 	uint64_t at = mapping->start;
-	size_t low = 0, high = holes->size;
+	size_t low = lower_bound(holes->data, holes->size, hole, hole->end <= at);
 
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (holes->data[middle].end <= at)
-			low = middle + 1;
-		else
-			high = middle;
-	}
 	for (; low < holes->size && holes->data[low].start < mapping->end; low++) {
 		struct error *error = add_range(finder, at, holes->data[low].start, shared);
 

@@ -5,6 +5,7 @@
 
 #include "leak_mark.h"
 #include "leak_scan.h"
+#include "memprobe/lower_bound.h"
 #include "memprobe/num.h"
 
 VEC_DEFINE(number_vec, uint32_t)
@@ -44,16 +45,8 @@ static uint64_t *create_bitmap(size_t bits)
 
 static size_t leak_number(const struct leak_record_vec *leaks, heap_index index)
 {
-	size_t low = 0, high = leaks->size;
+	size_t low = lower_bound(leaks->data, leaks->size, leak, leak->index < index);
 
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (leaks->data[middle].index < index)
-			low = middle + 1;
-		else
-			high = middle;
-	}
 	return low < leaks->size && leaks->data[low].index == index ? low : NOT_LEAKED;
 }
 

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "memprobe/lower_bound.h"
 #include "memprobe/num.h"
 
 /* Measured: smaller ones cost system calls, larger ones leave the cache. */
@@ -24,16 +25,8 @@ struct walk {
 
 const struct mapping *memory_first_behind(const struct mapping_vec *maps, uint64_t address)
 {
-	size_t low = 0, high = maps->size;
+	size_t low = lower_bound(maps->data, maps->size, mapping, mapping->end <= address);
 
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (maps->data[middle].end <= address)
-			low = middle + 1;
-		else
-			high = middle;
-	}
 	return maps->data + low;
 }
 

@@ -5,6 +5,7 @@
 
 #include "memprobe/elf_file.h"
 #include "memprobe/hash_index.h"
+#include "memprobe/lower_bound.h"
 #include "memprobe/map64.h"
 #include "memprobe/num.h"
 
@@ -141,16 +142,8 @@ static void set_ranges(struct object_types *types)
 
 static const struct span *span_at(const struct object_types *types, uint64_t address)
 {
-	size_t low = 0, high = types->spans.size;
+	size_t low = lower_bound(types->spans.data, types->spans.size, span, span->end <= address);
 
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (types->spans.data[middle].end <= address)
-			low = middle + 1;
-		else
-			high = middle;
-	}
 	if (low == types->spans.size || types->spans.data[low].start > address)
 		return NULL;
 	return &types->spans.data[low];

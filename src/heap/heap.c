@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "memprobe/log.h"
+#include "memprobe/lower_bound.h"
 #include "memprobe/num.h"
 #include "memprobe/big_array.h"
 #include "memprobe/sparse_read.h"
@@ -69,18 +70,11 @@ struct error *heap_lay_out(struct heap *heap)
 
 const struct heap_region *heap_region_at(const struct heap *heap, uint64_t address)
 {
-	size_t low = 0, high = heap->regions.size;
+	size_t low =
+		lower_bound(heap->regions.data, heap->regions.size, region, region->end <= address);
 
 	if (address < heap->lowest || address >= heap->highest)
 		return NULL;
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (heap->regions.data[middle].end <= address)
-			low = middle + 1;
-		else
-			high = middle;
-	}
 	if (low == heap->regions.size || heap->regions.data[low].start > address)
 		return NULL;
 	return &heap->regions.data[low];

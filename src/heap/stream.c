@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "memprobe/log.h"
+#include "memprobe/lower_bound.h"
 #include "memprobe/num.h"
 #include "memprobe/sparse_read.h"
 
@@ -104,16 +105,9 @@ static void *work(void *data)
 /* The first window that ends behind @address. */
 static size_t window_at(const struct heap_stream *stream, uint64_t address)
 {
-	size_t low = 0, high = stream->windows.size;
+	size_t low = lower_bound(stream->windows.data, stream->windows.size, window,
+				 window->end <= address);
 
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (stream->windows.data[middle].end <= address)
-			low = middle + 1;
-		else
-			high = middle;
-	}
 	return low;
 }
 

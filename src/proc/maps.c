@@ -1,3 +1,4 @@
+#include "memprobe/lower_bound.h"
 #include "memprobe/maps.h"
 
 #include <errno.h>
@@ -389,16 +390,8 @@ void mappings_deinit(struct mapping_vec *maps)
 
 struct mapping *mappings_find(const struct mapping_vec *maps, uint64_t address)
 {
-	size_t low = 0, high = maps->size;
+	size_t low = lower_bound(maps->data, maps->size, mapping, mapping->end <= address);
 
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (maps->data[middle].end <= address)
-			low = middle + 1;
-		else
-			high = middle;
-	}
 	if (low < maps->size && maps->data[low].start <= address)
 		return &maps->data[low];
 	return NULL;

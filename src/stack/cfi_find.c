@@ -4,6 +4,7 @@
 
 #include "memprobe/eh_frame.h"
 #include "memprobe/log.h"
+#include "memprobe/lower_bound.h"
 #include "memprobe/num.h"
 #include "unwind_compile.h"
 #include "unwinder.h"
@@ -102,16 +103,8 @@ static void read_module(struct cfi_finder *finder, struct cfi_module *cfi)
 static struct cfi_module *module_at(struct cfi_finder *finder, uint64_t pc)
 {
 	struct cfi_module *modules = finder->modules.data;
-	size_t low = 0, high = finder->modules.size;
+	size_t low = lower_bound(modules, finder->modules.size, module, module->start <= pc);
 
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (modules[middle].start <= pc)
-			low = middle + 1;
-		else
-			high = middle;
-	}
 	return low && pc < modules[low - 1].end ? &modules[low - 1] : NULL;
 }
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cfa_program.h"
+#include "memprobe/lower_bound.h"
 #include "memprobe/num.h"
 #include "memprobe/vec.h"
 
@@ -195,21 +196,13 @@ static struct error *add_cie(struct compiler *compiler, uint64_t position, struc
 /* The number of the CIE at @position; false: none stands there, in front of those that use it. */
 static bool find_cie(const struct compiler *compiler, uint64_t position, uint32_t *ret)
 {
-	size_t low = 0, high = compiler->cies.size;
+	size_t at = lower_bound(compiler->cies.data, compiler->cies.size, cie,
+				cie->position < position);
 
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (compiler->cies.data[middle].position == position) {
-			*ret = middle;
-			return true;
-		}
-		if (compiler->cies.data[middle].position < position)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return false;
+	if (at == compiler->cies.size || compiler->cies.data[at].position != position)
+		return false;
+	*ret = at;
+	return true;
 }
 
 /* ---- FDEs ---- */
@@ -427,16 +420,8 @@ void eh_frame_index_destroy(struct eh_frame_index *index)
 static const struct entry *find_entry(const struct eh_frame_index *index, uint64_t offset)
 {
 	const struct entry *entries = index->entries.data;
-	size_t low = 0, high = index->entries.size;
+	size_t low = lower_bound(entries, index->entries.size, entry, entry->start <= offset);
 
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (entries[middle].start <= offset)
-			low = middle + 1;
-		else
-			high = middle;
-	}
 	return low && offset < entries[low - 1].end ? &entries[low - 1] : NULL;
 }
 

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "memprobe/lower_bound.h"
 #include "memprobe/vec.h"
 
 #define NAME_MAX_LENGTH 1024u
@@ -262,17 +263,9 @@ void perf_map_destroy(struct perf_map *map)
 const char *perf_map_find(const struct perf_map *map, uint64_t address, uint64_t *offset_ret)
 {
 	const struct span *spans = map->spans.data;
-	size_t low = 0, high = map->spans.size;
+	size_t low = lower_bound(spans, map->spans.size, span, span->start <= address);
 	const struct piece *piece;
 
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (spans[middle].start <= address)
-			low = middle + 1;
-		else
-			high = middle;
-	}
 	if (!low || spans[low - 1].piece == NO_PIECE)
 		return NULL;
 	piece = &map->pieces.data[spans[low - 1].piece];

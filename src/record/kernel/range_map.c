@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "memprobe/lower_bound.h"
+
 void range_map_deinit(struct range_map *map)
 {
 	range_map_vec_deinit(&map->entries);
@@ -10,17 +12,7 @@ void range_map_deinit(struct range_map *map)
 /* The first entry that ends behind @address. */
 static size_t first_behind(const struct range_map *map, uint64_t address)
 {
-	size_t low = 0, high = map->entries.size;
-
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (map->entries.data[middle].end <= address)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
+	return lower_bound(map->entries.data, map->entries.size, entry, entry->end <= address);
 }
 
 /* Replaces @count entries at @at by @with. */
