@@ -373,10 +373,12 @@ struct agent_ctl {
 	 * was changed meanwhile. 0: nothing is known. */
 	uint64_t ranges;
 	uint32_t tid_offset; /* from a thread pointer to the thread's id (32 bits); 0: unknown */
-	uint32_t spare_half2;
+	/* From a thread pointer to where glibc notes the thread's stack, which the agent finds out;
+	 * 0: it has not yet. */
+	uint32_t stack_offset;
 	uint64_t spare[243];
-	uint32_t epoch; /* countdowns that were drawn in another one are drawn anew */
-	uint32_t spare_half;
+	uint32_t epoch;	 /* countdowns that were drawn in another one are drawn anew */
+	uint32_t guards; /* 1: what maps say can be read may have guards (MADV_GUARD_INSTALL) */
 	uint8_t contexts[AGENT_CONTEXTS_SIZE]; /* saturating counters, see struct agent_pools */
 
 	uint8_t sieve[1 << AGENT_SIEVE_BITS];

@@ -108,6 +108,9 @@ struct memory_range {
 /* The known range with @address, for the thread with the thread pointer @key. */
 bool memory_find(uint64_t key, uint64_t address, struct memory_range *ret);
 
+/* Learns where glibc notes a thread's stack, if the thread with this pointer shows it. */
+void memory_learn_stack(uint64_t key);
+
 /* Pools: the program has got a block at @address. */
 void memory_see(uint64_t address);
 

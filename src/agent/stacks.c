@@ -41,6 +41,9 @@ static bool read_unknown(struct unwind_memory *memory, uint64_t address, uint64_
 		return read_unseen(memory, address, ret);
 	if (address + 8 > range.end || (memory->guessed && !range.is_own))
 		return false;
+	/* Behind the first function of a stack there may be another one's guard. */
+	if (!range.is_own && agent_ctl.guards && (address % PAGE < 8 || address % PAGE > PAGE - 8))
+		return false;
 	/* A handler's stack may be elsewhere than the one that it interrupted. */
 	if (memory->low < range.start || memory->low >= range.end)
 		memory->low = address;

@@ -63,6 +63,7 @@ static void set_up(struct agent_thread *thread, uint64_t key)
 	thread->random = (agent_ctl.seed ^ key) * 0x9e3779b97f4a7c15 | 1;
 	thread->stack_low = thread->stack_high = 0;
 	thread->stack_time = 0;
+	memory_learn_stack(key);
 	thread->tid = thread_id(key);
 	thread->epoch = agent_ctl.epoch;
 	thread->countdown = agent_ctl.active == AGENT_SAMPLING ? sample_draw(thread) : 0;

@@ -645,6 +645,61 @@ static void test_memory_above_stack(void **state)
 	world_destroy(world);
 }
 
+/* A coroutine's stack, a guard that is no mapping of its own, and the stack of its thread. */
+#define ABOVE_COROUTINE 4096
+
+__asm__(".text\n"
+	"call_on_stack:\n"
+	"	push %rbp\n"
+	"	push %rbx\n"
+	"	mov %rsp, %rbx\n"
+	"	mov %rdi, %rsp\n"
+	"	mov %rsi, %rbp\n"
+	"	mov $100, %edi\n"
+	"	call *%rdx\n"
+	"	mov %rbx, %rsp\n"
+	"	pop %rbx\n"
+	"	pop %rbp\n"
+	"	ret\n");
+void *call_on_stack(char *sp, uint64_t rbp, malloc_fn function);
+
+static void *point_into_guard(void *data)
+{
+	char *guard = (char *)data + SMALL_STACK;
+
+	for (uint64_t at = 0; at < ABOVE_COROUTINE; at += 64)
+		hook_free(call_on_stack(guard - 256, (uint64_t)guard + at, hook_malloc));
+	/* Its own stack is still known. */
+	hook_free(hook_malloc(100));
+	return NULL;
+}
+
+static void test_guard_above_coroutine(void **state)
+{
+	char *area = mmap(NULL, 2 * SMALL_STACK + ABOVE_COROUTINE, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *own = area + SMALL_STACK + ABOVE_COROUTINE;
+	pthread_attr_t attributes;
+	pthread_t thread;
+
+	assert_true(area != MAP_FAILED);
+	start(AGENT_EXACT, 0, 256);
+	/* Linux 6.13; before that the maps tell of it. */
+	if (madvise(area + SMALL_STACK, ABOVE_COROUTINE, 102))
+		skip();
+	world->ctl->guards = 1;
+	pthread_attr_init(&attributes);
+	assert_int_equal(pthread_attr_setstack(&attributes, own, SMALL_STACK), 0);
+	assert_int_equal(pthread_create(&thread, &attributes, point_into_guard, area), 0);
+	pthread_join(thread, NULL);
+	pthread_attr_destroy(&attributes);
+	assert_int_not_equal(world->ctl->stack_offset, 0);
+	assert_int_equal(world_count(world, AGENT_COUNT_ALLOCS), ABOVE_COROUTINE / 64 + 1);
+	assert_int_equal(world_count(world, AGENT_COUNT_LOST), 0);
+	munmap(area, 2 * SMALL_STACK + ABOVE_COROUTINE);
+	world_destroy(world);
+}
+
 static void test_unwind_table(void **state)
 {
 	cleanup(target) struct target *target = NULL;
@@ -697,6 +752,7 @@ int main(void)
 		cmocka_unit_test(test_epoch),
 		cmocka_unit_test(test_sizes_too_large),
 		cmocka_unit_test(test_memory_above_stack),
+		cmocka_unit_test(test_guard_above_coroutine),
 		cmocka_unit_test(test_unwind_table),
 	};
 

@@ -4,7 +4,9 @@
  *
  * threads N	`go` starts N threads, 50 at a time, that live for a few allocations each; every
  *		tenth leaves one block, which main frees half of
- * coroutines	`go` runs 64 of them in two threads: they switch in the midst of their work
+ * coroutines	`go` runs 64 of them in two threads: they switch in the midst of their work; behind
+ *		half of their stacks there are guards in the same mapping, as glibc 2.42 makes them,
+ *		and then the stack of their thread
  * blocked	its own functions odd_alloc() and odd_free(); `block` has a thread wait within the
  *		first one until `unblock`
  * remapped	its code and libc's have been moved to anonymous memory, as programs do to have code
@@ -20,10 +22,12 @@
 #define BLOCK_MIN 5001
 #define BLOCK_MAX 5900
 
-#define AT_A_TIME  50
-#define COROUTINES 32
-#define STACK_SIZE (64u << 10)
-#define ROUNDS	   400
+#define AT_A_TIME    50
+#define COROUTINES   32
+#define STACK_SIZE   (64u << 10)
+#define GUARD_SIZE   4096u
+#define THREAD_STACK (256u << 10)
+#define ROUNDS	     400
 
 static atomic_ulong truth_count, truth_bytes;
 static unsigned long thread_count;
@@ -94,6 +98,7 @@ static void run_threads(void)
 /* ---- coroutines ---- */
 
 struct scheduler {
+	char *stacks; /* in one mapping: those of every second one, and its thread's */
 	ucontext_t main, routines[COROUTINES];
 	void *blocks[COROUTINES];
 	unsigned long number;
@@ -119,14 +124,13 @@ static void routine(unsigned which, unsigned low, unsigned high)
 }
 
 /* Half of the stacks are blocks of the heap. */
-static void *make_stack(unsigned i)
+static void *make_stack(struct scheduler *scheduler, unsigned i)
 {
-	void *stack;
+	char *stack = scheduler->stacks + i / 2 * (STACK_SIZE + GUARD_SIZE);
 
 	if (i % 2)
 		return malloc(STACK_SIZE);
-	stack = mmap(NULL, STACK_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	check_that(stack != MAP_FAILED, "mmap");
+	make_guard(stack + STACK_SIZE, GUARD_SIZE);
 	return stack;
 }
 
@@ -136,7 +140,7 @@ static void begin_routine(struct scheduler *scheduler, unsigned i)
 	ucontext_t *context = &scheduler->routines[i];
 
 	getcontext(context);
-	context->uc_stack.ss_sp = make_stack(i);
+	context->uc_stack.ss_sp = make_stack(scheduler, i);
 	context->uc_stack.ss_size = STACK_SIZE;
 	makecontext(context, (void (*)(void))routine, 3, i, (unsigned)address,
 		    (unsigned)(address >> 32));
@@ -144,10 +148,9 @@ static void begin_routine(struct scheduler *scheduler, unsigned i)
 
 static void *schedule(void *data)
 {
-	struct scheduler *scheduler = calloc(1, sizeof(*scheduler));
+	struct scheduler *scheduler = data;
 	unsigned left = COROUTINES;
 
-	scheduler->number = (unsigned long)data;
 	for (unsigned i = 0; i < COROUTINES; i++)
 		begin_routine(scheduler, i);
 	while (left) {
@@ -163,12 +166,30 @@ static void *schedule(void *data)
 	return NULL;
 }
 
+static pthread_t start_scheduler(unsigned long number)
+{
+	const size_t size = COROUTINES / 2 * (STACK_SIZE + GUARD_SIZE);
+	struct scheduler *scheduler = calloc(1, sizeof(*scheduler));
+	pthread_attr_t attributes;
+	pthread_t thread;
+
+	scheduler->number = number;
+	scheduler->stacks = mmap(NULL, size + THREAD_STACK, PROT_READ | PROT_WRITE,
+				 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	check_that(scheduler->stacks != MAP_FAILED, "mmap");
+	pthread_attr_init(&attributes);
+	pthread_attr_setstack(&attributes, scheduler->stacks + size, THREAD_STACK);
+	check_that(!pthread_create(&thread, &attributes, schedule, scheduler), "pthread_create");
+	pthread_attr_destroy(&attributes);
+	return thread;
+}
+
 static void run_coroutines(void)
 {
 	pthread_t threads[2];
 
 	for (unsigned long i = 0; i < 2; i++)
-		pthread_create(&threads[i], NULL, schedule, (void *)(i * 100000));
+		threads[i] = start_scheduler(i * 100000);
 	for (unsigned i = 0; i < 2; i++)
 		pthread_join(threads[i], NULL);
 }

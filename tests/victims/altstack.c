@@ -31,10 +31,6 @@
 #define GUARD	  (8 * PAGE)
 #define PLUNGE	  (3 * PAGE)
 
-#ifndef MADV_GUARD_INSTALL
-#define MADV_GUARD_INSTALL 102
-#endif
-
 static volatile int sink, depth_limit = DEPTH_MAX;
 static int *volatile nowhere;
 static atomic_ulong begun, handled;
@@ -120,13 +116,6 @@ NOINLINE static void guarded(void)
 	begun++;
 	plunge(0);
 	sink++;
-}
-
-INLINE static void make_guard(char *start, size_t size)
-{
-	/* Kernels before 6.13 have none. */
-	check_that(!madvise(start, size, MADV_GUARD_INSTALL) || !mprotect(start, size, PROT_NONE),
-		   "guard");
 }
 
 INLINE static uintptr_t stack_pointer(void)

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -30,6 +31,10 @@ using std::atomic_ulong;
 #ifndef PR_SET_PTRACER
 #define PR_SET_PTRACER	   0x59616d61
 #define PR_SET_PTRACER_ANY ((unsigned long)-1)
+#endif
+
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102
 #endif
 
 /* Rounds of work done, for `ping`: it must go on growing. */
@@ -74,6 +79,13 @@ __attribute__((unused)) static void check_that(bool good, const char *what)
 {
 	if (!good)
 		say("WRONG %s: %s", what, strerror(errno));
+}
+
+/* No mapping of its own where the kernel can do that (Linux 6.13). */
+__attribute__((unused)) static void make_guard(char *start, size_t size)
+{
+	check_that(!madvise(start, size, MADV_GUARD_INSTALL) || !mprotect(start, size, PROT_NONE),
+		   "guard");
 }
 
 /* Until the thread @tid sleeps: one that does nothing else before it waits has come to its wait. */

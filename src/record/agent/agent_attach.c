@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <unistd.h>
 #include <x86intrin.h>
@@ -15,6 +16,10 @@
 #include "memprobe/pool_file.h"
 
 /* Address space that the tables may reserve, if there is no limit. */
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102
+#endif
+
 #define SPACE_MAX (UINT64_C(64) << 30)
 #define SPACE_MIN (UINT64_C(128) << 20)
 
@@ -27,6 +32,17 @@ static struct error *cannot_write(const struct agent_recorder *agent)
 {
 	return error_errno(ERROR_FAILED, errno, "cannot write the memory of %d",
 			   (int)agent->target->pid);
+}
+
+/* From Linux 6.13 on. */
+static bool kernel_has_guards(void)
+{
+	void *page = mmap(NULL, PAGE_SIZE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	bool has = page != MAP_FAILED && !madvise(page, PAGE_SIZE, MADV_GUARD_INSTALL);
+
+	if (page != MAP_FAILED)
+		munmap(page, PAGE_SIZE);
+	return has;
 }
 
 static struct error *set_up(struct agent_recorder *agent)
@@ -43,6 +59,7 @@ static struct error *set_up(struct agent_recorder *agent)
 	    !control_put_64(agent, CTL(seed), seed) ||
 	    !control_put_64(agent, CTL(clock), agent->clock.address) ||
 	    !control_put_32(agent, CTL(tid_offset), agent->tid_offset) ||
+	    !control_put_32(agent, CTL(guards), kernel_has_guards()) ||
 	    !control_put_32(agent, CTL(epoch), ++agent->epoch) || !control_put_limits(agent))
 		return cannot_write(agent);
 	return NULL;
