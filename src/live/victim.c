@@ -9,6 +9,7 @@
 
 #include "memprobe/io.h"
 #include "memprobe/num.h"
+#include "memprobe/pthread_lists.h"
 #include "memprobe/waits.h"
 
 /* What the stub itself takes: registers, block, vector state. */
@@ -361,11 +362,26 @@ static bool find_guard_page(struct call_session *session, uint64_t sp, uint64_t 
 	return false;
 }
 
+/* Where the stack of the thread with this control block begins, behind its guard; 0: not known. */
+static uint64_t noted_stack(struct call_session *session, uint64_t tp, uint64_t sp)
+{
+	uint8_t bytes[PTHREAD_BLOCK_SIZE];
+	struct pthread_block block;
+	size_t size = pthread_block_read(session->target, &session->maps, tp, bytes);
+
+	if (!pthread_block_parse(session->target->arch, &session->maps, tp, bytes, size, &block) ||
+	    !block.bounds || sp < block.start || sp >= block.end)
+		return 0;
+	return block.start;
+}
+
 /*
  * Bytes that are surely free below the stack pointer, as far as @needed. That a mapping goes on
  * below proves nothing: a signal stack, a goroutine's stack or one given by pthread_attr_setstack()
- * may be a small part of a heap. A stack counts if it is the main thread's, or if a guard stands
- * below it and the thread control block above it in the same mapping.
+ * may be a small part of a heap. A stack counts if it is the main thread's, or if the thread
+ * control block stands above it in the same mapping, and either a guard below it or in that block
+ * where it begins: a guard may be no mapping of its own, and further down than a page map shows at
+ * once.
  */
 static uint64_t stack_room(struct call_session *session, const struct user_regs_struct *regs,
 			   uint64_t needed)
@@ -383,6 +399,9 @@ static uint64_t stack_room(struct call_session *session, const struct user_regs_
 		return 0;
 	bottom = mapping->start;
 	if (mapping > session->maps.data && mapping[-1].end == bottom && is_no_access(&mapping[-1]))
+		return sp - bottom;
+	bottom = max_u64(bottom, noted_stack(session, tp, sp));
+	if (bottom > mapping->start)
 		return sp - bottom;
 	if (find_guard_page(session, sp, max_u64(bottom, sp - min_u64(sp, needed)), &bottom))
 		return sp - bottom;

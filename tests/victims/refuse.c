@@ -1,13 +1,16 @@
 /*
  * Processes that are hard to look at. `refuse dumpable`: not dumpable. `refuse zombie`: has a
  * zombie as its child (`child PID`). `refuse traced`: has a child and traces it. `refuse leader`:
- * has a child whose main thread has ended while another lives.
+ * has a child whose main thread has ended while another lives, whose stack is in the midst of a
+ * mapping.
  */
 #include "victim.h"
 
 #include <pthread.h>
 #include <sys/ptrace.h>
 #include <sys/wait.h>
+
+#define STACK_SIZE (1u << 20)
 
 static pid_t child_that(bool exits)
 {
@@ -61,16 +64,22 @@ static void *tell_when_leader_is_gone(void *pipe)
 static void have_leaderless(void)
 {
 	static int gone[2];
+	char *memory = mmap(NULL, 3 * STACK_SIZE, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	pthread_attr_t attributes;
 	pthread_t thread;
 	pid_t child;
 	char byte;
 
-	check_that(!pipe(gone), "pipe");
+	check_that(memory != MAP_FAILED && !pipe(gone), "mmap, pipe");
+	pthread_attr_init(&attributes);
+	pthread_attr_setstack(&attributes, memory + STACK_SIZE, STACK_SIZE);
 	child = fork();
 	if (child == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		check_that(!pthread_create(&thread, NULL, tell_when_leader_is_gone, &gone[1]),
-			   "pthread_create");
+		check_that(
+			!pthread_create(&thread, &attributes, tell_when_leader_is_gone, &gone[1]),
+			"pthread_create");
 		pthread_exit(NULL);
 	}
 	check_that(child > 0 && read(gone[0], &byte, 1) == 1, "read");
