@@ -44,6 +44,7 @@ tests cmd:ps procps procps-ng procps procps-ng
 tests cmd:groff groff-base groff groff groff
 tests cmd:col bsdextrautils util-linux util-linux util-linux
 tests cmd:debootstrap debootstrap - - -
+tests cmd:zstd zstd zstd zstd zstd
 tests cmd:redis-server redis-server redis redis redis
 tests cmd:redis-benchmark redis-tools redis redis redis
 tests cmd:mariadbd mariadb-server mariadb-server mariadb mariadb

@@ -4,6 +4,11 @@
 load lib
 load postgres
 
+# PostgreSQL 18 counts levels from 1.
+from_level_0() {
+	awk 'NR == 1 { first = $1 } { $1 -= first; print }'
+}
+
 # LEVEL NAME TOTAL BLOCKS FREE CHUNKS, as the backend writes them into the server's log: of itself,
 # idle. `level: 1; Timezones: 104120 total in 2 blocks; 2616 free (0 chunks); 101504 used`
 logged_contexts() {
@@ -13,7 +18,7 @@ logged_contexts() {
 	wait_until 60 eval '[ "$(grep -c "Grand total" "$dir/postgres.log")" -gt '"$logged"' ]'
 	tac "$dir/postgres.log" | sed -nE '/logging memory contexts/q
 		s/^.*level: ([0-9]+); (.*): ([0-9]+) total in ([0-9]+) blocks; ([0-9]+) free \(([0-9]+) chunks\); .*$/\1 \2 \3 \4 \5 \6/p' |
-		sort
+		sort -n | from_level_0 | sort
 }
 
 walked_contexts() {

@@ -169,6 +169,12 @@ freeze() { # PID
 	wait_until 60 threads_are T "$1"
 }
 
+# Whether the guards of a thread's stack may be no mappings of their own, and stacks be merged: the
+# libc that $output tells of.
+has_merged_stacks() {
+	json_get .target.libc | awk '{ exit !($1 == "glibc" && $2 >= 2.42) }'
+}
+
 children_of() { # PID: those of all its threads, a line each
 	cat "/proc/$1"/task/*/children 2>/dev/null | tr ' ' '\n' | sort -u
 }

@@ -88,9 +88,12 @@ rss_of_victim() {
 	status_is 0
 	[[ ${lines[0]} = TYPE*COUNT*SIZE*RSS* ]]
 	[[ $output = *$'\n'total* ]]
-	probe maps "$victim_pid" --by-size
-	status_is 0
-	grep -qE '^ *[45] x +1\.0M.*thread-stack$' <<<"$output"
+	probe maps "$victim_pid" --json
+	if ! has_merged_stacks; then
+		probe maps "$victim_pid" --by-size
+		status_is 0
+		grep -qE '^ *[45] x +1\.0M.*thread-stack$' <<<"$output"
+	fi
 	probe maps "$victim_pid" --by-file
 	status_is 0
 	grep -q 'libc.so.6 ' <<<"$output"

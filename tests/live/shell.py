@@ -28,6 +28,8 @@ def probe(what, *arguments):
 def main():
     pid, fd = pty.fork()
     if pid == 0:
+        # Who runs the tests in the background may ignore it.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.environ.update(PS1="bash-0.0# ", TERM="xterm")
         os.execvp("bash", ["bash", "--norc", "--noprofile", "-i"])
     wait_for(fd, PROMPT)
