@@ -5,8 +5,10 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/perf_event.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -22,6 +24,9 @@
 #define ROOT_HINT      "run memprobe as root"
 #define SECCOMP_STRICT 1
 #define SECCOMP_FILTER 2
+
+/* How long the kernel may take for an answer: on a busy machine, too. */
+#define ATTACH_SECONDS 10
 
 enum check_state { CHECK_OK, CHECK_DEGRADED, CHECK_NO };
 
@@ -417,14 +422,23 @@ static void check_memory(struct checks *checks)
 		    "can be read, by process_vm_readv and /proc/PID/mem");
 }
 
-/* Seizing stops nothing, and the end of the child lets go: 0 or errno. */
+/* Seizing stops nothing, and the end of the child lets go: 0 or errno. While a process is in an
+ * execve() the kernel lets whoever seizes it wait: for ever, if that does not get on. */
 static int try_attach(pid_t pid)
 {
 	int status;
 	pid_t child = fork();
 
 	if (child == 0) {
-		struct error *error = ptrace_seize(pid, 0);
+		struct error *error;
+		sigset_t none;
+
+		sigemptyset(&none);
+		signal(SIGALRM, SIG_DFL);
+		sigprocmask(SIG_SETMASK, &none, NULL);
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		alarm(ATTACH_SECONDS);
+		error = ptrace_seize(pid, 0);
 
 		_exit(error ? error->errnum ? error->errnum : EPERM : 0);
 	}
@@ -433,17 +447,31 @@ static int try_attach(pid_t pid)
 	while (waitpid(child, &status, 0) < 0)
 		if (errno != EINTR)
 			return errno;
+	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM)
+		return ETIMEDOUT;
 	return WIFEXITED(status) ? WEXITSTATUS(status) : EPERM;
+}
+
+static struct error *stuck(const struct checks *checks)
+{
+	return error_hint(error_create(ERROR_BUSY,
+				       "no answer within %d s: it may be stuck in an execve()",
+				       ATTACH_SECONDS),
+			  "try again; `cat /proc/%d/task/*/stack` shows where its threads wait",
+			  (int)checks->facts.pid);
 }
 
 static void check_access(struct checks *checks)
 {
+	int attach;
+
 	add_outcome(checks, "maps", CHECK_NO,
 		    explained(checks, PERMIT_MAPS, try_file(checks, "smaps", true)), "can be read");
 	check_map_files(checks);
 	check_memory(checks);
+	attach = try_attach(checks->tid);
 	add_outcome(checks, "attach", CHECK_NO,
-		    explained(checks, PERMIT_ATTACH, try_attach(checks->tid)),
+		    attach == ETIMEDOUT ? stuck(checks) : explained(checks, PERMIT_ATTACH, attach),
 		    "PTRACE_SEIZE works");
 }
 

@@ -156,6 +156,15 @@ pid_2_is_kernel_thread() {
 	grep -q "^TracerPid:.$victim_pid\$" "/proc/$tracee/status"
 }
 
+@test "stuck in an execve(): 7, and not for ever" {
+	start_victim refuse execs
+	check "$(victim_truth child)"
+	status_is 7
+	row_says attach no "stuck in an execve()"
+	hint_says attach "where its threads wait"
+	victim_check
+}
+
 @test "process of root, from an ordinary user: 4" {
 	skip_unless_root
 	prepare_user

@@ -2,7 +2,7 @@
  * Processes that are hard to look at. `refuse dumpable`: not dumpable. `refuse zombie`: has a
  * zombie as its child (`child PID`). `refuse traced`: has a child and traces it. `refuse leader`:
  * has a child whose main thread has ended while another lives, whose stack is in the midst of a
- * mapping.
+ * mapping. `refuse execs`: has a child that is stuck in an execve(), to which nobody can attach.
  */
 #include "victim.h"
 
@@ -86,6 +86,41 @@ static void have_leaderless(void)
 	say("child %d", (int)child);
 }
 
+static void *wait_for_ever(void *pipe)
+{
+	pid_t tid = victim_tid();
+
+	check_that(write(*(int *)pipe, &tid, sizeof(tid)) == sizeof(tid), "write");
+	for (;;)
+		pause();
+	return NULL;
+}
+
+/* execve() first ends the other threads; one of these is held at its end. */
+static void have_stuck_exec(void)
+{
+	int told[2], go[2], status;
+	pid_t child, tid = 0;
+	pthread_t thread;
+	char byte = 0;
+
+	check_that(!pipe(told) && !pipe(go), "pipe");
+	child = fork();
+	if (child == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		check_that(!pthread_create(&thread, NULL, wait_for_ever, &told[1]), "create");
+		if (read(go[0], &byte, 1) == 1)
+			execl("/proc/self/exe", "refuse", NULL);
+		_exit(1);
+	}
+	check_that(child > 0 && read(told[0], &tid, sizeof(tid)) == sizeof(tid), "read");
+	check_that(!ptrace(PTRACE_SEIZE, tid, 0, PTRACE_O_TRACEEXIT), "ptrace");
+	check_that(write(go[1], &byte, 1) == 1, "write");
+	check_that(waitpid(tid, &status, __WALL) == tid && status >> 16 == PTRACE_EVENT_EXIT,
+		   "waitpid");
+	say("child %d", (int)child);
+}
+
 int main(int argc, char **argv)
 {
 	const char *mode = argc > 1 ? argv[1] : "";
@@ -99,6 +134,8 @@ int main(int argc, char **argv)
 		trace_child();
 	if (!strcmp(mode, "leader"))
 		have_leaderless();
+	if (!strcmp(mode, "execs"))
+		have_stuck_exec();
 	victim_ready();
 	victim_serve(NULL);
 	return 0;
