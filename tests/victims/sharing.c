@@ -125,6 +125,7 @@ int main(int argc, char **argv)
 	struct flock lock = { .l_type = F_WRLCK, .l_len = 1 };
 
 	victim_init();
+	have_heap();
 	program = argv[0];
 	folder = argc > 1 ? argv[1] : "/tmp";
 	if (argc > 2) {

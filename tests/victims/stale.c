@@ -82,6 +82,7 @@ static __attribute__((noinline)) void compute(void)
 int main(void)
 {
 	victim_init();
+	have_heap();
 	leave_traces(60);
 	compute();
 }

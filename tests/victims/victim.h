@@ -64,6 +64,14 @@ __attribute__((unused)) static void victim_init(void)
 	prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY);
 }
 
+/* The main arena has memory: to glibc 2.41 any malloc() sees to it, later ones only a small one. */
+__attribute__((unused)) static void have_heap(void)
+{
+	static void *volatile kept __attribute__((unused));
+
+	kept = malloc(100);
+}
+
 /* The last line before the test begins. */
 __attribute__((unused)) static void victim_ready(void)
 {
