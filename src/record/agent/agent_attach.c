@@ -15,11 +15,11 @@
 #include "memprobe/pause.h"
 #include "memprobe/pool_file.h"
 
-/* Address space that the tables may reserve, if there is no limit. */
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL 102
 #endif
 
+/* Address space that the tables may reserve, if there is no limit. */
 #define SPACE_MAX (UINT64_C(64) << 30)
 #define SPACE_MIN (UINT64_C(128) << 20)
 
