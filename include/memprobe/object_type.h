@@ -48,8 +48,7 @@ struct error *object_types_of_block(struct object_types *types, uint64_t address
  * not here: types may have gone unknown. */
 bool object_types_lack_memory(const struct object_types *types);
 
-/* How many there are so far; indices are below it. */
-unsigned object_types_count(const struct object_types *types);
+/* By its index. */
 const struct object_type *object_types_get(const struct object_types *types, unsigned index);
 
 #endif

@@ -554,11 +554,6 @@ bool object_types_lack_memory(const struct object_types *types)
 	return types->lacks_memory;
 }
 
-unsigned object_types_count(const struct object_types *types)
-{
-	return types->types.size;
-}
-
 const struct object_type *object_types_get(const struct object_types *types, unsigned index)
 {
 	return types->types.data[index];

@@ -12,7 +12,7 @@
 
 #include "memprobe/allocator.h"
 #include "memprobe/elf_file.h"
-#include "memprobe/fake.h"
+#include "../unit/fake.h"
 #include "memprobe/num.h"
 
 #define HEAD  3u

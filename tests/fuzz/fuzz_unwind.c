@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "memprobe/eh_frame.h"
-#include "memprobe/fake.h"
+#include "../unit/fake.h"
 #include "memprobe/num.h"
 #include "stack/unwinder.h"
 

@@ -10,7 +10,7 @@
 #ifndef HEAP_BUILDER_H
 #define HEAP_BUILDER_H
 
-#include "memprobe/fake.h"
+#include "fake.h"
 #include "memprobe/heap.h"
 
 enum cache_kind { CACHE_NONE, CACHE_CHAR, CACHE_SHORT, CACHE_SLOTS };

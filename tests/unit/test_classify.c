@@ -11,7 +11,7 @@
 #include <elf.h>
 
 #include "memprobe/classify.h"
-#include "memprobe/fake.h"
+#include "fake.h"
 #include "memprobe/mmapped.h"
 
 #define PAGE 0x1000u

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "memprobe/dump_filter.h"
-#include "memprobe/fake.h"
+#include "fake.h"
 
 #define START 0x10000ull
 #define SIZE  (8 * PAGE_SIZE)

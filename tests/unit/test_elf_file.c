@@ -19,7 +19,7 @@
 
 #include "child.h"
 #include "memprobe/elf_file.h"
-#include "memprobe/fake.h"
+#include "fake.h"
 #include "memprobe/io.h"
 
 int exported_marker = 42;

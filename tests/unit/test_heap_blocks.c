@@ -9,7 +9,7 @@
 #include <cmocka.h>
 
 #include "memprobe/arch.h"
-#include "memprobe/fake.h"
+#include "fake.h"
 #include "memprobe/heap_blocks.h"
 #include "memprobe/leaks.h"
 

@@ -9,7 +9,7 @@
 #include <cmocka.h>
 
 #include "memprobe/arch.h"
-#include "memprobe/fake.h"
+#include "fake.h"
 #include "memprobe/jemalloc_notes.h"
 
 #define LOCAL	    0x700000000000

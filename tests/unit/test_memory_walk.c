@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "memprobe/fake.h"
+#include "fake.h"
 #include "memprobe/hexdump.h"
 #include "memprobe/memory_walk.h"
 

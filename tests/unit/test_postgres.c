@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "memprobe/fake.h"
+#include "fake.h"
 #include "memprobe/runtime.h"
 
 #define BASE	 0x10000u

@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "memprobe/fake.h"
+#include "fake.h"
 #include "memprobe/pthread_lists.h"
 
 #define LIBRARY 0x60000000u

@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "memprobe/fake.h"
+#include "fake.h"
 #include "memprobe/num.h"
 #include "memprobe/ptmalloc.h"
 

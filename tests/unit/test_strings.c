@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "memprobe/fake.h"
+#include "fake.h"
 #include "memprobe/strings.h"
 
 #define PAGE  0x1000u

@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 #include "child.h"
-#include "memprobe/fake.h"
+#include "fake.h"
 #include "memprobe/target.h"
 
 static void assert_ok(struct error *error)

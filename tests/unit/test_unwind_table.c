@@ -15,7 +15,7 @@
 
 #include "agent/unwind_walk.h"
 #include "memprobe/elf_file.h"
-#include "memprobe/fake.h"
+#include "fake.h"
 #include "memprobe/unwind_table.h"
 
 /* Of glibc itself, and not loaded by anything here. */

@@ -10,8 +10,8 @@
  * owned by the target). Modules come of themselves from segments with an inode whose bytes begin
  * with an ELF header.
  */
-#ifndef MEMPROBE_FAKE_H
-#define MEMPROBE_FAKE_H
+#ifndef FAKE_H
+#define FAKE_H
 
 #include "memprobe/target.h"
 

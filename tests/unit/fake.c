@@ -1,4 +1,4 @@
-#include "memprobe/fake.h"
+#include "fake.h"
 
 #include <errno.h>
 #include <string.h>
