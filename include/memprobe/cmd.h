@@ -104,8 +104,11 @@ struct error *command_write_json(struct command_context *context, json_t *docume
 struct error *command_print(struct command_context *context,
 			    struct error *(*print)(FILE *out, void *data), void *data);
 
-/* A remark for people on stderr, unless -q or --json: what the figures mean, what to run next. */
+/* Advice on stderr, unless -q or --json: at most one, after the result. */
 void command_hint(const struct command_context *context, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+/* The same without `hint:`: a result in words, where the output itself is no text. */
+void command_note(const struct command_context *context, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 
 /* Says as warnings what is wrong with a heap that was read. */

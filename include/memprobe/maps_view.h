@@ -6,33 +6,32 @@
 #ifndef MEMPROBE_MAPS_VIEW_H
 #define MEMPROBE_MAPS_VIEW_H
 
-#include <jansson.h>
-
 #include "memprobe/mapgroup.h"
-#include "memprobe/table.h"
+#include "memprobe/records.h"
 
 struct maps_view {
-	FILE *out;
 	struct table_style style;
 	bool usage;
 };
 
-/* In the order of @order (indices), with a line of totals. */
+/* In the order of @order, with a line of totals. */
 struct error *maps_view_mappings(const struct maps_view *view, const struct mapping_vec *maps,
-				 const struct mapping *const *order);
+				 const struct mapping *const *order, FILE *out);
 
 /* @heading names the first column. */
 struct error *maps_view_groups(const struct maps_view *view, const char *heading,
-			       const struct map_group_vec *groups, const struct map_sum *total);
+			       const struct map_group_vec *groups, const struct map_sum *total,
+			       FILE *out);
 
 /* Only groups of several, the first @most of them. */
 struct error *maps_view_sizes(const struct maps_view *view, const struct map_group_vec *groups,
-			      size_t most);
+			      size_t most, FILE *out);
 
 /* With a line that sums them up; at most @most rows. */
 struct error *maps_view_changes(const struct maps_view *view, const struct map_change_vec *changes,
-				size_t most);
+				size_t most, FILE *out);
 
+/* NULL: out of memory. */
 json_t *maps_json_mappings(const struct mapping_vec *maps, const struct mapping *const *order,
 			   bool usage);
 /* The groups' keys go under the name @key. */

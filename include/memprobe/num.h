@@ -29,6 +29,14 @@ struct error *parse_address(const char *text, uint64_t *ret);
 #define SIZE_TEXT_MAX 16
 const char *format_size(uint64_t bytes, char buffer[SIZE_TEXT_MAX]);
 
+/* `4,984`. Returns @buffer. */
+#define COUNT_TEXT_MAX 28
+const char *format_count(uint64_t count, char buffer[COUNT_TEXT_MAX]);
+
+/* `4,984 blocks`, `1 block`, `2 matches`, of a noun of up to 30 bytes. Returns @buffer. */
+#define ITEMS_TEXT_MAX 64
+const char *format_items(uint64_t count, const char *noun, char buffer[ITEMS_TEXT_MAX]);
+
 /* `350 us`, `1.8 ms`, `4.2 s`: at most three significant digits below 1000 s. Returns @buffer. */
 #define TIME_TEXT_MAX 24
 const char *format_time(uint64_t us, char buffer[TIME_TEXT_MAX]);

@@ -2,8 +2,8 @@
  * records.h - one description of a result: its columns make the table, the JSON and the sums.
  *
  *	static const struct record_column columns[] = {
- *		{ "size", "SIZE", RECORD_SIZE, offsetof(struct row, size) },
- *		{ "path", "NAME", RECORD_TEXT, offsetof(struct row, path), .fit = TABLE_PATH },
+ *		RECORD(row, size, "size", "SIZE", RECORD_SIZE),
+ *		RECORD(row, path, "path", "NAME", RECORD_TEXT, .fit = TABLE_PATH),
  *		{ 0 },
  *	};
  *
@@ -23,8 +23,9 @@ enum record_kind {
 	RECORD_TEXT = 1, /* const char *; NULL: unknown */
 	RECORD_NUMBER,	 /* uint64_t; UINT64_MAX: unknown */
 	RECORD_SIZE,	 /* the same, of bytes */
-	RECORD_DELTA,	 /* int64_t: a change of bytes */
-	RECORD_INT,	 /* int, int32_t, pid_t */
+	RECORD_DELTA,	 /* int64_t: a change of bytes; INT64_MIN: unknown */
+	RECORD_INT,	 /* int, int32_t */
+	RECORD_ID,	 /* the same, or pid_t; 0: unknown */
 	RECORD_ADDRESS,	 /* uint64_t; UINT64_MAX: unknown */
 	RECORD_HEX,	 /* the same, without 0x in a table */
 	RECORD_BOOL,	 /* bool */
@@ -46,10 +47,21 @@ struct record_column {
 	json_t *(*json)(const void *row);
 };
 
+/* The usual column, of a field of struct @row; the rest are further members. */
+#define RECORD(row, field, key_, heading_, kind_, ...)             \
+	{                                                          \
+		.key = key_, .heading = heading_, .kind = kind_,   \
+		.offset = offsetof(struct row, field), __VA_ARGS__ \
+	}
+
 /* Adds those with a heading; @without: bits of `part` that are not wanted. */
 void records_columns(struct table *table, const struct record_column *columns, unsigned without);
 void records_row(struct table *table, const struct record_column *columns, unsigned without,
 		 const void *row);
+/* A rule, and under it "total" and what can be summed up: counts, sizes, and what cell() makes of
+ * columns to the right. */
+void records_total(struct table *table, const struct record_column *columns, unsigned without,
+		   const void *row);
 
 /* Sets the keys of a row in @object; false: out of memory. */
 bool records_set(json_t *object, const struct record_column *columns, unsigned without,

@@ -132,6 +132,36 @@ const char *format_size(uint64_t bytes, char buffer[SIZE_TEXT_MAX])
 	return buffer;
 }
 
+const char *format_count(uint64_t count, char buffer[COUNT_TEXT_MAX])
+{
+	char *at = buffer + COUNT_TEXT_MAX;
+	unsigned digits = 0;
+
+	*--at = '\0';
+	do {
+		if (digits && digits % 3 == 0)
+			*--at = ',';
+		*--at = '0' + count % 10;
+		count /= 10;
+		digits++;
+	} while (count);
+	memmove(buffer, at, buffer + COUNT_TEXT_MAX - at);
+	return buffer;
+}
+
+const char *format_items(uint64_t count, const char *noun, char buffer[ITEMS_TEXT_MAX])
+{
+	char number[COUNT_TEXT_MAX];
+	size_t length = strlen(noun);
+	bool hisses = length > 1 && (noun[length - 1] == 's' || !strcmp(noun + length - 2, "ch"));
+
+	snprintf(buffer, ITEMS_TEXT_MAX, "%s %s%s", format_count(count, number), noun,
+		 count == 1 ? ""
+		 : hisses   ? "es"
+			    : "s");
+	return buffer;
+}
+
 const char *format_time(uint64_t us, char buffer[TIME_TEXT_MAX])
 {
 	const char *unit = us < 999950 ? "ms" : "s";

@@ -17,7 +17,7 @@ static void warn_of_lost_samples(const struct trace_counters *counters)
 			 "an operator new whose return cannot be probed",
 			 counters->lost_allocs);
 	if (counters->lost_frees)
-		log_warn("%" PRIu64 " frees were lost: what counts as not freed may be too much",
+		log_warn("%" PRIu64 " frees were lost: the live figures may be too high",
 			 counters->lost_frees);
 }
 
@@ -30,8 +30,8 @@ static void warn_of_lost(const struct trace_counters *counters)
 		log_warn("%" PRIu64 " allocations were lost: the tables were full",
 			 counters->lost_allocs - counters->lost_threads);
 	if (counters->lost_frees)
-		log_warn("%" PRIu64 " frees were missed: their blocks counted as not freed until "
-			 "their addresses came back",
+		log_warn("%" PRIu64 " frees were missed: their blocks counted as live until their "
+			 "addresses were reused",
 			 counters->lost_frees);
 }
 
@@ -43,34 +43,32 @@ void allocs_warn(struct allocs_run *run)
 	command_stopped(run->context,
 			max_u64(report->attach_stopped_us, report->detach_stopped_us));
 	if (report->leftovers_removed)
-		log_warn("removed what a memprobe that was killed had left in the process");
-	if (run->gone)
-		log_warn(process_has_ended(run->context->target->process)
-				 ? "the process has ended: what was recorded is as of its end"
-				 : "the process has replaced its program: what was recorded is of "
-				   "the former");
+		log_warn("removed the agent of an earlier memprobe that was killed");
+	if (run->gone && process_has_ended(run->context->target->process))
+		log_warn("%d has ended: the figures are those at its end",
+			 (int)run->context->target->pid);
+	else if (run->gone)
+		log_warn("%d called exec(): the recording covers the old program",
+			 (int)run->context->target->pid);
 	if (report->refused)
-		log_warn("%s: uprobes have recorded instead of the agent, for 1 to 2 us a call",
+		log_warn("%s: uprobes recorded instead of the agent, at 1 to 2 us a call",
 			 report->refused);
 	if (report->engine == TRACE_ENGINE_UPROBE)
 		warn_of_lost_samples(counters);
 	else
 		warn_of_lost(counters);
 	if (counters->truncated)
-		log_warn("%" PRIu64 " of %" PRIu64 " stacks could not be followed to their end",
+		log_warn("%" PRIu64 " of %" PRIu64
+			 " stacks are cut: some code has no unwind information",
 			 counters->truncated, counters->recorded);
-	if (report->children_cleaned)
-		command_hint(run->context,
-			     "removed the agent from %u processes forked during the recording",
-			     report->children_cleaned);
 	if (report->remaining)
 		log_warn("%" PRIu64 " bytes stay in the process, idle: %s; the next `memprobe "
 			 "allocs` removes them",
 			 report->remaining,
 			 report->remaining_reason ? report->remaining_reason : "in use");
 	if (report->thinned)
-		log_warn("the figures are estimates: when the tables were as large as they may be "
-			 "(--max-memory), samples were taken less often");
+		log_warn("the figures are estimates: the tables reached --max-memory, so fewer "
+			 "samples were taken; a larger --max-memory keeps more");
 	if (counters->lost_allocs || counters->lost_frees || counters->lapses ||
 	    report->remaining || report->thinned || report->cut_short || report->children_left)
 		run->context->status = ERROR_PARTIAL;
@@ -142,97 +140,121 @@ json_t *allocs_document(struct allocs_run *run)
 
 /* ---- for people ---- */
 
-static void hint_of_reach(const struct allocs_run *run)
+static void summarize_reach(const struct allocs_run *run, struct table_style style, FILE *out)
 {
-	char text[SIZE_TEXT_MAX];
+	char items[ITEMS_TEXT_MAX], size[TABLE_SIZE_MAX];
 
 	if (!run->reach.fates)
 		return;
+	format_items((uint64_t)profile_total(run->profile, PROFILE_UNREACHABLE_COUNT), "block",
+		     items);
+	table_size(style, (uint64_t)profile_total(run->profile, PROFILE_UNREACHABLE_BYTES), size);
 	if (run->reach.unreachable)
-		command_hint(run->context, "nothing points to %s of it in %" PRId64 " blocks: %s",
-			     format_size((uint64_t)profile_total(run->profile,
-								 PROFILE_UNREACHABLE_BYTES),
-					 text),
-			     profile_total(run->profile, PROFILE_UNREACHABLE_COUNT),
-			     run->pool.file ? "leaked, where their contexts stay"
-					    : "these are leaked");
+		fprintf(out, "\n%s in %s is unreachable: %s", size, items,
+			run->pool.file ? "leaked, where their contexts stay" : "leaked");
 	else if (run->data->blocks.size > run->reach.freed)
-		command_hint(run->context, "something points to each of its blocks");
+		fputs("\nall live blocks are reachable", out);
 	if (run->by_record && trace_report(run->session)->rate > 1)
-		command_hint(run->context,
-			     "what only blocks outside of the sample point to counts as reachable");
+		fputs("\nblocks that only blocks outside of the sample point to count as reachable",
+		      out);
 	if (run->reach.freed)
-		command_hint(run->context,
-			     "%" PRIu64 " of the recorded blocks were freed between the end of "
-			     "the recording and the search: they are taken off",
-			     run->reach.freed);
+		fprintf(out, "\n%s freed before the search for pointers: not counted",
+			format_items(run->reach.freed, "recorded block", items));
 }
 
 /* What was looked at: a program may allocate by something else. */
-static void hint_of_hooks(const struct allocs_run *run)
+static void summarize_hooks(const struct allocs_run *run, FILE *out)
 {
-	const struct trace_report *report = trace_report(run->session);
 	const char *module = NULL;
-	char names[200] = "";
+	unsigned count = 0;
 
-	vec_for_each (hook, &report->hooks) {
-		size_t length = strlen(names);
-
+	vec_for_each (hook, &trace_report(run->session)->hooks) {
 		if (!hook->hooked)
 			continue;
+		fprintf(out, "%s%s", count++ ? ", " : "\nnothing was allocated by ", hook->name);
 		module = hook->module;
-		if (length + strlen(hook->name) + 8 > sizeof(names)) {
-			snprintf(names + length, sizeof(names) - length, " ...");
-			break;
-		}
-		snprintf(names + length, sizeof(names) - length, "%s%s", length ? ", " : "",
-			 hook->name);
 	}
 	if (module)
-		command_hint(run->context,
-			     "no block came from %s of %s: what the program may allocate by other "
-			     "functions is not recorded",
-			     names, module);
+		fprintf(out, " of %s; other functions are not recorded", module);
 }
 
 /* Why there is nothing. */
-static void hint_of_nothing(const struct allocs_run *run)
+static void summarize_nothing(const struct allocs_run *run, FILE *out)
 {
 	const struct trace_counters *counters = &run->data->counters;
 
 	/* When sampling, few and small ones may pass. */
 	if (!counters->recorded && !counters->filtered && !counters->lost_allocs &&
 	    (trace_report(run->session)->rate <= 1 || !counters->calls))
-		hint_of_hooks(run);
+		summarize_hooks(run, out);
 	if (counters->recorded > counters->freed && run->older_ms)
-		command_hint(run->context, "no block that is not freed was %.1f s old at the end",
-			     (double)run->older_ms / 1e3);
-	else if (counters->recorded && !run->all)
-		command_hint(run->context, "all of it was freed again: --all shows who allocates");
+		fprintf(out, "\nno live block is %.1f s old", (double)run->older_ms / 1e3);
+}
+
+static uint64_t count_live(const struct allocs_run *run)
+{
+	uint64_t live = 0;
+
+	vec_for_each (site, &run->data->sites)
+		live += site->samples;
+	return live;
+}
+
+static void summarize(const struct allocs_run *run, FILE *out)
+{
+	const struct trace_report *report = trace_report(run->session);
+	const struct trace_counters *counters = &run->data->counters;
+	struct table_style style = command_style(run->context);
+	uint64_t live = count_live(run);
+	char items[2][ITEMS_TEXT_MAX], count[COUNT_TEXT_MAX], size[TABLE_SIZE_MAX];
+	char time[TIME_TEXT_MAX];
+
+	fprintf(out, "allocs: %s%s in %s %s after %.1f s\n",
+		report->rate > 1 && live ? "about " : "",
+		table_size(style, (uint64_t)profile_total(run->profile, run->profile->weight),
+			   size),
+		format_items(
+			(uint64_t)profile_total(run->profile, profile_weight_count(run->profile)),
+			"block", items[0]),
+		run->all ? "allocated" : "live", (double)run->clock.duration_us / 1e6);
+	fprintf(out, "%s recorded, %s freed; longest stop of a thread: %s",
+		format_items(counters->recorded, "block", items[0]),
+		format_count(counters->freed, count),
+		format_time(max_u64(report->attach_stopped_us, report->detach_stopped_us), time));
+	if (report->rate > 1 && live)
+		fprintf(out, "\nestimated from %s: one sample every %s",
+			format_items(live, "live block", items[1]),
+			table_size(style, report->rate, size));
+	if (report->children_cleaned)
+		fprintf(out, "\nthe agent was removed from %s",
+			format_items(report->children_cleaned, "forked process", items[1]));
+	if (!live)
+		summarize_nothing(run, out);
+	summarize_reach(run, style, out);
+	if (run->pool.file)
+		allocs_pool_summarize(&run->pool, run->data, style, out);
+}
+
+struct error *allocs_summarize(struct allocs_run *run)
+{
+	size_t size;
+	FILE *out = open_memstream(&run->summary, &size);
+
+	if (!out)
+		return &error_no_memory;
+	summarize(run, out);
+	if (fclose(out))
+		return &error_no_memory;
+	run->output.summary = run->summary;
+	return NULL;
 }
 
 void allocs_hint(const struct allocs_run *run)
 {
-	const struct trace_report *report = trace_report(run->session);
 	const struct trace_counters *counters = &run->data->counters;
-	uint64_t live = 0;
-	char rate[SIZE_TEXT_MAX];
 
-	vec_for_each (site, &run->data->sites)
-		live += site->samples;
-	command_hint(run->context,
-		     "%.1f s: %" PRIu64 " blocks recorded, %" PRIu64
-		     " of them freed again; threads were held for at most %.1f ms",
-		     (double)run->clock.duration_us / 1e6, counters->recorded, counters->freed,
-		     (double)max_u64(report->attach_stopped_us, report->detach_stopped_us) / 1e3);
-	if (report->rate > 1)
-		command_hint(run->context,
-			     "a sample was taken every %s: the figures are estimates, from %" PRIu64
-			     " live blocks; --sample 1 records every one",
-			     format_size(report->rate, rate), live);
-	if (!live)
-		hint_of_nothing(run);
-	hint_of_reach(run);
-	if (run->pool.file)
-		allocs_pool_hint(run->context, &run->pool, run->data);
+	if (!count_live(run) && counters->recorded && !run->all && !run->older_ms)
+		command_hint(run->context, "all blocks were freed: --all shows who allocates");
+	else if (trace_report(run->session)->rate > 1)
+		command_hint(run->context, "--sample 1 records every block");
 }

@@ -25,6 +25,7 @@ struct allocs_run {
 	struct allocs_reach reach; /* fates NULL: not known */
 	struct allocs_pool pool;   /* file NULL: none */
 	struct profile *profile;
+	char *summary; /* owned */
 	struct profile_stacks *stacks;
 };
 
@@ -34,7 +35,10 @@ void allocs_warn(struct allocs_run *run);
 /* NULL: out of memory. */
 json_t *allocs_document(struct allocs_run *run);
 
-/* How it was recorded, for people. */
+/* Says in words what was recorded and how: run->output.summary. */
+struct error *allocs_summarize(struct allocs_run *run);
+
+/* What to run next. */
 void allocs_hint(const struct allocs_run *run);
 
 #endif

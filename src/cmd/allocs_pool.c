@@ -9,8 +9,8 @@
 
 #include "memprobe/num.h"
 
-#define CONTEXT_TRIES 4
-#define HINT_CONTEXTS 5
+#define CONTEXT_TRIES	 4
+#define SUMMARY_CONTEXTS 5
 
 /* ---- files ---- */
 
@@ -247,12 +247,12 @@ static size_t merge(struct named *named, size_t count)
 	return kept;
 }
 
-void allocs_pool_hint(const struct command_context *context, const struct allocs_pool *pool,
-		      const struct trace_data *data)
+void allocs_pool_summarize(const struct allocs_pool *pool, const struct trace_data *data,
+			   struct table_style style, FILE *out)
 {
 	cleanup(free) const struct runtime_object **sorted = by_address(pool);
 	cleanup(free) struct named *named = calloc(data->contexts.size + 1, sizeof(*named));
-	char text[600] = "", bytes[SIZE_TEXT_MAX];
+	char bytes[TABLE_SIZE_MAX];
 	size_t count = 0;
 
 	if (!sorted || !named || !pool->contexts.objects.size || !data->contexts.size)
@@ -260,19 +260,18 @@ void allocs_pool_hint(const struct command_context *context, const struct allocs
 	vec_for_each (each, &data->contexts) {
 		const struct runtime_object *known = find(pool, sorted, each->address);
 
-		named[count++] = (struct named){ known ? known->type : "(gone meanwhile)",
-						 each->live_bytes, 1 };
+		named[count++] =
+			(struct named){ known ? known->type : "(gone)", each->live_bytes, 1 };
 	}
 	count = merge(named, count);
-	for (size_t i = 0; i < count && i < HINT_CONTEXTS; i++) {
-		size_t length = strlen(text);
+	for (size_t i = 0; i < count && i < SUMMARY_CONTEXTS; i++) {
+		cleanup(free) char *name = text_printable(named[i].name);
 
-		snprintf(text + length, sizeof(text) - length, "%s%s %s", i ? ", " : "",
-			 named[i].name, format_size((uint64_t)named[i].bytes, bytes));
-		length = strlen(text);
+		fprintf(out, "%s%s %s", i ? ", " : "\nby context: ", name ? name : "?",
+			table_size(style, (uint64_t)named[i].bytes, bytes));
 		if (named[i].contexts > 1)
-			snprintf(text + length, sizeof(text) - length, " in %" PRIu64 " of them",
-				 named[i].contexts);
+			fprintf(out, " in %" PRIu64 " of them", named[i].contexts);
 	}
-	command_hint(context, "by context: %s%s", text, count > HINT_CONTEXTS ? " ..." : "");
+	if (count > SUMMARY_CONTEXTS)
+		fputs(" ...", out);
 }

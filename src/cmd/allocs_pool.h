@@ -25,7 +25,8 @@ void allocs_pool_deinit(struct allocs_pool *pool);
 
 /* What is live of each context, the most first. */
 json_t *allocs_pool_json(const struct allocs_pool *pool, const struct trace_data *data);
-void allocs_pool_hint(const struct command_context *context, const struct allocs_pool *pool,
-		      const struct trace_data *data);
+/* The same in a line for people, after a newline; nothing where there are no names. */
+void allocs_pool_summarize(const struct allocs_pool *pool, const struct trace_data *data,
+			   struct table_style style, FILE *out);
 
 #endif

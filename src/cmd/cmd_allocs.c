@@ -25,8 +25,8 @@ static const struct command_option options[] = {
 	  "one sample every SIZE bytes (default: by the rate; 1: every block)" },
 	{ "min-size", 0, "SIZE", "no blocks below SIZE" },
 	{ "max-size", 0, "SIZE", "no blocks above SIZE" },
-	{ "older", 0, "TIME", "of what is not freed, only what is as old at the end" },
-	{ "reachable", 0, NULL, "tell apart what nothing points to at the end" },
+	{ "older", 0, "TIME", "only live blocks that are at least TIME old" },
+	{ "reachable", 0, NULL, "mark live blocks that nothing points to" },
 	{ "pool", 0, "FILE|NAME", "a pool's functions in place of malloc's: postgres, apr ..." },
 	{ "engine", 0, "auto|agent|uprobe", "what records" },
 	{ "stack-size", 0, "SIZE", "with uprobes: how much of a stack is copied" },
@@ -41,6 +41,7 @@ static void run_deinit(struct allocs_run *run)
 	allocs_pool_deinit(&run->pool);
 	profile_stacks_destroy(run->stacks);
 	profile_destroy(run->profile);
+	free(run->summary);
 	allocs_reach_deinit(&run->reach);
 	trace_data_destroy(run->data);
 	trace_destroy(run->session);
@@ -193,7 +194,7 @@ static void tell(struct allocs_run *run, const char *what, struct error *error)
 	run->context->status = ERROR_PARTIAL;
 }
 
-static const char not_found_out[] = "what is reachable could not be found out: ";
+static const char not_found_out[] = "cannot search for pointers to the blocks: ";
 
 /* Where the heap can be walked, the agent leaves before: its own memory is none of the program's.
  */
@@ -270,6 +271,9 @@ static struct error *run_allocs(struct command_context *context)
 		error = make_profile(&run);
 	if (!error) {
 		allocs_warn(&run);
+		error = allocs_summarize(&run);
+	}
+	if (!error) {
 		run.output.recorded = true;
 		run.output.options.subtitle =
 			run.all ? "all that was allocated" : "allocated and not freed";
@@ -287,9 +291,9 @@ const struct command cmd_allocs = {
 	.arguments = "",
 	.summary = "record allocations with stacks: who allocated what has not been freed",
 	.notes =
-		"Maps an agent into the target and leads the entries of its allocator through it; both\n"
-		"are taken out again at the end. All threads are held twice, for about a millisecond.\n"
-		"Where that is refused, uprobes of the kernel record, for 1 to 2 us a call.\n",
+		"Maps an agent into the target, hooks the allocator's functions, and removes both at the\n"
+		"end. All threads are stopped twice, for about a millisecond. Where the agent is refused,\n"
+		"uprobes of the kernel record, at 1 to 2 us a call.\n",
 	.target = TARGET_LIVE,
 	.options = options,
 	.records = RECORDS_ALWAYS,

@@ -19,7 +19,7 @@
 #include "memprobe/io.h"
 #include "memprobe/permit.h"
 #include "memprobe/ptrace.h"
-#include "memprobe/table.h"
+#include "memprobe/records.h"
 
 #define ROOT_HINT      "run memprobe as root"
 #define SECCOMP_STRICT 1
@@ -565,22 +565,51 @@ static void check_target(struct checks *checks)
 
 /* ---- output ---- */
 
-static json_t *rows_json(const struct checks *checks)
+static json_t *json_ok(const void *data)
 {
-	json_t *rows = json_array();
+	return json_boolean(((const struct check *)data)->state == CHECK_OK);
+}
 
-	vec_for_each (row, &checks->rows) {
-		json_t *object = json_object();
+static json_t *json_state(const void *data)
+{
+	return json_string(state_names[((const struct check *)data)->state]);
+}
 
-		json_object_set_new(object, "name", json_string(row->name));
-		json_object_set_new(object, "ok", json_boolean(row->state == CHECK_OK));
-		json_object_set_new(object, "state", json_string(state_names[row->state]));
-		json_object_set_new(object, "detail", json_text(row->detail));
-		if (row->hint)
-			json_object_set_new(object, "hint", json_text(row->hint));
-		json_array_append_new(rows, object);
-	}
-	return rows;
+static void state_cell(struct table *table, const void *data)
+{
+	table_cell_text(table, state_names[((const struct check *)data)->state]);
+}
+
+static void detail_cell(struct table *table, const void *data)
+{
+	const struct check *row = data;
+
+	table_cell(table, "%s%s%s", row->detail, row->hint ? "; hint: " : "",
+		   row->hint ? row->hint : "");
+}
+
+static const struct record_column columns[] = {
+	RECORD(check, name, "name", "CHECK", RECORD_TEXT),
+	{ .key = "ok", .kind = RECORD_OTHER, .json = json_ok },
+	{ .key = "state",
+	  .heading = "STATE",
+	  .kind = RECORD_OTHER,
+	  .cell = state_cell,
+	  .json = json_state },
+	RECORD(check, detail, "detail", "DETAIL", RECORD_TEXT, .cell = detail_cell,
+	       .fit = TABLE_WRAP),
+	RECORD(check, hint, "hint", NULL, RECORD_TEXT, .optional = true),
+	{ 0 },
+};
+
+static struct records records_of(const struct checks *checks)
+{
+	return (struct records){
+		.columns = columns,
+		.rows = checks->rows.data,
+		.count = checks->rows.size,
+		.size = sizeof(*checks->rows.data),
+	};
 }
 
 struct output_data {
@@ -591,29 +620,25 @@ struct output_data {
 static struct error *print_rows(FILE *out, void *data)
 {
 	const struct output_data *output = data;
-	cleanup(table) struct table *table = table_create(command_style(output->context));
+	const struct records records = records_of(output->checks);
+	cleanup(table) struct table *table =
+		records_table(&records, command_style(output->context));
+	size_t counts[3] = { 0 };
 
-	if (!table)
-		return &error_no_memory;
-	table_column(table, "CHECK", TABLE_LEFT);
-	table_column(table, "STATE", TABLE_LEFT);
-	table_column(table, "DETAIL", TABLE_LEFT);
-	vec_for_each (row, &output->checks->rows) {
-		table_cell(table, "%s", row->name);
-		table_cell(table, "%s", state_names[row->state]);
-		table_cell(table, "%s", row->detail);
-		if (!row->hint)
-			continue;
-		table_cell(table, "%s", "");
-		table_cell(table, "%s", "");
-		table_cell(table, "hint: %s", row->hint);
-	}
+	vec_for_each (row, &output->checks->rows)
+		counts[row->state]++;
+	if (counts[CHECK_OK] == output->checks->rows.size)
+		fprintf(out, "check: all %zu checks passed\n\n", counts[CHECK_OK]);
+	else
+		fprintf(out, "check: %zu ok, %zu degraded, %zu not possible\n\n", counts[CHECK_OK],
+			counts[CHECK_DEGRADED], counts[CHECK_NO]);
 	return table_print(table, out);
 }
 
 static struct error *write_checks(struct command_context *context, const struct checks *checks)
 {
 	struct output_data data = { checks, context };
+	const struct records records = records_of(checks);
 	json_t *document;
 
 	if (checks->no_memory)
@@ -621,7 +646,7 @@ static struct error *write_checks(struct command_context *context, const struct 
 	if (!context->json)
 		return command_print(context, print_rows, &data);
 	document = command_json(context);
-	json_object_set_new(document, "checks", rows_json(checks));
+	json_object_set_new(document, "checks", records_array(&records));
 	return command_write_json(context, document);
 }
 

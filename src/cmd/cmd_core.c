@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "find_output.h"
 #include "frozen_heap.h"
 #include "memprobe/core_writer.h"
 #include "memprobe/dump_filter.h"
@@ -310,31 +311,30 @@ static void hint_at_gdb(const struct core_run *run, const char *path)
 	struct command_context *context = run->context;
 	const char *exe = context->target->exe[0] ? context->target->exe : "EXE";
 	const char *ending = path + strlen(path) - min_u64(strlen(path), strlen(".zst"));
-	char text[SIZE_TEXT_MAX];
+	char text[TABLE_SIZE_MAX];
 
-	format_size(run->written.data, text);
+	command_note(context, "core: %s of memory in %s",
+		     table_size(command_style(context), run->written.data, text), path);
 	if (!command_option(context, "compress"))
-		command_hint(context,
-			     "%s of memory in %s; `memprobe threads %s` or `gdb %s %s` "
-			     "opens it",
-			     text, path, path, exe, path);
+		command_hint(context, "`memprobe threads %s` or `gdb %s %s` opens it", path, exe,
+			     path);
 	else if (!strcmp(ending, ".zst"))
 		command_hint(context,
-			     "%s of memory in %s; `memprobe threads %s` opens it; for gdb unpack "
-			     "it first: `zstd -d %s && gdb %s %.*s`",
-			     text, path, path, path, exe, (int)(ending - path), path);
+			     "`memprobe threads %s` opens it; for gdb unpack it first: "
+			     "`zstd -d %s && gdb %s %.*s`",
+			     path, path, exe, (int)(ending - path), path);
 	else
 		command_hint(context,
-			     "%s of memory in %s; `memprobe threads %s` opens it; for gdb unpack "
-			     "it first: `zstd -d < %s > %s.core && gdb %s %s.core`",
-			     text, path, path, path, path, exe, path);
+			     "`memprobe threads %s` opens it; for gdb unpack it first: "
+			     "`zstd -d < %s > %s.core && gdb %s %s.core`",
+			     path, path, path, exe, path);
 }
 
 static struct error *report(struct core_run *run)
 {
 	struct command_context *context = run->context;
 	const char *path = context->output_path;
-	json_t *document, *missing;
+	json_t *document;
 	struct error *error;
 
 	if (!context->json) {
@@ -343,18 +343,10 @@ static struct error *report(struct core_run *run)
 		return NULL;
 	}
 	document = command_json(context);
-	missing = json_array();
-	vec_for_each (range, &run->missing) {
-		json_t *object = json_object();
-
-		json_object_set_new(object, "start", json_address(range->start));
-		json_object_set_new(object, "end", json_address(range->end));
-		json_array_append_new(missing, object);
-	}
 	json_object_set_new(document, "file", json_text(path));
-	json_object_set_new(document, "bytes", json_integer((json_int_t)run->written.size));
-	json_object_set_new(document, "data", json_integer((json_int_t)run->written.data));
-	json_object_set_new(document, "missing", missing);
+	json_object_set_new(document, "bytes", json_number(run->written.size));
+	json_object_set_new(document, "data", json_number(run->written.data));
+	json_object_set_new(document, "missing", command_json_ranges(&run->missing));
 	/* -o was for the core. */
 	context->output_path = NULL;
 	error = command_write_json(context, document);

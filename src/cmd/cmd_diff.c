@@ -6,7 +6,7 @@
 
 #include "diff_rows.h"
 #include "memprobe/num.h"
-#include "memprobe/table.h"
+#include "memprobe/records.h"
 #include "profile_input.h"
 #include "profile_output.h"
 
@@ -27,23 +27,78 @@ struct diff_run {
 
 /* ---- output ---- */
 
-static json_t *json_rows(const struct diff_rows *rows)
+struct row {
+	const char *key, *brief;
+	int64_t old, fresh, delta;
+	bool is_bytes;
+};
+
+static void put(struct table *table, const struct row *row, int64_t value, bool sign)
 {
-	json_t *list = json_array();
+	uint64_t size = value < 0 ? -(uint64_t)value : (uint64_t)value;
 
-	vec_for_each (row, &rows->rows) {
-		json_t *object = json_object();
+	if (!row->is_bytes)
+		table_cell(table, sign && value ? "%+" PRId64 : "%" PRId64, value);
+	else if (sign || value < 0)
+		table_cell_delta(table, value);
+	else
+		table_cell_size(table, size);
+}
 
-		json_object_set_new(object, "key", json_text(row->key));
-		json_object_set_new(object, "old", json_integer((json_int_t)row->old));
-		json_object_set_new(object, "new", json_integer((json_int_t)row->fresh));
-		json_object_set_new(object, "delta", json_integer((json_int_t)row->delta));
-		if (json_array_append_new(list, object)) {
-			json_decref(list);
-			return NULL;
-		}
-	}
-	return list;
+static void delta_cell(struct table *table, const void *row)
+{
+	put(table, row, ((const struct row *)row)->delta, true);
+}
+
+static void old_cell(struct table *table, const void *row)
+{
+	put(table, row, ((const struct row *)row)->old, false);
+}
+
+static void new_cell(struct table *table, const void *row)
+{
+	put(table, row, ((const struct row *)row)->fresh, false);
+}
+
+static const struct record_column columns[] = {
+	RECORD(row, key, "key", NULL, RECORD_TEXT),
+	{ .heading = "DELTA", .kind = RECORD_OTHER, .cell = delta_cell, .right = true },
+	RECORD(row, old, "old", "OLD", RECORD_DELTA, .cell = old_cell, .rank = 1),
+	RECORD(row, fresh, "new", "NEW", RECORD_DELTA, .cell = new_cell),
+	RECORD(row, delta, "delta", NULL, RECORD_DELTA),
+	RECORD(row, brief, NULL, "KEY", RECORD_TEXT),
+	{ 0 },
+};
+
+struct source {
+	const struct diff_rows *rows;
+	struct row row;
+};
+
+static const void *row_at(void *data, size_t i)
+{
+	struct source *source = data;
+	const struct diff_row *row = &source->rows->rows.data[i];
+
+	source->row = (struct row){
+		.key = row->key,
+		.brief = row->brief ? row->brief : row->key,
+		.old = row->old,
+		.fresh = row->fresh,
+		.delta = row->delta,
+		.is_bytes = source->rows->is_bytes,
+	};
+	return &source->row;
+}
+
+static struct records records_of(struct source *source, size_t count)
+{
+	return (struct records){
+		.columns = columns,
+		.count = count,
+		.row = row_at,
+		.data = source,
+	};
 }
 
 static int64_t growth(const struct diff_rows *rows)
@@ -57,7 +112,9 @@ static int64_t growth(const struct diff_rows *rows)
 
 static struct error *write_json(struct diff_run *run)
 {
-	json_t *document = command_json(run->context), *rows = json_rows(&run->rows);
+	struct source source = { &run->rows, { 0 } };
+	const struct records records = records_of(&source, run->rows.rows.size);
+	json_t *document = command_json(run->context), *rows = records_array(&records);
 
 	if (!document || !rows || json_object_set(document, "rows", rows) ||
 	    json_object_set_new(document, "totals",
@@ -73,50 +130,47 @@ static struct error *write_json(struct diff_run *run)
 	return command_write_json(run->context, document);
 }
 
-static void put_bytes(const struct diff_run *run, struct table *table, int64_t value, bool sign)
+static void print_answer(const struct diff_run *run, FILE *out)
 {
-	char text[SIZE_TEXT_MAX];
-	uint64_t size = value < 0 ? -(uint64_t)value : (uint64_t)value;
-	const char *mark = value < 0 ? "-" : sign && value ? "+" : "";
+	int64_t delta = growth(&run->rows);
+	uint64_t size = delta < 0 ? -(uint64_t)delta : (uint64_t)delta;
+	struct table_style style = command_style(run->context);
+	char text[TABLE_SIZE_MAX], items[ITEMS_TEXT_MAX];
 
 	if (run->rows.is_bytes)
-		table_cell(table, "%s%s", mark, format_size(size, text));
+		table_size(style, size, text);
 	else
-		table_cell(table, "%s%" PRIu64, mark, size);
+		format_count(size, text);
+	fprintf(out, "diff: %s%s in all, in %s that changed\n\n",
+		delta > 0   ? "+"
+		: delta < 0 ? "-"
+			    : "",
+		text, format_items(run->rows.rows.size, "row", items));
 }
 
 static struct error *print_rows(FILE *out, void *data)
 {
 	const struct diff_run *run = data;
-	cleanup(table) struct table *table = table_create(command_style(run->context));
-	size_t shown = run->rows.rows.size;
-	int64_t old = run->rows.old_total, fresh = run->rows.new_total;
+	size_t count = run->rows.rows.size;
+	size_t shown = run->output.top ? min_u64(run->output.top, count) : count;
+	struct source source = { &run->rows, { 0 } };
+	const struct records records = records_of(&source, shown);
+	const struct row total = {
+		.brief = "total",
+		.old = run->rows.old_total,
+		.fresh = run->rows.new_total,
+		.delta = growth(&run->rows),
+		.is_bytes = run->rows.is_bytes,
+	};
+	cleanup(table) struct table *table = records_table(&records, command_style(run->context));
 	struct error *error;
 
-	if (!table)
-		return &error_no_memory;
-	if (run->output.top && run->output.top < shown)
-		shown = run->output.top;
-	table_column(table, "DELTA", TABLE_RIGHT);
-	table_column(table, "OLD", TABLE_RIGHT);
-	table_column(table, "NEW", TABLE_RIGHT);
-	table_column(table, "KEY", TABLE_LEFT);
-	for (size_t i = 0; i < shown; i++) {
-		const struct diff_row *row = &run->rows.rows.data[i];
-
-		put_bytes(run, table, row->delta, true);
-		put_bytes(run, table, row->old, false);
-		put_bytes(run, table, row->fresh, false);
-		table_cell_text(table, row->brief ? row->brief : row->key);
-	}
+	print_answer(run, out);
 	table_rule(table);
-	put_bytes(run, table, growth(&run->rows), true);
-	put_bytes(run, table, old, false);
-	put_bytes(run, table, fresh, false);
-	table_cell_text(table, "total");
+	records_row(table, columns, 0, &total);
 	error = table_print(table, out);
-	if (!error && shown < run->rows.rows.size)
-		fprintf(out, "and %zu more\n", run->rows.rows.size - shown);
+	if (!error && shown < count)
+		fprintf(out, "and %zu more\n", count - shown);
 	return error;
 }
 

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "find_output.h"
 #include "memprobe/hexdump.h"
 #include "memprobe/io.h"
 #include "memprobe/log.h"
@@ -243,20 +244,14 @@ static struct error *check_mapped(const struct dump *dump)
 			  "`memprobe maps %s` shows what is", dump->context->target_text);
 }
 
-static json_t *json_ranges(const struct range_vec *ranges, bool offsets)
+static json_t *json_ranges(const struct range_vec *ranges)
 {
-	json_t *array = json_array();
+	json_t *array = command_json_ranges(ranges);
 	uint64_t offset = 0;
 
-	vec_for_each (range, ranges) {
-		json_t *object = json_object();
-
-		json_object_set_new(object, "start", json_address(range->start));
-		json_object_set_new(object, "end", json_address(range->end));
-		if (offsets)
-			json_object_set_new(object, "offset", json_integer((json_int_t)offset));
-		offset += range->end - range->start;
-		json_array_append_new(array, object);
+	for (size_t i = 0; i < ranges->size; i++) {
+		json_object_set_new(json_array_get(array, i), "offset", json_number(offset));
+		offset += ranges->data[i].end - ranges->data[i].start;
 	}
 	return array;
 }
@@ -269,9 +264,9 @@ static struct error *write_document(struct dump *dump)
 	struct error *error;
 
 	json_object_set_new(document, "file", json_text(path));
-	json_object_set_new(document, "bytes", json_integer((json_int_t)dump->bytes));
-	json_object_set_new(document, "ranges", json_ranges(&dump->ranges, true));
-	json_object_set_new(document, "missing", json_ranges(&dump->missing, false));
+	json_object_set_new(document, "bytes", json_number(dump->bytes));
+	json_object_set_new(document, "ranges", json_ranges(&dump->ranges));
+	json_object_set_new(document, "missing", command_json_ranges(&dump->missing));
 	/* -o was for the bytes. */
 	context->output_path = NULL;
 	error = command_write_json(context, document);

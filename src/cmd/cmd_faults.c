@@ -26,6 +26,7 @@ struct faults_run {
 	struct faults_recording *recording;
 	struct faults_result result;
 	struct profile *profile;
+	char *summary;
 	struct profile_stacks *stacks;
 };
 
@@ -33,6 +34,7 @@ static void run_deinit(struct faults_run *run)
 {
 	profile_stacks_destroy(run->stacks);
 	profile_destroy(run->profile);
+	free(run->summary);
 	faults_result_deinit(&run->result);
 	faults_destroy(run->recording);
 }
@@ -174,31 +176,46 @@ static json_t *document(struct faults_run *run)
 	return document;
 }
 
-static void hint(const struct faults_run *run)
+static void put_summary(const struct faults_run *run, FILE *out)
 {
 	const struct faults_result *result = &run->result;
-	char before[SIZE_TEXT_MAX], after[SIZE_TEXT_MAX], fresh[SIZE_TEXT_MAX], gone[SIZE_TEXT_MAX];
+	struct table_style style = command_style(run->context);
+	char size[4][TABLE_SIZE_MAX], items[ITEMS_TEXT_MAX];
 
-	if (!result->after_known)
-		return;
-	format_size(result->rss_before, before);
-	format_size(result->rss_after, after);
-	format_size(result->new_bytes, fresh);
-	format_size(result->gone_bytes, gone);
-	command_hint(run->context,
-		     "RSS %s before, %s after: %s new, %s of what was there gone; %" PRIu64
-		     " fault%s in %.1f s",
-		     before, after, fresh, gone, result->events, result->events == 1 ? "" : "s",
-		     (double)run->clock.duration_us / 1e6);
+	fprintf(out, "faults: %s %s; %s in %.1f s",
+		table_size(style, (uint64_t)profile_total(run->profile, PROFILE_BYTES), size[0]),
+		run->all ? "faulted in" : "of new memory is resident",
+		format_items(result->events, "fault", items), (double)run->clock.duration_us / 1e6);
+	if (result->after_known)
+		fprintf(out, "\nRSS %s before, %s after: %s new, %s gone",
+			table_size(style, result->rss_before, size[0]),
+			table_size(style, result->rss_after, size[1]),
+			table_size(style, result->new_bytes, size[2]),
+			table_size(style, result->gone_bytes, size[3]));
 	if (result->child_events)
-		command_hint(run->context, "and %" PRIu64 " fault%s of processes that it forked",
-			     result->child_events, result->child_events == 1 ? "" : "s");
+		fprintf(out, "\n%s in forked processes, not counted",
+			format_items(result->child_events, "fault", items));
+}
+
+static struct error *summarize(struct faults_run *run)
+{
+	size_t size;
+	FILE *out = open_memstream(&run->summary, &size);
+
+	if (!out)
+		return &error_no_memory;
+	put_summary(run, out);
+	if (fclose(out))
+		return &error_no_memory;
+	run->output.summary = run->summary;
+	return NULL;
 }
 
 static struct error *write_out(struct faults_run *run)
 {
 	const struct faults_result *result = &run->result;
-	const struct recording_outcome outcome = { .noun = "faults",
+	const struct recording_outcome outcome = { .pid = run->context->target->pid,
+						   .noun = "faults",
 						   .events = result->events,
 						   .lost = result->lost,
 						   .truncated = result->truncated,
@@ -212,11 +229,10 @@ static struct error *write_out(struct faults_run *run)
 	warn(run, &outcome);
 	run->output.options.subtitle =
 		run->all ? "page faults" : "new pages that are still in memory";
-	error = recording_write(&run->clock, &run->output, run->profile,
-				run->context->json ? document(run) : NULL, &outcome);
-	if (!error)
-		hint(run);
-	return error;
+	error = summarize(run);
+	return error ? error
+		     : recording_write(&run->clock, &run->output, run->profile,
+				       run->context->json ? document(run) : NULL, &outcome);
 }
 
 static struct error *run_faults(struct command_context *context)
@@ -238,10 +254,11 @@ static struct error *run_faults(struct command_context *context)
 const struct command cmd_faults = {
 	.name = "faults",
 	.arguments = "",
-	.summary = "record page faults with stacks: who brought the memory that is still there",
+	.summary =
+		"record page faults with stacks: which code touched the pages that are still resident",
 	.notes =
-		"Nothing in the target is stopped or changed. What is new at the end is charged to the\n"
-		"last fault on its page; so the sites and what is gone add up to the change of RSS.\n",
+		"Nothing in the target is stopped or changed. A page that is new at the end counts for\n"
+		"the last fault on it, so the sites and the pages gone add up to the change of RSS.\n",
 	.target = TARGET_LIVE,
 	.options = options,
 	.records = RECORDS_ALWAYS,

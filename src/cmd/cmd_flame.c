@@ -119,10 +119,19 @@ static struct error *compare(struct command_context *context, struct profile *pr
 	return error ? error : profile_compare(profile, old);
 }
 
+/* What the weights count, in the singular. */
+static const char *unit_of(const struct profile *profile)
+{
+	const char *unit = profile->columns[profile->weight].unit;
+
+	return unit && !strcmp(unit, "bytes") ? "byte" : "sample";
+}
+
 static struct error *run(struct command_context *context)
 {
 	const char *path = context->arguments[0], *old_path = command_option(context, "diff");
 	cleanup(profile) struct profile *profile = NULL;
+	char items[2][ITEMS_TEXT_MAX], summary[2 * ITEMS_TEXT_MAX + 20];
 	struct profile_output output;
 	struct error *error = parse_options(context, &output);
 
@@ -139,6 +148,13 @@ static struct error *run(struct command_context *context)
 	if (error)
 		return error;
 	profile_sort(profile);
+	if (!output.format) {
+		snprintf(summary, sizeof(summary), "flame: %s at %s",
+			 format_items((uint64_t)profile_total(profile, profile->weight),
+				      unit_of(profile), items[0]),
+			 format_items(profile->sites.size, "site", items[1]));
+		output.summary = summary;
+	}
 	return profile_output_write(context, &output, profile, NULL);
 }
 
@@ -148,7 +164,7 @@ const struct command cmd_flame = {
 	.summary = "stacks of a file as an interactive flame graph, or in another format",
 	.notes =
 		"IN (- is stdin) has folded stacks, JSON of memprobe, or what perf script or stap's\n"
-		"print_usyms() print; which one is found out.\n",
+		"print_usyms() print; the format is detected automatically.\n",
 	.target = TARGET_NONE,
 	.options = options,
 	.arguments_min = 1,

@@ -69,14 +69,16 @@ static void warn(struct command_context *context, const struct census *census)
 static void hint(const struct command_context *context, const struct heap_report *report)
 {
 	if (report->by == CENSUS_BY_TYPE)
-		command_hint(context,
-			     "`memprobe heap %s --by content` shows what is in them; `memprobe "
-			     "leaks %s` those that nothing points to",
-			     context->target_text, context->target_text);
+		command_hint(
+			context,
+			"`memprobe heap %s --by content` shows what is in the blocks, `memprobe "
+			"leaks %s` which of them are unreachable",
+			context->target_text, context->target_text);
 	else if (report->by == CENSUS_BY_CONTENT && report->census.groups.size)
 		command_hint(context,
-			     "+N: the text stands N bytes behind the block's beginning; #: a "
-			     "number that differs");
+			     "`memprobe find %s TEXT` shows where a text is; in BEGINS WITH, +N is "
+			     "its offset in the block and # a number that differs",
+			     context->target_text);
 }
 
 static struct error *take_census(struct command_context *context, const struct heap *heap,

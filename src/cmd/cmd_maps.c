@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "memprobe/classify.h"
+#include "memprobe/log.h"
 #include "memprobe/maps_view.h"
 #include "memprobe/num.h"
 #include "memprobe/permit.h"
@@ -12,8 +13,6 @@
 
 #define SIZES_SHOWN   20
 #define CHANGES_SHOWN 40
-
-/* Of a 32-bit process. */
 
 static const struct command_option options[] = {
 	{ "by-type", 0, NULL, "one row for each type of mapping" },
@@ -80,40 +79,55 @@ static struct error *order_mappings(const struct mapping_vec *maps, bool by_size
 typedef struct error *grouping(const struct mapping_vec *maps, struct map_group_vec *ret);
 
 static struct error *print_groups(const struct maps_view *view, const struct mapping_vec *maps,
-				  grouping *group, const char *heading)
+				  grouping *group, const char *heading, FILE *out)
 {
 	struct map_group_vec groups = { 0 };
 	struct map_sum total = maps_total(maps);
 	struct error *error = group(maps, &groups);
 
 	if (!error && heading)
-		error = maps_view_groups(view, heading, &groups, &total);
+		error = maps_view_groups(view, heading, &groups, &total, out);
 	else if (!error)
-		error = maps_view_sizes(view, &groups, SIZES_SHOWN);
+		error = maps_view_sizes(view, &groups, SIZES_SHOWN, out);
 	map_group_vec_deinit(&groups);
 	return error;
+}
+
+static void print_answer(const struct maps_view *view, const struct mapping_vec *maps, FILE *out)
+{
+	struct map_sum total = maps_total(maps);
+	char items[ITEMS_TEXT_MAX], size[TABLE_SIZE_MAX];
+
+	fprintf(out, "maps: %s in %s", table_size(view->style, total.size, size),
+		format_items(total.count, "mapping", items));
+	if (view->usage)
+		fprintf(out, ", %s resident", table_size(view->style, total.rss, size));
+	if (view->usage && total.swap)
+		fprintf(out, ", %s in swap", table_size(view->style, total.swap, size));
+	fputs("\n\n", out);
 }
 
 static struct error *print_table(FILE *out, void *data)
 {
 	struct maps_run *run = data;
 	bool by_size = command_option(run->context, "by-size");
-	struct maps_view view = { out, command_style(run->context), run->usage };
+	struct maps_view view = { command_style(run->context), run->usage };
 	cleanup(free) const struct mapping **order = NULL;
 	struct error *error;
 
+	print_answer(&view, &run->maps, out);
 	if (command_option(run->context, "by-type"))
-		return print_groups(&view, &run->maps, maps_by_type, "TYPE");
+		return print_groups(&view, &run->maps, maps_by_type, "TYPE", out);
 	if (command_option(run->context, "by-file"))
-		return print_groups(&view, &run->maps, maps_by_file, "FILE");
+		return print_groups(&view, &run->maps, maps_by_file, "FILE", out);
 	if (by_size) {
-		error = print_groups(&view, &run->maps, maps_by_size, NULL);
+		error = print_groups(&view, &run->maps, maps_by_size, NULL, out);
 		if (error)
 			return error;
 		fputc('\n', out);
 	}
 	error = order_mappings(&run->maps, by_size, &order);
-	return error ? error : maps_view_mappings(&view, &run->maps, order);
+	return error ? error : maps_view_mappings(&view, &run->maps, order, out);
 }
 
 static struct error *set_groups(json_t *document, const char *name, const char *key,
@@ -164,9 +178,9 @@ static void remark_on_stacks(const struct maps_run *run)
 			stacks += mapping->end - mapping->start;
 	if (run->context->target->arch->bits == 32 && stacks > space / 4)
 		command_hint(run->context,
-			     "thread stacks take %d %% of the address space; `memprobe threads "
-			     "%s` shows what they use of it",
-			     (int)(stacks * 100 / space), run->context->target_text);
+			     "`memprobe threads %s` shows how much of their stacks, %d %% of the "
+			     "address space, threads use",
+			     run->context->target_text, (int)(stacks * 100 / space));
 }
 
 static struct error *show_once(struct maps_run *run)
@@ -230,16 +244,18 @@ static void print_time(FILE *out)
 
 static struct error *print_changes(struct maps_run *run, FILE *out, const struct mapping_vec *now)
 {
-	struct maps_view view = { out, command_style(run->context), run->usage };
+	struct maps_view view = { command_style(run->context), run->usage };
+	char items[ITEMS_TEXT_MAX];
 	struct map_change_vec changes = { 0 };
 	json_t *document = NULL;
 	struct error *error = maps_compare(&run->maps, now, &changes);
 
 	if (!error && !run->context->json) {
 		print_time(out);
-		fputs(changes.size ? "\n" : "  no change\n", out);
+		fprintf(out, "  %s\n",
+			changes.size ? format_items(changes.size, "change", items) : "no change");
 		if (changes.size) {
-			error = maps_view_changes(&view, &changes, CHANGES_SHOWN);
+			error = maps_view_changes(&view, &changes, CHANGES_SHOWN, out);
 			fputc('\n', out);
 		}
 	} else if (!error) {
@@ -289,7 +305,7 @@ static struct error *print_every(FILE *out, void *data)
 		run->maps = now;
 	}
 	if (error && error != &error_no_memory && has_ended(run)) {
-		command_hint(run->context, "the target has ended");
+		log_warn("the target has ended: the figures are of the time before");
 		error_destroy(error);
 		error = NULL;
 	}

@@ -5,7 +5,7 @@
 #include "memprobe/core.h"
 #include "memprobe/num.h"
 #include "memprobe/stop.h"
-#include "memprobe/table.h"
+#include "memprobe/records.h"
 #include "memprobe/unwind.h"
 
 static const struct command_option options[] = {
@@ -177,7 +177,9 @@ static struct error *print_text(FILE *out, void *data)
 {
 	const struct printed *printed = data;
 	unsigned digits = printed->context->target->arch->word_size * 2;
+	char items[ITEMS_TEXT_MAX];
 
+	fprintf(out, "stack: %s\n\n", format_items(printed->stacks->size, "thread", items));
 	for (size_t i = 0; i < printed->stacks->size; i++) {
 		const struct stack *stack = &printed->stacks->data[i];
 		cleanup(free) char *name = text_printable(stack->thread->name);
@@ -194,33 +196,42 @@ static struct error *print_text(FILE *out, void *data)
 				return error;
 		}
 		if (stack->is_cut)
-			fputs("    (the callers could not be found)\n", out);
+			fputs("    (the rest of the stack is unknown)\n", out);
 	}
 	return NULL;
 }
 
-static json_t *json_frame(const struct stack_line *line)
+static json_t *json_offset(const void *data)
 {
-	const struct symbol *symbol = &line->symbol;
-	json_t *frame = json_object();
+	const struct symbol *symbol = &((const struct stack_line *)data)->symbol;
 
-	json_object_set_new(frame, "pc", json_address(line->pc));
-	json_object_set_new(frame, "function",
-			    symbol->function ? json_text(symbol->function) : json_null());
-	json_object_set_new(frame, "module",
-			    symbol->module ? json_text(symbol->module) : json_null());
-	json_object_set_new(frame, "offset",
-			    symbol->inlined || (!symbol->function && !symbol->module)
-				    ? json_null()
-				    : json_integer((json_int_t)symbol->offset));
-	if (symbol->file) {
-		json_object_set_new(frame, "file", json_text(symbol->file));
-		json_object_set_new(frame, "line", json_integer(symbol->line));
-	}
-	if (symbol->inlined)
-		json_object_set_new(frame, "inlined", json_true());
-	return frame;
+	return symbol->inlined || (!symbol->function && !symbol->module)
+		       ? json_null()
+		       : json_integer((json_int_t)symbol->offset);
 }
+
+static json_t *json_line(const void *data)
+{
+	const struct symbol *symbol = &((const struct stack_line *)data)->symbol;
+
+	return symbol->file ? json_integer(symbol->line) : json_null();
+}
+
+static json_t *json_inlined(const void *data)
+{
+	return ((const struct stack_line *)data)->symbol.inlined ? json_true() : json_null();
+}
+
+static const struct record_column frame_columns[] = {
+	RECORD(stack_line, pc, "pc", NULL, RECORD_ADDRESS),
+	RECORD(stack_line, symbol.function, "function", NULL, RECORD_TEXT),
+	RECORD(stack_line, symbol.module, "module", NULL, RECORD_TEXT),
+	{ .key = "offset", .kind = RECORD_OTHER, .json = json_offset },
+	RECORD(stack_line, symbol.file, "file", NULL, RECORD_TEXT, .optional = true),
+	{ .key = "line", .kind = RECORD_OTHER, .json = json_line, .optional = true },
+	{ .key = "inlined", .kind = RECORD_OTHER, .json = json_inlined, .optional = true },
+	{ 0 },
+};
 
 static json_t *json_stacks(const struct stacks *stacks)
 {
@@ -228,15 +239,19 @@ static json_t *json_stacks(const struct stacks *stacks)
 
 	for (size_t i = 0; i < stacks->size; i++) {
 		const struct stack *stack = &stacks->data[i];
-		json_t *thread = json_object(), *frames = json_array();
+		const struct records frames = {
+			.columns = frame_columns,
+			.rows = stack->lines.data,
+			.count = stack->lines.size,
+			.size = sizeof(*stack->lines.data),
+		};
+		json_t *thread = json_object();
 		char state[2] = { stack->thread->state, '\0' };
 
 		json_object_set_new(thread, "tid", json_integer(stack->thread->tid));
 		json_object_set_new(thread, "name", json_text(stack->thread->name));
 		json_object_set_new(thread, "state", *state ? json_text(state) : json_null());
-		vec_for_each (line, &stack->lines)
-			json_array_append_new(frames, json_frame(line));
-		json_object_set_new(thread, "frames", frames);
+		json_object_set_new(thread, "frames", records_array(&frames));
 		if (stack->is_cut)
 			json_object_set_new(thread, "truncated", json_true());
 		json_array_append_new(threads, thread);
@@ -309,7 +324,7 @@ static struct error *take_recorded(struct command_context *context, pid_t tid,
 		return error_create(ERROR_NO_TARGET, "%s has no thread %d", context->target_text,
 				    (int)tid);
 	if (!kept)
-		return error_create(ERROR_FAILED, "%s tells no threads", context->target_text);
+		return error_create(ERROR_FAILED, "%s records no threads", context->target_text);
 	return NULL;
 }
 

@@ -7,11 +7,10 @@
 #include "memprobe/cmd.h"
 #include "memprobe/log.h"
 #include "memprobe/num.h"
-#include "memprobe/table.h"
+#include "memprobe/records.h"
 
 #define TOP_DEFAULT    20
 #define LENGTH_DEFAULT 6
-#define SHOWN_MAX      100 /* bytes of a text in the table */
 
 static const struct command_option options[] = {
 	{ "in", 0, "WHERE", "look at this range or type of mapping only (heap, arena, ...)" },
@@ -28,77 +27,78 @@ struct output {
 	struct strings_result result;
 };
 
-/* ---- JSON ---- */
+/* ---- output ---- */
+
+static void count_cell(struct table *table, const void *data)
+{
+	const struct string_group *group = data;
+
+	table_cell(table, "%s%" PRIu64, group->count_max > group->count ? ">=" : "", group->count);
+}
+
+static void text_cell(struct table *table, const void *data)
+{
+	const struct string_group *group = data;
+
+	table_cell(table, "%s%s", group->text, group->is_cut ? "..." : "");
+}
+
+static const struct record_column columns[] = {
+	RECORD(string_group, text, "text", NULL, RECORD_TEXT),
+	RECORD(string_group, count, "count", "COUNT", RECORD_NUMBER, .cell = count_cell),
+	RECORD(string_group, count_max, "count_max", NULL, RECORD_NUMBER),
+	RECORD(string_group, bytes, "bytes", "BYTES", RECORD_SIZE),
+	RECORD(string_group, text, NULL, "TEXT", RECORD_TEXT, .cell = text_cell),
+	RECORD(string_group, is_cut, "cut", NULL, RECORD_BOOL),
+	RECORD(string_group, varies, "varies", NULL, RECORD_BOOL),
+	{ 0 },
+};
+
+static struct records records_of(const struct strings_result *result)
+{
+	return (struct records){
+		.columns = columns,
+		.rows = result->groups.data,
+		.count = result->groups.size,
+		.size = sizeof(*result->groups.data),
+	};
+}
 
 static struct error *write_json(struct output *output)
 {
 	const struct strings_result *result = &output->result;
-	json_t *document = command_json(output->context);
-	json_t *strings = json_array(), *totals = json_object();
+	const struct records records = records_of(result);
+	json_t *document = command_json(output->context), *totals = json_object();
 
-	vec_for_each (group, &result->groups) {
-		json_t *object = json_object();
-
-		json_object_set_new(object, "text", json_text(group->text));
-		json_object_set_new(object, "count", json_number(group->count));
-		json_object_set_new(object, "count_max", json_number(group->count_max));
-		json_object_set_new(object, "bytes", json_number(group->bytes));
-		json_object_set_new(object, "cut", json_boolean(group->is_cut));
-		json_object_set_new(object, "varies", json_boolean(group->varies));
-		json_array_append_new(strings, object);
-	}
 	json_object_set_new(totals, "count", json_number(result->count));
 	json_object_set_new(totals, "bytes", json_number(result->bytes));
-	json_object_set_new(document, "strings", strings);
+	json_object_set_new(document, "strings", records_array(&records));
 	json_object_set_new(document, "strings_left_out", json_number(result->left_out));
 	json_object_set_new(document, "unseen_max", json_number(result->unseen_max));
 	json_object_set_new(document, "totals", totals);
 	json_object_set_new(document, "searched", json_number(result->scan.bytes));
-	json_object_set_new(document, "missing", command_json_missing(&result->scan));
+	json_object_set_new(document, "missing", command_json_ranges(&result->scan.missing));
 	return command_write_json(output->context, document);
-}
-
-/* ---- the table ---- */
-
-/* Cut to a length that fits into a line, between characters. */
-static void text_cell(struct table *table, const struct string_group *group)
-{
-	size_t size = strlen(group->text);
-	bool cut = group->is_cut || size > SHOWN_MAX;
-
-	if (size > SHOWN_MAX) {
-		size = SHOWN_MAX;
-		while (size && (group->text[size] & 0xc0) == 0x80)
-			size--;
-	}
-	table_cell(table, "%.*s%s", (int)size, group->text, cut ? "..." : "");
 }
 
 static struct error *print_result(FILE *out, void *data)
 {
 	const struct output *output = data;
 	const struct strings_result *result = &output->result;
-	cleanup(table) struct table *table = table_create(command_style(output->context));
-	char text[2][SIZE_TEXT_MAX];
+	const struct records records = records_of(result);
+	struct table_style style = command_style(output->context);
+	cleanup(table) struct table *table = NULL;
+	char items[ITEMS_TEXT_MAX], size[2][TABLE_SIZE_MAX];
 	struct error *error;
 
-	if (!table)
-		return &error_no_memory;
-	fprintf(out, "%" PRIu64 " string%s, %s, in %s\n", result->count,
-		result->count == 1 ? "" : "s", format_size(result->bytes, text[0]),
-		format_size(result->scan.bytes, text[1]));
+	fprintf(out, "strings: %s (%s) in %s of memory\n",
+		format_items(result->count, "string", items),
+		table_size(style, result->bytes, size[0]),
+		table_size(style, result->scan.bytes, size[1]));
 	if (!result->groups.size)
 		return NULL;
 	fputc('\n', out);
-	table_column(table, "COUNT", TABLE_RIGHT);
-	table_column(table, "BYTES", TABLE_RIGHT);
-	table_column(table, "TEXT", TABLE_LEFT);
-	vec_for_each (group, &result->groups) {
-		table_cell(table, "%s%" PRIu64, group->count_max > group->count ? ">=" : "",
-			   group->count);
-		table_cell_size(table, group->bytes);
-		text_cell(table, group);
-	}
+	table = records_table(&records, style);
 	error = table_print(table, out);
 	if (!error && result->left_out)
 		fprintf(out, "and %" PRIu64 " more\n", result->left_out);
@@ -165,8 +165,8 @@ static struct error *write_result(struct output *output)
 		varies = varies || group->varies;
 	if (!error && varies && !command_option(context, "prefix"))
 		command_hint(context,
-			     "`#` is a number that differs, `...` what goes on in different "
-			     "ways; --prefix 0 counts whole strings only");
+			     "--prefix 0 counts whole strings (`#` is a number that differs, "
+			     "`...` the rest where it differs)");
 	return error;
 }
 

@@ -28,6 +28,7 @@ struct syscalls_run {
 	struct memory_calls_recording *recording;
 	struct memory_calls_result result;
 	struct profile *profile;
+	char *summary;
 	struct profile_stacks *stacks;
 };
 
@@ -35,6 +36,7 @@ static void run_deinit(struct syscalls_run *run)
 {
 	profile_stacks_destroy(run->stacks);
 	profile_destroy(run->profile);
+	free(run->summary);
 	memory_calls_result_deinit(&run->result);
 	memory_calls_destroy(run->recording);
 }
@@ -203,27 +205,40 @@ static json_t *document(struct syscalls_run *run)
 	return document;
 }
 
-static void hint(const struct syscalls_run *run)
+static void put_summary(const struct syscalls_run *run, FILE *out)
 {
-	char mapped[SIZE_TEXT_MAX], unmapped[SIZE_TEXT_MAX];
+	const struct memory_calls_result *result = &run->result;
+	struct table_style style = command_style(run->context);
+	char size[2][TABLE_SIZE_MAX], items[ITEMS_TEXT_MAX];
 
-	format_size(run->result.mapped, mapped);
-	format_size(run->result.unmapped, unmapped);
-	command_hint(run->context,
-		     "%" PRIu64
-		     " call%s in %.1f s: %s mapped, %s unmapped; NET is what of a site's "
-		     "mappings is still there",
-		     run->result.events, run->result.events == 1 ? "" : "s",
-		     (double)run->clock.duration_us / 1e6, mapped, unmapped);
-	if (run->result.child_events)
-		command_hint(run->context, "and %" PRIu64 " call%s of processes that it forked",
-			     run->result.child_events, run->result.child_events == 1 ? "" : "s");
+	fprintf(out, "syscalls: %s mapped, %s unmapped; %s in %.1f s",
+		table_size(style, result->mapped, size[0]),
+		table_size(style, result->unmapped, size[1]),
+		format_items(result->events, "call", items), (double)run->clock.duration_us / 1e6);
+	if (result->child_events)
+		fprintf(out, "\n%s in forked processes, not counted",
+			format_items(result->child_events, "call", items));
+}
+
+static struct error *summarize(struct syscalls_run *run)
+{
+	size_t size;
+	FILE *out = open_memstream(&run->summary, &size);
+
+	if (!out)
+		return &error_no_memory;
+	put_summary(run, out);
+	if (fclose(out))
+		return &error_no_memory;
+	run->output.summary = run->summary;
+	return NULL;
 }
 
 static struct error *write_out(struct syscalls_run *run)
 {
 	const struct memory_calls_result *result = &run->result;
-	const struct recording_outcome outcome = { .noun = "calls",
+	const struct recording_outcome outcome = { .pid = run->context->target->pid,
+						   .noun = "calls",
 						   .events = result->events,
 						   .lost = result->lost,
 						   .truncated = result->truncated,
@@ -241,11 +256,10 @@ static struct error *write_out(struct syscalls_run *run)
 	recording_warn(&outcome);
 	run->output.leaf = "CALL";
 	run->output.options.subtitle = "memory that system calls asked for";
-	error = recording_write(&run->clock, &run->output, run->profile,
-				run->context->json ? document(run) : NULL, &outcome);
-	if (!error)
-		hint(run);
-	return error;
+	error = summarize(run);
+	return error ? error
+		     : recording_write(&run->clock, &run->output, run->profile,
+				       run->context->json ? document(run) : NULL, &outcome);
 }
 
 static struct error *run_syscalls(struct command_context *context)

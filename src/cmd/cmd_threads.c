@@ -5,7 +5,7 @@
 #include "memprobe/num.h"
 #include "memprobe/ptmalloc.h"
 #include "memprobe/stack_use.h"
-#include "memprobe/table.h"
+#include "memprobe/records.h"
 
 static const struct command_option options[] = {
 	{ "by-size", 0, NULL, "the largest resident stack first" },
@@ -13,9 +13,13 @@ static const struct command_option options[] = {
 };
 
 struct row {
-	const struct thread *thread;
-	const struct stack_use *use;
-	const struct arena *arena; /* NULL: not known */
+	const char *name, *state; /* NULL: not known */
+	pid_t tid;
+	uint64_t start, end, stack_size; /* of the stack; JSON_UNKNOWN: not found */
+	uint64_t size, rss, used;	 /* JSON_UNKNOWN, as is the arena's address */
+	uint64_t arena;
+	const struct arena *arena_of; /* NULL: not known */
+	char state_text[2];
 };
 
 struct threads_run {
@@ -32,11 +36,12 @@ static int compare_rss(const void *left, const void *right)
 {
 	const struct row *a = left, *b = right;
 
-	if (a->use->rss != b->use->rss)
-		return a->use->rss > b->use->rss ? -1 : 1;
-	if (a->use->size != b->use->size)
-		return a->use->size > b->use->size ? -1 : 1;
-	return a->thread->tid < b->thread->tid ? -1 : 1;
+	/* Unknown, the largest number of all, comes last. */
+	if (a->rss != b->rss)
+		return a->rss + 1 > b->rss + 1 ? -1 : 1;
+	if (a->size != b->size)
+		return a->size + 1 > b->size + 1 ? -1 : 1;
+	return a->tid < b->tid ? -1 : 1;
 }
 
 /* Of a 32-bit process; else 0. */
@@ -115,6 +120,33 @@ static struct error *explain_unknown(const struct threads_run *run)
 	return error;
 }
 
+static void fill_row(struct threads_run *run, size_t i)
+{
+	const struct thread *thread = &run->threads.data[i];
+	const struct stack_use *use = &run->uses.data[i];
+	bool found = thread->stack_start != 0;
+	struct row *row = &run->rows[i];
+
+	*row = (struct row){
+		.name = thread->name,
+		.tid = thread->tid,
+		.start = found ? thread->stack_start : JSON_UNKNOWN,
+		.end = found ? thread->stack_end : JSON_UNKNOWN,
+		.stack_size = found ? thread->stack_end - thread->stack_start : JSON_UNKNOWN,
+		.size = found && use->known ? use->size : JSON_UNKNOWN,
+		.rss = use->known ? use->rss : JSON_UNKNOWN,
+		.used = use->known ? use->depth : JSON_UNKNOWN,
+		.arena = JSON_UNKNOWN,
+		.state_text = { thread->state, '\0' },
+	};
+	if (thread->state)
+		row->state = row->state_text;
+	if (run->arenas.size)
+		row->arena_of = arena_of_thread(run->context->target, thread, &run->arenas);
+	if (row->arena_of)
+		row->arena = row->arena_of->address;
+}
+
 static struct error *collect(struct threads_run *run)
 {
 	struct target *target = run->context->target;
@@ -132,126 +164,87 @@ static struct error *collect(struct threads_run *run)
 	if (!run->rows)
 		return &error_no_memory;
 	for (size_t i = 0; i < run->threads.size; i++)
-		run->rows[i] = (struct row){
-			.thread = &run->threads.data[i],
-			.use = &run->uses.data[i],
-			.arena = run->arenas.size ? arena_of_thread(target, &run->threads.data[i],
-								    &run->arenas)
-						  : NULL,
-		};
+		fill_row(run, i);
 	if (command_option(run->context, "by-size"))
 		qsort(run->rows, run->threads.size, sizeof(*run->rows), compare_rss);
 	run->total = stack_use_total(&run->uses);
 	return judge(run);
 }
 
-static void stack_cells(struct table *table, const struct thread *thread,
-			const struct stack_use *use)
+static void arena_cell(struct table *table, const void *data)
 {
-	if (thread->stack_start && use->known) {
-		table_cell_hex(table, thread->stack_start);
-		table_cell_hex(table, thread->stack_end);
-		table_cell_size(table, use->size);
-		table_cell_size(table, use->rss);
-		table_cell_size(table, use->depth);
-	} else {
-		for (int i = 0; i < 5; i++)
-			table_cell_text(table, "-");
-	}
-}
+	const struct row *row = data;
 
-static void arena_cell(struct table *table, const struct arena *arena)
-{
-	if (!arena)
+	if (!row->arena_of)
 		table_cell_text(table, "-");
-	else if (arena->is_main)
+	else if (row->arena_of->is_main)
 		table_cell_text(table, "main");
 	else
-		table_cell(table, "%u at %llx", arena->index, (unsigned long long)arena->address);
+		table_cell(table, "%u at %llx", row->arena_of->index,
+			   (unsigned long long)row->arena);
+}
+
+static const struct record_column columns[] = {
+	RECORD(row, tid, "tid", "TID", RECORD_INT),
+	RECORD(row, name, "name", "NAME", RECORD_TEXT),
+	RECORD(row, state, "state", "STATE", RECORD_TEXT),
+	RECORD(row, start, "stack_start", "STACK START", RECORD_HEX, .rank = 2),
+	RECORD(row, end, "stack_end", "END", RECORD_HEX, .rank = 3),
+	RECORD(row, stack_size, "stack_size", NULL, RECORD_SIZE),
+	RECORD(row, size, NULL, "SIZE", RECORD_SIZE),
+	RECORD(row, rss, "stack_rss", "RSS", RECORD_SIZE),
+	RECORD(row, used, "stack_used", "USED", RECORD_SIZE),
+	RECORD(row, arena, "arena", "ARENA", RECORD_ADDRESS, .cell = arena_cell, .rank = 1),
+	{ 0 },
+};
+
+static struct records records_of(const struct threads_run *run)
+{
+	return (struct records){
+		.columns = columns,
+		.rows = run->rows,
+		.count = run->threads.size,
+		.size = sizeof(*run->rows),
+	};
 }
 
 static struct error *print_table(FILE *out, void *data)
 {
 	struct threads_run *run = data;
-	cleanup(table) struct table *table = table_create(command_style(run->context));
+	struct table_style style = command_style(run->context);
+	const struct records records = records_of(run);
+	const struct row total = {
+		.size = run->total.size,
+		.rss = run->total.rss,
+		.used = run->total.depth,
+	};
+	cleanup(table) struct table *table = records_table(&records, style);
+	char items[ITEMS_TEXT_MAX], size[TABLE_SIZE_MAX], rss[TABLE_SIZE_MAX];
 	struct error *error;
 
-	table_column(table, "TID", TABLE_RIGHT);
-	table_column(table, "NAME", TABLE_LEFT);
-	table_column(table, "STATE", TABLE_LEFT);
-	table_column(table, "STACK START", TABLE_RIGHT);
-	table_column(table, "END", TABLE_RIGHT);
-	table_column(table, "SIZE", TABLE_RIGHT);
-	table_column(table, "RSS", TABLE_RIGHT);
-	table_column(table, "USED", TABLE_RIGHT);
-	table_column(table, "ARENA", TABLE_LEFT);
-	for (size_t i = 0; i < run->threads.size; i++) {
-		const struct row *row = &run->rows[i];
-
-		table_cell(table, "%d", (int)row->thread->tid);
-		table_cell_text(table, row->thread->name);
-		table_cell(table, "%c", row->thread->state ? row->thread->state : '?');
-		stack_cells(table, row->thread, row->use);
-		arena_cell(table, row->arena);
-	}
-	table_rule(table);
-	table_cell_text(table, "total");
-	table_cell(table, "%zu thread%s", run->threads.size, run->threads.size == 1 ? "" : "s");
-	for (int i = 0; i < 3; i++)
-		table_cell_text(table, "");
-	table_cell_size(table, run->total.size);
-	table_cell_size(table, run->total.rss);
-	table_cell_size(table, run->total.depth);
-	table_cell_text(table, "");
+	fprintf(out, "threads: %s, whose stacks reserve %s and hold %s\n\n",
+		format_items(run->threads.size, "thread", items),
+		table_size(style, run->total.size, size), table_size(style, run->total.rss, rss));
+	records_total(table, columns, 0, &total);
 	error = table_print(table, out);
 	if (!error && run->verdict)
 		fprintf(out, "\n%s\n", run->verdict);
 	return error;
 }
 
-static json_t *bytes_or_null(uint64_t bytes, bool known)
-{
-	return known ? json_integer((json_int_t)bytes) : json_null();
-}
-
-static json_t *json_thread(const struct row *row)
-{
-	const struct thread *thread = row->thread;
-	bool known = row->use->known, found = thread->stack_start;
-	char state[2] = { thread->state, '\0' };
-	json_t *object = json_object();
-
-	json_object_set_new(object, "tid", json_integer(thread->tid));
-	json_object_set_new(object, "name", json_text(thread->name));
-	json_object_set_new(object, "state", thread->state ? json_text(state) : json_null());
-	json_object_set_new(object, "stack_start",
-			    found ? json_address(thread->stack_start) : json_null());
-	json_object_set_new(object, "stack_end",
-			    found ? json_address(thread->stack_end) : json_null());
-	json_object_set_new(object, "stack_size",
-			    bytes_or_null(thread->stack_end - thread->stack_start, found));
-	json_object_set_new(object, "stack_rss", bytes_or_null(row->use->rss, known));
-	json_object_set_new(object, "stack_used", bytes_or_null(row->use->depth, known));
-	json_object_set_new(object, "arena",
-			    row->arena ? json_address(row->arena->address) : json_null());
-	return object;
-}
-
 static struct error *write_document(struct threads_run *run)
 {
 	json_t *document = command_json(run->context);
-	json_t *threads = json_array(), *totals = json_object();
+	const struct records records = records_of(run);
+	json_t *totals = json_object();
 
-	for (size_t i = 0; i < run->threads.size; i++)
-		json_array_append_new(threads, json_thread(&run->rows[i]));
-	json_object_set_new(document, "threads", threads);
-	json_object_set_new(totals, "count", json_integer((json_int_t)run->threads.size));
-	json_object_set_new(totals, "stack_size", json_integer((json_int_t)run->total.size));
-	json_object_set_new(totals, "stack_rss", json_integer((json_int_t)run->total.rss));
-	json_object_set_new(totals, "stack_used", json_integer((json_int_t)run->total.depth));
+	json_object_set_new(document, "threads", records_array(&records));
+	json_object_set_new(totals, "count", json_number(run->threads.size));
+	json_object_set_new(totals, "stack_size", json_number(run->total.size));
+	json_object_set_new(totals, "stack_rss", json_number(run->total.rss));
+	json_object_set_new(totals, "stack_used", json_number(run->total.depth));
 	json_object_set_new(document, "totals", totals);
-	json_object_set_new(document, "verdict",
-			    run->verdict ? json_text(run->verdict) : json_null());
+	json_object_set_new(document, "verdict", json_text(run->verdict));
 	return command_write_json(run->context, document);
 }
 

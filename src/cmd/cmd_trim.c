@@ -15,6 +15,7 @@ static const struct command_option options[] = {
 };
 
 struct trim {
+	struct table_style style;
 	bool has_returned;
 	int64_t returned;
 	uint64_t rss_before, rss_after;
@@ -49,11 +50,12 @@ static struct error *print(FILE *out, void *data)
 {
 	const struct trim *trim = data;
 	uint64_t before = trim->rss_before, after = trim->rss_after;
-	char text[3][SIZE_TEXT_MAX];
+	char text[3][TABLE_SIZE_MAX];
 
-	fprintf(out, "RSS before  %s\nRSS after   %s\n%s    %s\n", format_size(before, text[0]),
-		format_size(after, text[1]), after > before ? "grown   " : "released",
-		format_size(after > before ? after - before : before - after, text[2]));
+	fprintf(out, "trim: %s %s; RSS %s before, %s after\n",
+		table_size(trim->style, after > before ? after - before : before - after, text[0]),
+		after > before ? "grown" : "released", table_size(trim->style, before, text[1]),
+		table_size(trim->style, after, text[2]));
 	return NULL;
 }
 
@@ -63,8 +65,8 @@ static json_t *json(struct command_context *context, const struct trim *trim)
 
 	json_object_set_new(document, "returned",
 			    trim->has_returned ? json_integer(trim->returned) : json_null());
-	json_object_set_new(document, "rss_before", json_integer((json_int_t)trim->rss_before));
-	json_object_set_new(document, "rss_after", json_integer((json_int_t)trim->rss_after));
+	json_object_set_new(document, "rss_before", json_number(trim->rss_before));
+	json_object_set_new(document, "rss_after", json_number(trim->rss_after));
 	json_object_set_new(
 		document, "released",
 		json_integer((json_int_t)trim->rss_before - (json_int_t)trim->rss_after));
@@ -124,7 +126,7 @@ static struct error *run(struct command_context *context)
 {
 	const char *pad_text = command_option(context, "pad");
 	struct allocator allocator;
-	struct trim trim = { 0 };
+	struct trim trim = { .style = command_style(context) };
 	struct error *error = NULL;
 	uint64_t pad = 0;
 
@@ -139,7 +141,7 @@ static struct error *run(struct command_context *context)
 	if (!context->target->process)
 		return error_hint(
 			error_create(ERROR_UNSUPPORTED, "only a live process can give memory back"),
-			"--dry-run tells what this one would have given back");
+			"--dry-run shows what this one would have given back");
 	error = find_allocator(context->target, &allocator);
 	if (error)
 		return error;

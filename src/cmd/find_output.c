@@ -5,7 +5,7 @@
 
 #include "memprobe/log.h"
 #include "memprobe/num.h"
-#include "memprobe/table.h"
+#include "memprobe/records.h"
 
 #define MISSING_NAMED 4
 
@@ -28,18 +28,21 @@ void command_note_scan(struct command_context *context, const struct scan_result
 		context->status = ERROR_PARTIAL;
 }
 
-json_t *command_json_missing(const struct scan_result *scan)
+json_t *command_json_ranges(const struct range_vec *missing)
 {
-	json_t *array = json_array();
+	static const struct record_column range_columns[] = {
+		RECORD(range, start, "start", NULL, RECORD_ADDRESS),
+		RECORD(range, end, "end", NULL, RECORD_ADDRESS),
+		{ 0 },
+	};
+	const struct records records = {
+		.columns = range_columns,
+		.rows = missing->data,
+		.count = missing->size,
+		.size = sizeof(*missing->data),
+	};
 
-	vec_for_each (range, &scan->missing) {
-		json_t *object = json_object();
-
-		json_object_set_new(object, "start", json_address(range->start));
-		json_object_set_new(object, "end", json_address(range->end));
-		json_array_append_new(array, object);
-	}
-	return array;
+	return records_array(&records);
 }
 
 /* ---- matches ---- */
@@ -121,56 +124,18 @@ static char *as_hex(const struct find_match *match, bool blanks)
 	return text;
 }
 
-/* ---- JSON ---- */
+/* ---- the matches ---- */
 
-static json_t *json_match(const struct find_match *match)
-{
-	const struct mapping *mapping = match->mapping;
-	cleanup(free) char *text = as_text(match);
-	cleanup(free) char *hex = as_hex(match, false);
-	json_t *object = json_object();
+enum { PART_CHUNKS = 1, PART_OBJECTS = 2 };
 
-	json_object_set_new(object, "address", json_address(match->address));
-	json_object_set_new(object, "size", json_number(match->size));
-	json_object_set_new(object, "mapping",
-			    mapping ? json_address(mapping->start) : json_null());
-	json_object_set_new(object, "type",
-			    mapping ? json_string(mapping_type_name(mapping->type)) : json_null());
-	if (mapping && mapping->path[0])
-		json_object_set_new(object, "path", json_text(mapping->path));
-	if (mapping && mapping->label)
-		json_object_set_new(object, "label", json_text(mapping->label));
-	if (mapping && mapping->tid)
-		json_object_set_new(object, "tid", json_integer(mapping->tid));
-	if (match->in_chunk) {
-		json_object_set_new(object, "chunk", json_address(match->chunk.address));
-		json_object_set_new(object, "chunk_size", json_number(match->chunk.size));
-		json_object_set_new(object, "state", json_string(state_name(match)));
-	}
-	if (match->object)
-		json_object_set_new(object, "object", json_text(match->object));
-	json_object_set_new(object, "context", text ? json_string(text) : NULL);
-	json_object_set_new(object, "context_hex", hex ? json_string(hex) : NULL);
-	json_object_set_new(object, "context_start", json_address(match->address - match->before));
-	return object;
-}
-
-static struct error *write_json(struct command_context *context, const struct find_report *report)
-{
-	json_t *document = command_json(context), *matches = json_array();
-
-	vec_for_each (match, &report->matches)
-		json_array_append_new(matches, json_match(match));
-	json_object_set_new(document, "count", json_number(report->count));
-	json_object_set_new(document, "matches", matches);
-	json_object_set_new(document, "matches_left_out",
-			    json_number(report->count - report->matches.size));
-	json_object_set_new(document, "searched", json_number(report->scan->bytes));
-	json_object_set_new(document, "missing", command_json_missing(report->scan));
-	return command_write_json(context, document);
-}
-
-/* ---- the table ---- */
+struct match_row {
+	const struct find_match *match;
+	uint64_t address, size, mapping; /* JSON_UNKNOWN, as below; texts: NULL */
+	const char *type, *path, *label, *name, *state, *object;
+	pid_t tid;
+	uint64_t chunk, chunk_size, context_start;
+	bool as_bytes;
+};
 
 static const char *mapping_name(const struct mapping *mapping)
 {
@@ -184,20 +149,128 @@ static const char *mapping_name(const struct mapping *mapping)
 	return slash ? slash + 1 : mapping->path[0] ? mapping->path : "-";
 }
 
-static void chunk_cells(struct table *table, const struct find_match *match)
+static void chunk_cell(struct table *table, const void *data)
 {
-	if (!match->in_chunk) {
-		for (unsigned i = 0; i < 3; i++)
-			table_cell_text(table, "-");
-		return;
-	}
-	if (match->address >= match->chunk.address)
+	const struct find_match *match = ((const struct match_row *)data)->match;
+
+	if (!match->in_chunk)
+		table_cell_text(table, "-");
+	else if (match->address >= match->chunk.address)
 		table_cell(table, "%" PRIx64 "+%" PRIu64, match->chunk.address,
 			   match->address - match->chunk.address);
 	else
 		table_cell(table, "%" PRIx64, match->chunk.address);
-	table_cell(table, "%" PRIu64, match->chunk.size);
-	table_cell_text(table, state_name(match));
+}
+
+static void context_cell(struct table *table, const void *data)
+{
+	const struct match_row *row = data;
+	cleanup(free) char *text = row->as_bytes ? as_hex(row->match, true) : as_text(row->match);
+
+	table_cell_text(table, text ? text : "?");
+}
+
+static json_t *json_match_text(const void *data)
+{
+	cleanup(free) char *text = as_text(((const struct match_row *)data)->match);
+
+	return text ? json_string(text) : NULL;
+}
+
+static json_t *json_match_hex(const void *data)
+{
+	cleanup(free) char *hex = as_hex(((const struct match_row *)data)->match, false);
+
+	return hex ? json_string(hex) : NULL;
+}
+
+static const struct record_column columns[] = {
+	RECORD(match_row, address, "address", "ADDRESS", RECORD_HEX),
+	RECORD(match_row, size, "size", NULL, RECORD_SIZE),
+	RECORD(match_row, mapping, "mapping", NULL, RECORD_ADDRESS),
+	RECORD(match_row, type, "type", "TYPE", RECORD_TEXT),
+	RECORD(match_row, path, "path", NULL, RECORD_TEXT, .optional = true),
+	RECORD(match_row, label, "label", NULL, RECORD_TEXT, .optional = true),
+	RECORD(match_row, tid, "tid", NULL, RECORD_ID, .optional = true),
+	RECORD(match_row, name, NULL, "MAPPING", RECORD_TEXT),
+	RECORD(match_row, chunk, "chunk", "CHUNK", RECORD_ADDRESS, .cell = chunk_cell,
+	       .optional = true, .part = PART_CHUNKS),
+	RECORD(match_row, chunk_size, "chunk_size", "SIZE", RECORD_SIZE, .optional = true,
+	       .part = PART_CHUNKS, .rank = 2),
+	RECORD(match_row, state, "state", "STATE", RECORD_TEXT, .optional = true,
+	       .part = PART_CHUNKS, .rank = 1),
+	RECORD(match_row, object, "object", "OBJECT", RECORD_TEXT, .optional = true,
+	       .part = PART_OBJECTS),
+	RECORD(match_row, match, "context", "CONTEXT", RECORD_OTHER, .cell = context_cell,
+	       .json = json_match_text),
+	RECORD(match_row, match, "context_hex", NULL, RECORD_OTHER, .json = json_match_hex),
+	RECORD(match_row, context_start, "context_start", NULL, RECORD_ADDRESS),
+	{ 0 },
+};
+
+struct source {
+	const struct find_report *report;
+	struct match_row row;
+};
+
+static const void *match_row(void *data, size_t i)
+{
+	struct source *source = data;
+	const struct find_match *match = &source->report->matches.data[i];
+	const struct mapping *mapping = match->mapping;
+
+	source->row = (struct match_row){
+		.match = match,
+		.address = match->address,
+		.size = match->size,
+		.mapping = mapping ? mapping->start : JSON_UNKNOWN,
+		.type = mapping ? mapping_type_name(mapping->type) : NULL,
+		.path = mapping && mapping->path[0] ? mapping->path : NULL,
+		.label = mapping ? mapping->label : NULL,
+		.tid = mapping ? mapping->tid : 0,
+		.name = mapping_name(mapping),
+		.chunk = match->in_chunk ? match->chunk.address : JSON_UNKNOWN,
+		.chunk_size = match->in_chunk ? match->chunk.size : JSON_UNKNOWN,
+		.state = match->in_chunk ? state_name(match) : NULL,
+		.object = match->object,
+		.context_start = match->address - match->before,
+		.as_bytes = source->report->as_bytes,
+	};
+	return &source->row;
+}
+
+static struct records records_of(struct source *source)
+{
+	unsigned without = PART_CHUNKS | PART_OBJECTS;
+
+	vec_for_each (match, &source->report->matches) {
+		without &= match->in_chunk ? ~(unsigned)PART_CHUNKS : ~0u;
+		without &= match->object ? ~(unsigned)PART_OBJECTS : ~0u;
+	}
+	return (struct records){
+		.columns = columns,
+		.without = without,
+		.count = source->report->matches.size,
+		.row = match_row,
+		.data = source,
+	};
+}
+
+/* ---- output ---- */
+
+static struct error *write_json(struct command_context *context, const struct find_report *report)
+{
+	struct source source = { report, { 0 } };
+	const struct records records = records_of(&source);
+	json_t *document = command_json(context);
+
+	json_object_set_new(document, "count", json_number(report->count));
+	json_object_set_new(document, "matches", records_array(&records));
+	json_object_set_new(document, "matches_left_out",
+			    json_number(report->count - report->matches.size));
+	json_object_set_new(document, "searched", json_number(report->scan->bytes));
+	json_object_set_new(document, "missing", command_json_ranges(&report->scan->missing));
+	return command_write_json(context, document);
 }
 
 struct output {
@@ -205,66 +278,30 @@ struct output {
 	const struct find_report *report;
 };
 
-static struct error *print_matches(FILE *out, const struct output *output)
-{
-	const struct find_report *report = output->report;
-	cleanup(table) struct table *table = table_create(command_style(output->context));
-	bool chunks = false, objects = false;
-
-	if (!table)
-		return &error_no_memory;
-	vec_for_each (match, &report->matches) {
-		chunks = chunks || match->in_chunk;
-		objects = objects || match->object;
-	}
-	table_column(table, "ADDRESS", TABLE_LEFT);
-	table_column(table, "TYPE", TABLE_LEFT);
-	table_column(table, "MAPPING", TABLE_LEFT);
-	if (chunks) {
-		table_column(table, "CHUNK", TABLE_LEFT);
-		table_column(table, "SIZE", TABLE_RIGHT);
-		table_column(table, "STATE", TABLE_LEFT);
-	}
-	if (objects)
-		table_column(table, "OBJECT", TABLE_LEFT);
-	table_column(table, "CONTEXT", TABLE_LEFT);
-	vec_for_each (match, &report->matches) {
-		cleanup(free) char *text = report->as_bytes ? as_hex(match, true) : as_text(match);
-
-		if (!text)
-			return &error_no_memory;
-		table_cell_hex(table, match->address);
-		table_cell_text(table,
-				match->mapping ? mapping_type_name(match->mapping->type) : "-");
-		table_cell_text(table, mapping_name(match->mapping));
-		if (chunks)
-			chunk_cells(table, match);
-		if (objects)
-			table_cell_text(table, match->object ? match->object : "-");
-		table_cell_text(table, text);
-	}
-	return table_print(table, out);
-}
-
 static struct error *print_report(FILE *out, void *data)
 {
 	const struct output *output = data;
 	const struct find_report *report = output->report;
 	uint64_t left_out = report->count - report->matches.size;
-	char text[SIZE_TEXT_MAX];
+	struct table_style style = command_style(output->context);
+	struct source source = { report, { 0 } };
+	const struct records records = records_of(&source);
+	cleanup(table) struct table *table = NULL;
+	char items[ITEMS_TEXT_MAX], size[TABLE_SIZE_MAX];
 	struct error *error = NULL;
 
 	if (report->count_only) {
 		fprintf(out, "%" PRIu64 "\n", report->count);
 		return NULL;
 	}
-	fprintf(out, "%" PRIu64 " match%s in %s\n", report->count, report->count == 1 ? "" : "es",
-		format_size(report->scan->bytes, text));
-	if (report->matches.size) {
-		fputc('\n', out);
-		error = print_matches(out, output);
-	}
-	if (!error && report->matches.size && left_out)
+	fprintf(out, "find: %s in %s of memory\n", format_items(report->count, "match", items),
+		table_size(style, report->scan->bytes, size));
+	if (!report->matches.size)
+		return NULL;
+	fputc('\n', out);
+	table = records_table(&records, style);
+	error = table_print(table, out);
+	if (!error && left_out)
 		fprintf(out, "and %" PRIu64 " more\n", left_out);
 	return error;
 }

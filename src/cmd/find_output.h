@@ -37,7 +37,7 @@ struct error *find_report_write(struct command_context *context, const struct fi
 
 /* Warnings, and status 6, for memory that could not be read and for an interruption. */
 void command_note_scan(struct command_context *context, const struct scan_result *scan);
-/* `missing` of the JSON. */
-json_t *command_json_missing(const struct scan_result *scan);
+/* [{start, end}], as for `missing`. */
+json_t *command_json_ranges(const struct range_vec *missing);
 
 #endif

@@ -11,7 +11,7 @@
 #include "memprobe/num.h"
 #include "memprobe/runtime.h"
 #include "memprobe/snapshot.h"
-#include "memprobe/table.h"
+#include "memprobe/records.h"
 
 #define TRIES	  6
 #define SNAPSHOTS 3
@@ -64,12 +64,6 @@ static struct error *read_contexts(struct command_context *context, struct runti
 
 /* ---- JSON ---- */
 
-static json_t *json_used(const struct runtime_object *context)
-{
-	return json_number(context->free == RUNTIME_UNKNOWN ? RUNTIME_UNKNOWN
-							    : context->size - context->free);
-}
-
 /* The last levels only, where a tree is absurdly deep. */
 #define PATH_LEVELS 64
 
@@ -85,11 +79,10 @@ static uint32_t chain_of(const struct runtime_objects *contexts, uint32_t index,
 	return count;
 }
 
-static json_t *json_path(const struct runtime_objects *contexts, uint32_t index)
+static char *path_of(const struct runtime_objects *contexts, uint32_t index)
 {
 	uint32_t chain[PATH_LEVELS], count = chain_of(contexts, index, chain);
-	cleanup(free) char *text = NULL;
-	json_t *path;
+	char *text = NULL;
 	size_t size;
 	FILE *out = open_memstream(&text, &size);
 
@@ -97,54 +90,81 @@ static json_t *json_path(const struct runtime_objects *contexts, uint32_t index)
 		return NULL;
 	while (count--)
 		fprintf(out, "%s%s", contexts->objects.data[chain[count]].type, count ? "/" : "");
-	path = fclose(out) ? NULL : json_text(text);
-	return path;
+	if (!fclose(out))
+		return text;
+	free(text);
+	return NULL;
 }
+
+/* A context, or their sum. */
+struct context_row {
+	const char *key, *ident, *path, *parent, *kind;
+	int level;
+	uint64_t count, bytes, blocks, free, free_chunks, used, address;
+};
+
+enum { PART_CONTEXT = 1 };
+
+static const struct record_column context_columns[] = {
+	RECORD(context_row, key, "key", NULL, RECORD_TEXT, .part = PART_CONTEXT),
+	RECORD(context_row, ident, "ident", NULL, RECORD_TEXT, .part = PART_CONTEXT),
+	RECORD(context_row, path, "path", NULL, RECORD_TEXT, .part = PART_CONTEXT),
+	RECORD(context_row, level, "level", NULL, RECORD_INT, .part = PART_CONTEXT),
+	RECORD(context_row, parent, "parent", NULL, RECORD_TEXT, .part = PART_CONTEXT),
+	RECORD(context_row, kind, "kind", NULL, RECORD_TEXT, .part = PART_CONTEXT),
+	RECORD(context_row, count, "count", NULL, RECORD_NUMBER),
+	RECORD(context_row, bytes, "bytes", NULL, RECORD_SIZE),
+	RECORD(context_row, bytes, "total", NULL, RECORD_SIZE),
+	RECORD(context_row, blocks, "blocks", NULL, RECORD_NUMBER),
+	RECORD(context_row, free, "free", NULL, RECORD_SIZE),
+	RECORD(context_row, free_chunks, "free_chunks", NULL, RECORD_NUMBER, .part = PART_CONTEXT),
+	RECORD(context_row, used, "used", NULL, RECORD_SIZE),
+	RECORD(context_row, address, "example", NULL, RECORD_ADDRESS, .part = PART_CONTEXT),
+	{ 0 },
+};
 
 static json_t *json_group(const struct runtime_objects *contexts, uint32_t index)
 {
 	const struct runtime_object *context = &contexts->objects.data[index];
-	json_t *object = json_object();
+	cleanup(free) char *path = path_of(contexts, index);
+	bool known = context->free != RUNTIME_UNKNOWN, top = context->owner == RUNTIME_NO_OWNER;
+	const struct context_row row = {
+		.key = context->type,
+		.ident = context->label,
+		.path = path,
+		.parent = top ? NULL : contexts->objects.data[context->owner].type,
+		.kind = context->kind,
+		.level = (int)context->level,
+		.count = 1,
+		.bytes = context->size,
+		.blocks = context->blocks,
+		.free = context->free,
+		.free_chunks = context->free_chunks,
+		.used = known ? context->size - context->free : JSON_UNKNOWN,
+		.address = context->address,
+	};
 
-	json_object_set_new(object, "key", json_text(context->type));
-	json_object_set_new(object, "ident",
-			    context->label ? json_text(context->label) : json_null());
-	json_object_set_new(object, "path", json_path(contexts, index));
-	json_object_set_new(object, "level", json_integer(context->level));
-	json_object_set_new(object, "parent",
-			    context->owner == RUNTIME_NO_OWNER
-				    ? json_null()
-				    : json_text(contexts->objects.data[context->owner].type));
-	json_object_set_new(object, "kind",
-			    context->kind ? json_string(context->kind) : json_null());
-	json_object_set_new(object, "count", json_integer(1));
-	json_object_set_new(object, "bytes", json_number(context->size));
-	json_object_set_new(object, "total", json_number(context->size));
-	json_object_set_new(object, "blocks", json_number(context->blocks));
-	json_object_set_new(object, "free", json_number(context->free));
-	json_object_set_new(object, "free_chunks", json_number(context->free_chunks));
-	json_object_set_new(object, "used", json_used(context));
-	json_object_set_new(object, "example", json_address(context->address));
-	return object;
+	return path ? records_json(context_columns, &row) : NULL;
 }
 
 static json_t *json_totals(const struct runtime_objects *contexts)
 {
+	struct context_row sum = {
+		.count = contexts->objects.size,
+		.bytes = contexts->size,
+	};
 	json_t *totals = json_object();
-	uint64_t blocks = 0, freed = 0, unknown = 0;
+	bool unknown = false;
 
 	vec_for_each (context, &contexts->objects) {
-		unknown += context->free == RUNTIME_UNKNOWN;
-		blocks += context->free == RUNTIME_UNKNOWN ? 0 : context->blocks;
-		freed += context->free == RUNTIME_UNKNOWN ? 0 : context->free;
+		unknown |= context->free == RUNTIME_UNKNOWN;
+		sum.blocks += context->blocks;
+		sum.free += context->free;
 	}
-	json_object_set_new(totals, "count", json_integer((json_int_t)contexts->objects.size));
-	json_object_set_new(totals, "bytes", json_number(contexts->size));
-	json_object_set_new(totals, "total", json_number(contexts->size));
-	json_object_set_new(totals, "blocks", unknown ? json_null() : json_number(blocks));
-	json_object_set_new(totals, "free", unknown ? json_null() : json_number(freed));
-	json_object_set_new(totals, "used",
-			    unknown ? json_null() : json_number(contexts->size - freed));
+	sum.used = contexts->size - sum.free;
+	if (unknown)
+		sum.blocks = sum.free = sum.used = JSON_UNKNOWN;
+	records_set(totals, context_columns, PART_CONTEXT, &sum);
 	return totals;
 }
 
@@ -299,42 +319,63 @@ static struct error *choose(struct output *output)
 	return NULL;
 }
 
-/* SQL texts have lines, and are long. */
-#define IDENT_WIDTH  60
 #define INDENT_WIDTH 64
 
-static void add_name(struct table *table, const struct output *output, const struct node *node)
-{
-	const struct runtime_object *context = &output->contexts->objects.data[node->context];
-	int indent = (int)min_u64(2 * (uint64_t)context->level, INDENT_WIDTH);
-	char ident[IDENT_WIDTH + 1];
-	int length;
+/* What a row shows: a node, or all that are not shown. */
+struct node_row {
+	uint64_t tree, own, used, free, count;
+	const struct output *output;
+	const struct node *node;
+	const char *rest; /* in place of a name */
+};
 
-	if (node->count > 1 || !context->label) {
-		table_cell(table, "%*s%s", indent, "", context->type);
+/* SQL texts have lines. */
+static void name_cell(struct table *table, const void *data)
+{
+	const struct node_row *row = data;
+	const struct runtime_object *context;
+	cleanup(free) char *ident = NULL;
+	int indent;
+
+	if (row->rest) {
+		table_cell_text(table, row->rest);
 		return;
 	}
-	length = snprintf(ident, sizeof(ident), "%s", context->label);
-	for (char *c = ident; *c; c++)
+	context = &row->output->contexts->objects.data[row->node->context];
+	indent = (int)min_u64(2 * (uint64_t)context->level, INDENT_WIDTH);
+	ident = row->node->count > 1 || !context->label ? NULL : strdup(context->label);
+	for (char *c = ident; c && *c; c++)
 		if (*c == '\n' || *c == '\t' || *c == '\r')
 			*c = ' ';
-	table_cell(table, "%*s%s: %s%s", indent, "", context->type, ident,
-		   length > IDENT_WIDTH ? "..." : "");
+	table_cell(table, "%*s%s%s%s", indent, "", context->type, ident ? ": " : "",
+		   ident ? ident : "");
 }
 
-static void add_row(struct table *table, const struct output *output, const struct node *node)
+static const struct record_column node_columns[] = {
+	RECORD(node_row, tree, NULL, "TREE", RECORD_SIZE),
+	RECORD(node_row, own, NULL, "OWN", RECORD_SIZE),
+	RECORD(node_row, used, NULL, "USED", RECORD_SIZE, .rank = 1),
+	RECORD(node_row, free, NULL, "FREE", RECORD_SIZE),
+	RECORD(node_row, count, NULL, "COUNT", RECORD_NUMBER),
+	{ .heading = "CONTEXT", .kind = RECORD_OTHER, .cell = name_cell },
+	{ 0 },
+};
+
+static void add_row(struct table *table, const struct output *output, const struct node *node,
+		    const char *rest)
 {
-	table_cell_size(table, node->tree);
-	table_cell_size(table, node->total);
-	if (node->free_known) {
-		table_cell_size(table, node->total - node->free);
-		table_cell_size(table, node->free);
-	} else {
-		table_cell_size(table, TABLE_UNKNOWN);
-		table_cell_size(table, TABLE_UNKNOWN);
-	}
-	table_cell(table, "%" PRIu64, node->count);
-	add_name(table, output, node);
+	const struct node_row row = {
+		.tree = rest ? JSON_UNKNOWN : node->tree,
+		.own = node->total,
+		.used = node->free_known ? node->total - node->free : JSON_UNKNOWN,
+		.free = node->free_known ? node->free : JSON_UNKNOWN,
+		.count = node->count,
+		.output = output,
+		.node = node,
+		.rest = rest,
+	};
+
+	records_row(table, node_columns, 0, &row);
 }
 
 /* From node to node without recursion: depth is the target's. */
@@ -345,7 +386,7 @@ static void add_rows(struct table *table, const struct output *output)
 	while (at != NODE_NONE) {
 		const struct node *node = &output->nodes.data[at];
 
-		add_row(table, output, node);
+		add_row(table, output, node, NULL);
 		if (node->child != NODE_NONE) {
 			at = node->child;
 			continue;
@@ -374,31 +415,21 @@ static void add_rest(struct table *table, const struct output *output)
 	if (!rows)
 		return;
 	snprintf(what, sizeof(what), "(%" PRIu64 " more rows)", rows);
-	table_cell_text(table, "-");
-	table_cell_size(table, rest.total);
-	table_cell_size(table, rest.free_known ? rest.total - rest.free : TABLE_UNKNOWN);
-	table_cell_size(table, rest.free_known ? rest.free : TABLE_UNKNOWN);
-	table_cell(table, "%" PRIu64, rest.count);
-	table_cell_text(table, what);
+	add_row(table, output, &rest, what);
 }
 
 static struct error *print_report(FILE *out, void *data)
 {
 	struct output *output = data;
 	const struct runtime_objects *contexts = output->contexts;
-	cleanup(table) struct table *table = table_create(command_style(output->context));
-	char text[SIZE_TEXT_MAX];
+	struct table_style style = command_style(output->context);
+	cleanup(table) struct table *table = table_create(style);
+	char items[ITEMS_TEXT_MAX], size[TABLE_SIZE_MAX];
 
-	if (!table)
-		return &error_no_memory;
-	fprintf(out, "%zu memory contexts, %s\n\n", contexts->objects.size,
-		format_size(contexts->size, text));
-	table_column(table, "TREE", TABLE_RIGHT);
-	table_column(table, "OWN", TABLE_RIGHT);
-	table_column(table, "USED", TABLE_RIGHT);
-	table_column(table, "FREE", TABLE_RIGHT);
-	table_column(table, "COUNT", TABLE_RIGHT);
-	table_column(table, "CONTEXT", TABLE_LEFT);
+	fprintf(out, "heap: %s (%s)\n\n",
+		format_items(contexts->objects.size, "memory context", items),
+		table_size(style, contexts->size, size));
+	records_columns(table, node_columns, 0);
 	add_rows(table, output);
 	add_rest(table, output);
 	return table_print(table, out);
@@ -455,7 +486,10 @@ struct error *heap_contexts_run(struct command_context *context,
 	else if (!error)
 		error = print_tree(context, &contexts, output->top);
 	if (!error && !output->format)
-		command_hint(context, "TREE counts what is below, too, OWN, USED and FREE do not");
+		command_hint(
+			context,
+			"`memprobe allocs %s --pool postgres` shows who allocates in a context",
+			context->target_text);
 	runtime_objects_deinit(&contexts);
 	return error;
 }

@@ -127,24 +127,24 @@ json_t *heap_coverage_json(const struct heap_coverage *coverage)
 	if (!coverage->known)
 		return json_null();
 	object = json_object();
-	json_object_set_new(object, "rss", json_integer((json_int_t)coverage->rss));
-	json_object_set_new(object, "walked", json_integer((json_int_t)coverage->walked));
-	json_object_set_new(object, "unexplained",
-			    json_integer((json_int_t)(coverage->rss - coverage->walked)));
+	json_object_set_new(object, "rss", json_number(coverage->rss));
+	json_object_set_new(object, "walked", json_number(coverage->walked));
+	json_object_set_new(object, "unexplained", json_number(coverage->rss - coverage->walked));
 	return object;
 }
 
-void heap_coverage_print(FILE *out, const struct heap_coverage *coverage)
+void heap_coverage_print(FILE *out, struct table_style style, const struct heap_coverage *coverage)
 {
-	char text[3][SIZE_TEXT_MAX];
+	char text[3][TABLE_SIZE_MAX];
 
 	if (!coverage->known)
 		return;
-	fprintf(out, "malloc %s of %s RSS", format_size(coverage->walked, text[0]),
-		format_size(coverage->rss, text[1]));
+	fprintf(out, "malloc holds %s of %s RSS", table_size(style, coverage->walked, text[0]),
+		table_size(style, coverage->rss, text[1]));
 	if (coverage->anonymous >= ANONYMOUS_MUCH)
-		fprintf(out, "; %s anonymous memory is not malloc's%s%s%s",
-			format_size(coverage->anonymous, text[2]), coverage->runtime ? " (" : "",
-			coverage->runtime ? coverage->runtime : "", coverage->runtime ? ")" : "");
+		fprintf(out, "; %s of other anonymous memory%s%s%s",
+			table_size(style, coverage->anonymous, text[2]),
+			coverage->runtime ? " (" : "", coverage->runtime ? coverage->runtime : "",
+			coverage->runtime ? ")" : "");
 	fputc('\n', out);
 }

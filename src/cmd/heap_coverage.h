@@ -4,10 +4,8 @@
 #ifndef HEAP_COVERAGE_H
 #define HEAP_COVERAGE_H
 
-#include <jansson.h>
-#include <stdio.h>
-
 #include "memprobe/heap.h"
+#include "memprobe/records.h"
 
 /* Bytes. Of a live process only: a core does not tell what was resident. */
 struct heap_coverage {
@@ -26,6 +24,6 @@ void heap_coverage_read(struct target *live, const struct heap *heap, struct hea
 json_t *heap_coverage_json(const struct heap_coverage *coverage);
 
 /* A line, or nothing. */
-void heap_coverage_print(FILE *out, const struct heap_coverage *coverage);
+void heap_coverage_print(FILE *out, struct table_style style, const struct heap_coverage *coverage);
 
 #endif

@@ -5,7 +5,7 @@
 
 #include "group_profile.h"
 #include "memprobe/num.h"
-#include "memprobe/table.h"
+#include "memprobe/records.h"
 
 static const char *by_name(enum census_by by)
 {
@@ -14,42 +14,116 @@ static const char *by_name(enum census_by by)
 	return names[by];
 }
 
+/* ---- the groups ---- */
+
+enum { PART_TYPE = 1, PART_CONTENT = 2, PART_SIZE = 4 };
+
+/* A group, or what is in none of those that are shown. */
+struct heap_row {
+	const char *key, *type;
+	uint64_t size, count, bytes, example; /* JSON_UNKNOWN: of different ones */
+	uint64_t whole;
+	const char *name; /* in the table */
+};
+
+static void share_cell(struct table *table, const void *data)
+{
+	const struct heap_row *row = data;
+
+	table_cell(table, "%.1f%%",
+		   row->whole ? 100.0 * (double)row->bytes / (double)row->whole : 0.0);
+}
+
+static const struct record_column columns[] = {
+	RECORD(heap_row, key, "key", NULL, RECORD_TEXT),
+	RECORD(heap_row, count, NULL, "COUNT", RECORD_NUMBER),
+	RECORD(heap_row, bytes, NULL, "BYTES", RECORD_SIZE),
+	{ .heading = "SHARE", .kind = RECORD_OTHER, .cell = share_cell, .right = true, .rank = 1 },
+	RECORD(heap_row, size, "size", "SIZE", RECORD_SIZE),
+	RECORD(heap_row, type, "type", NULL, RECORD_TEXT),
+	RECORD(heap_row, count, "count", NULL, RECORD_NUMBER),
+	RECORD(heap_row, bytes, "bytes", NULL, RECORD_SIZE),
+	RECORD(heap_row, example, "example", "EXAMPLE", RECORD_ADDRESS),
+	RECORD(heap_row, name, NULL, "TYPE", RECORD_TEXT, .part = PART_TYPE),
+	RECORD(heap_row, name, NULL, "BEGINS WITH", RECORD_TEXT, .part = PART_CONTENT),
+	RECORD(heap_row, name, NULL, "", RECORD_TEXT, .part = PART_SIZE),
+	{ 0 },
+};
+
+struct source {
+	const struct heap_report *report;
+	struct heap_row row;
+};
+
+static const void *group_row(void *data, size_t i)
+{
+	struct source *source = data;
+	const struct census_group *group = &source->report->census.groups.data[i];
+
+	source->row = (struct heap_row){
+		.key = group->key,
+		.type = group->type ? group->type->name : NULL,
+		.size = group->size ? group->size : JSON_UNKNOWN,
+		.count = group->count,
+		.bytes = group->bytes,
+		.example = group->example,
+		.whole = source->report->census.bytes,
+		.name = group->key,
+	};
+	if (source->report->by == CENSUS_BY_TYPE && !group->type)
+		source->row.name = "(untyped)";
+	if (source->report->by == CENSUS_BY_SIZE)
+		source->row.name = "";
+	return &source->row;
+}
+
+static struct records records_of(struct source *source)
+{
+	static const unsigned parts[] = { PART_SIZE, PART_TYPE, PART_CONTENT };
+
+	return (struct records){
+		.columns = columns,
+		.without = (PART_SIZE | PART_TYPE | PART_CONTENT) & ~parts[source->report->by],
+		.count = source->report->census.groups.size,
+		.row = group_row,
+		.data = source,
+	};
+}
+
 /* ---- JSON ---- */
 
-static json_t *json_group(const struct census_group *group)
-{
-	json_t *object = json_object();
-
-	json_object_set_new(object, "key", json_text(group->key));
-	json_object_set_new(object, "size", group->size ? json_number(group->size) : json_null());
-	json_object_set_new(object, "type",
-			    group->type ? json_text(group->type->name) : json_null());
-	json_object_set_new(object, "count", json_number(group->count));
-	json_object_set_new(object, "bytes", json_number(group->bytes));
-	json_object_set_new(object, "example", json_address(group->example));
-	return object;
-}
+struct pair {
+	uint64_t count, bytes;
+};
 
 static json_t *json_pair(uint64_t count, uint64_t bytes)
 {
-	json_t *object = json_object();
+	static const struct record_column pair_columns[] = {
+		RECORD(pair, count, "count", NULL, RECORD_NUMBER),
+		RECORD(pair, bytes, "bytes", NULL, RECORD_SIZE),
+		{ 0 },
+	};
+	const struct pair pair = { count, bytes };
 
-	json_object_set_new(object, "count", json_number(count));
-	json_object_set_new(object, "bytes", json_number(bytes));
-	return object;
+	return records_json(pair_columns, &pair);
 }
+
+static const struct record_column figure_columns[] = {
+	RECORD(heap_figures, system, "system", NULL, RECORD_SIZE),
+	RECORD(heap_figures, in_use, "in_use", NULL, RECORD_SIZE),
+	RECORD(heap_figures, in_use_chunks, "in_use_chunks", NULL, RECORD_NUMBER),
+	RECORD(heap_figures, tcache, "tcache", NULL, RECORD_SIZE),
+	RECORD(heap_figures, tcache_chunks, "tcache_chunks", NULL, RECORD_NUMBER),
+	RECORD(heap_figures, free, "free", NULL, RECORD_SIZE),
+	{ 0 },
+};
 
 static json_t *json_totals(const struct heap_report *report)
 {
-	const struct heap_figures *figures = &report->stats.totals;
 	json_t *totals = json_pair(report->census.count, report->census.bytes);
 
-	json_object_set_new(totals, "system", json_number(figures->system));
-	json_object_set_new(totals, "in_use", json_number(figures->in_use));
-	json_object_set_new(totals, "in_use_chunks", json_number(figures->in_use_chunks));
-	json_object_set_new(totals, "tcache", json_number(figures->tcache));
-	json_object_set_new(totals, "tcache_chunks", json_number(figures->tcache_chunks));
-	json_object_set_new(totals, "free", json_number(figures->free));
+	if (!totals || !records_set(totals, figure_columns, 0, &report->stats.totals))
+		return NULL;
 	json_object_set_new(totals, "own", json_pair(report->own_count, report->own_bytes));
 	json_object_set_new(totals, "mmapped",
 			    json_pair(report->stats.mmapped_count, report->stats.mmapped_bytes));
@@ -59,12 +133,12 @@ static json_t *json_totals(const struct heap_report *report)
 static json_t *json_report(struct command_context *context, const struct heap_report *report)
 {
 	const struct census *census = &report->census;
-	json_t *document = command_json(context), *groups = json_array();
+	struct source source = { report, { 0 } };
+	const struct records records = records_of(&source);
+	json_t *document = command_json(context);
 
-	vec_for_each (group, &census->groups)
-		json_array_append_new(groups, json_group(group));
 	json_object_set_new(document, "by", json_string(by_name(report->by)));
-	json_object_set_new(document, "groups", groups);
+	json_object_set_new(document, "groups", records_array(&records));
 	json_object_set_new(document, "groups_left_out",
 			    json_number(census->group_count - census->groups.size));
 	if (report->by == CENSUS_BY_CONTENT) {
@@ -86,101 +160,62 @@ struct output {
 	const struct heap_report *report;
 };
 
-static void add_share(struct table *table, uint64_t part, uint64_t whole)
-{
-	table_cell(table, "%.1f%%", whole ? 100.0 * part / whole : 0.0);
-}
-
-/* The names of some templates fill screens; the JSON has them whole. */
-#define KEY_WIDTH 100
-
-static void add_row(struct table *table, enum census_by by, const struct census_group *group,
-		    uint64_t whole)
-{
-	table_cell(table, "%" PRIu64, group->count);
-	table_cell_size(table, group->bytes);
-	add_share(table, group->bytes, whole);
-	if (group->size)
-		table_cell(table, "%" PRIu64, group->size);
-	else
-		table_cell_text(table, "-");
-	table_cell(table, "0x%" PRIx64, group->example);
-	if (by == CENSUS_BY_TYPE && strlen(group->key) > KEY_WIDTH)
-		table_cell(table, "%.*s...", KEY_WIDTH, group->key);
-	else if (by == CENSUS_BY_TYPE)
-		table_cell_text(table, group->type ? group->key : "(untyped)");
-	else if (by == CENSUS_BY_CONTENT)
-		table_cell_text(table, group->key);
-}
-
 /* What is in no group that is shown. */
-static void add_rest(struct table *table, enum census_by by, uint64_t count, uint64_t bytes,
-		     uint64_t whole, const char *what)
+static void add_rest(struct table *table, const struct records *records, uint64_t count,
+		     uint64_t bytes, const char *what)
 {
-	table_cell(table, "%" PRIu64, count);
-	table_cell_size(table, bytes);
-	add_share(table, bytes, whole);
-	table_cell_text(table, "-");
-	table_cell_text(table, by == CENSUS_BY_SIZE ? what : "-");
-	if (by != CENSUS_BY_SIZE)
-		table_cell_text(table, what);
+	const struct source *source = records->data;
+	const struct heap_row row = {
+		.size = JSON_UNKNOWN,
+		.count = count,
+		.bytes = bytes,
+		.example = JSON_UNKNOWN,
+		.whole = source->report->census.bytes,
+		.name = what,
+	};
+
+	if (count)
+		records_row(table, records->columns, records->without, &row);
 }
 
-static void add_rests(struct table *table, const struct heap_report *report)
+static void add_rests(struct table *table, const struct records *records,
+		      const struct census *census)
 {
-	const struct census *census = &report->census;
 	uint64_t count = census->count - census->single_count - census->unread_count;
 	uint64_t bytes = census->bytes - census->single_bytes - census->unread_bytes;
+	char what[64];
 
 	vec_for_each (group, &census->groups) {
 		count -= group->count;
 		bytes -= group->bytes;
 	}
-	if (census->group_count > census->groups.size) {
-		char what[64];
-
-		snprintf(what, sizeof(what), "(%" PRIu64 " more groups)",
-			 census->group_count - census->groups.size);
-		add_rest(table, report->by, count, bytes, census->bytes, what);
-	}
-	if (census->single_count)
-		add_rest(table, report->by, census->single_count, census->single_bytes,
-			 census->bytes,
-			 census->missed_max ? "(alone, or few alike)" : "(alone of its kind)");
-	if (census->unread_count)
-		add_rest(table, report->by, census->unread_count, census->unread_bytes,
-			 census->bytes, "(not readable)");
+	snprintf(what, sizeof(what), "(%" PRIu64 " more groups)",
+		 census->group_count - census->groups.size);
+	if (census->group_count > census->groups.size)
+		add_rest(table, records, count, bytes, what);
+	add_rest(table, records, census->single_count, census->single_bytes,
+		 census->missed_max ? "(alone, or few alike)" : "(alone of its kind)");
+	add_rest(table, records, census->unread_count, census->unread_bytes, "(not readable)");
 }
 
 static struct error *print_report(FILE *out, void *data)
 {
 	const struct output *output = data;
-	const struct heap_report *report = output->report;
-	const struct census *census = &report->census;
-	cleanup(table) struct table *table = table_create(command_style(output->context));
-	char text[SIZE_TEXT_MAX];
+	const struct census *census = &output->report->census;
+	struct table_style style = command_style(output->context);
+	struct source source = { output->report, { 0 } };
+	const struct records records = records_of(&source);
+	cleanup(table) struct table *table = NULL;
+	char items[ITEMS_TEXT_MAX], size[TABLE_SIZE_MAX];
 
-	if (!table)
-		return &error_no_memory;
-	fprintf(out, "%" PRIu64 " block%s in use, %s, by %s\n", census->count,
-		census->count == 1 ? "" : "s", format_size(census->bytes, text),
-		by_name(report->by));
-	heap_coverage_print(out, &report->coverage);
+	fprintf(out, "heap: %s (%s) in use, by %s\n", format_items(census->count, "block", items),
+		table_size(style, census->bytes, size), by_name(output->report->by));
+	heap_coverage_print(out, style, &output->report->coverage);
 	if (!census->count)
 		return NULL;
 	fputc('\n', out);
-	table_column(table, "COUNT", TABLE_RIGHT);
-	table_column(table, "BYTES", TABLE_RIGHT);
-	table_column(table, "SHARE", TABLE_RIGHT);
-	table_column(table, "SIZE", TABLE_RIGHT);
-	table_column(table, "EXAMPLE", TABLE_LEFT);
-	if (report->by == CENSUS_BY_TYPE)
-		table_column(table, "TYPE", TABLE_LEFT);
-	if (report->by == CENSUS_BY_CONTENT)
-		table_column(table, "BEGINS WITH", TABLE_LEFT);
-	vec_for_each (group, &census->groups)
-		add_row(table, report->by, group, census->bytes);
-	add_rests(table, report);
+	table = records_table(&records, style);
+	add_rests(table, &records, census);
 	return table_print(table, out);
 }
 

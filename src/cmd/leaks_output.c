@@ -8,7 +8,7 @@
 #include "memprobe/map64.h"
 #include "memprobe/num.h"
 #include "memprobe/sparse_read.h"
-#include "memprobe/table.h"
+#include "memprobe/records.h"
 
 /* ---- groups ---- */
 
@@ -223,47 +223,50 @@ void leak_report_deinit(struct leak_report *report)
 	object_types_destroy(report->types);
 }
 
-/* ---- JSON ---- */
+/* ---- output ---- */
 
-static json_t *json_group(const struct leak_group *group)
+static json_t *json_examples(const void *data)
 {
-	json_t *object = json_object(), *examples = json_array();
+	const struct leak_group *group = data;
+	json_t *examples = json_array();
 
 	for (unsigned i = 0; i < group->example_count; i++)
 		json_array_append_new(examples, json_address(group->examples[i]));
-	json_object_set_new(object, "type", group->type ? json_text(group->type) : json_null());
-	json_object_set_new(object, "size", json_number(group->size));
-	json_object_set_new(object, "count", json_number(group->count));
-	json_object_set_new(object, "bytes", json_number(group->bytes));
-	json_object_set_new(object, "indirect_count", json_number(group->indirect_count));
-	json_object_set_new(object, "indirect_bytes", json_number(group->indirect_bytes));
-	json_object_set_new(object, "cyclic", json_number(group->cyclic));
-	json_object_set_new(object, "examples", examples);
-	json_object_set_new(object, "preview", json_text(group->preview));
-	return object;
+	return examples;
 }
 
-static json_t *json_report(struct command_context *context, const struct leak_report *report,
-			   const struct heap_coverage *coverage, uint64_t shown)
+static void type_cell(struct table *table, const void *data)
 {
-	json_t *document = command_json(context), *leaks = json_array(), *totals = json_object();
+	const struct leak_group *group = data;
 
-	for (size_t i = 0; i < shown; i++)
-		json_array_append_new(leaks, json_group(&report->groups.data[i]));
-	json_object_set_new(document, "leaks", leaks);
-	json_object_set_new(document, "groups_left_out", json_number(report->groups.size - shown));
-	json_object_set_new(totals, "leaked_count", json_number(report->leaked_count));
-	json_object_set_new(totals, "leaked_bytes", json_number(report->leaked_bytes));
-	json_object_set_new(totals, "suppressed_count", json_number(report->suppressed_count));
-	json_object_set_new(totals, "suppressed_bytes", json_number(report->suppressed_bytes));
-	json_object_set_new(totals, "live_count", json_number(report->live_count));
-	json_object_set_new(totals, "live_bytes", json_number(report->live_bytes));
-	json_object_set_new(document, "totals", totals);
-	json_object_set_new(document, "coverage", heap_coverage_json(coverage));
-	return document;
+	table_cell_text(table, group->type ? group->type : group->cyclic ? "(cycle)" : "-");
 }
 
-/* ---- the table ---- */
+static const struct record_column columns[] = {
+	RECORD(leak_group, type, "type", NULL, RECORD_TEXT),
+	RECORD(leak_group, count, NULL, "COUNT", RECORD_NUMBER),
+	RECORD(leak_group, size, "size", "SIZE", RECORD_SIZE),
+	RECORD(leak_group, count, "count", NULL, RECORD_NUMBER),
+	RECORD(leak_group, bytes, "bytes", "BYTES", RECORD_SIZE),
+	RECORD(leak_group, indirect_count, "indirect_count", NULL, RECORD_NUMBER),
+	RECORD(leak_group, indirect_bytes, "indirect_bytes", "INDIRECT", RECORD_SIZE, .rank = 1),
+	RECORD(leak_group, cyclic, "cyclic", NULL, RECORD_NUMBER),
+	RECORD(leak_group, examples, NULL, "EXAMPLE", RECORD_ADDRESS),
+	{ .key = "examples", .kind = RECORD_OTHER, .json = json_examples },
+	RECORD(leak_group, type, NULL, "TYPE", RECORD_TEXT, .cell = type_cell),
+	RECORD(leak_group, preview, "preview", "PREVIEW", RECORD_TEXT),
+	{ 0 },
+};
+
+static const struct record_column total_columns[] = {
+	RECORD(leak_report, leaked_count, "leaked_count", NULL, RECORD_NUMBER),
+	RECORD(leak_report, leaked_bytes, "leaked_bytes", NULL, RECORD_SIZE),
+	RECORD(leak_report, suppressed_count, "suppressed_count", NULL, RECORD_NUMBER),
+	RECORD(leak_report, suppressed_bytes, "suppressed_bytes", NULL, RECORD_SIZE),
+	RECORD(leak_report, live_count, "live_count", NULL, RECORD_NUMBER),
+	RECORD(leak_report, live_bytes, "live_bytes", NULL, RECORD_SIZE),
+	{ 0 },
+};
 
 struct output {
 	const struct command_context *context;
@@ -272,55 +275,68 @@ struct output {
 	const struct heap_coverage *coverage;
 };
 
-static struct error *print_groups(FILE *out, const struct output *output)
+static struct records records_of(const struct output *output)
 {
-	cleanup(table) struct table *table = table_create(command_style(output->context));
+	return (struct records){
+		.columns = columns,
+		.rows = output->report->groups.data,
+		.count = output->shown,
+		.size = sizeof(*output->report->groups.data),
+	};
+}
 
-	if (!table)
-		return &error_no_memory;
-	table_column(table, "COUNT", TABLE_RIGHT);
-	table_column(table, "SIZE", TABLE_RIGHT);
-	table_column(table, "BYTES", TABLE_RIGHT);
-	table_column(table, "INDIRECT", TABLE_RIGHT);
-	table_column(table, "EXAMPLE", TABLE_LEFT);
-	table_column(table, "TYPE", TABLE_LEFT);
-	table_column(table, "PREVIEW", TABLE_LEFT);
-	for (size_t i = 0; i < output->shown; i++) {
-		const struct leak_group *group = &output->report->groups.data[i];
+static json_t *json_report(struct command_context *context, const struct output *output)
+{
+	const struct records records = records_of(output);
+	json_t *document = command_json(context);
 
-		table_cell(table, "%" PRIu64, group->count);
-		table_cell(table, "%" PRIu64, group->size);
-		table_cell_size(table, group->bytes);
-		table_cell_size(table, group->indirect_bytes);
-		table_cell(table, "0x%" PRIx64, group->examples[0]);
-		table_cell_text(table, group->type ? group->type : group->cyclic ? "(cycle)" : "-");
-		table_cell_text(table, group->preview);
-	}
-	return table_print(table, out);
+	json_object_set_new(document, "leaks", records_array(&records));
+	json_object_set_new(document, "groups_left_out",
+			    json_number(output->report->groups.size - output->shown));
+	json_object_set_new(document, "totals", records_json(total_columns, output->report));
+	json_object_set_new(document, "coverage", heap_coverage_json(output->coverage));
+	return document;
+}
+
+static void print_answer(FILE *out, const struct output *output)
+{
+	const struct leak_report *report = output->report;
+	struct table_style style = command_style(output->context);
+	char items[ITEMS_TEXT_MAX], live[ITEMS_TEXT_MAX], size[2][TABLE_SIZE_MAX];
+
+	format_items(report->live_count, "block", live);
+	table_size(style, report->live_bytes, size[1]);
+	if (report->leaked_count)
+		fprintf(out, "leaks: %s (%s) %s unreachable; %s (%s) in use\n",
+			format_items(report->leaked_count, "block", items),
+			table_size(style, report->leaked_bytes, size[0]),
+			report->leaked_count == 1 ? "is" : "are", live, size[1]);
+	else
+		fprintf(out, "no leaks; %s in use (%s)\n", live, size[1]);
+	if (report->suppressed_count)
+		fprintf(out, "suppressed: %s (%s)\n",
+			format_items(report->suppressed_count, "block", items),
+			table_size(style, report->suppressed_bytes, size[0]));
 }
 
 static struct error *print_report(FILE *out, void *data)
 {
 	const struct output *output = data;
-	const struct leak_report *report = output->report;
-	char text[2][SIZE_TEXT_MAX];
+	const struct records records = records_of(output);
+	struct table_style style = command_style(output->context);
+	cleanup(table) struct table *table = NULL;
 	struct error *error;
 
-	fprintf(out, "%" PRIu64 " block%s leaked, %s; %" PRIu64 " in use, %s\n",
-		report->leaked_count, report->leaked_count == 1 ? "" : "s",
-		format_size(report->leaked_bytes, text[0]), report->live_count,
-		format_size(report->live_bytes, text[1]));
-	if (report->suppressed_count)
-		fprintf(out, "%" PRIu64 " more leaked, %s, suppressed\n", report->suppressed_count,
-			format_size(report->suppressed_bytes, text[0]));
-	heap_coverage_print(out, output->coverage);
-	if (!report->groups.size)
+	print_answer(out, output);
+	heap_coverage_print(out, style, output->coverage);
+	if (!output->report->groups.size)
 		return NULL;
 	fputc('\n', out);
-	error = print_groups(out, output);
-	if (!error && output->shown < report->groups.size)
+	table = records_table(&records, style);
+	error = table_print(table, out);
+	if (!error && output->shown < output->report->groups.size)
 		fprintf(out, "and %zu more groups\n",
-			(size_t)(report->groups.size - output->shown));
+			(size_t)(output->report->groups.size - output->shown));
 	return error;
 }
 
@@ -355,7 +371,7 @@ static struct error *write_stacks(struct command_context *context, const struct 
 			error = add_group(profile, group);
 	if (error)
 		return error;
-	output.options.subtitle = "blocks that nothing points to any more";
+	output.options.subtitle = "unreachable blocks";
 	return group_profile_write(context, &output, profile);
 }
 
@@ -372,12 +388,11 @@ struct error *leak_report_write(struct command_context *context, const struct le
 	if (profile_output->format)
 		return write_stacks(context, report, *profile_output);
 	if (context->json)
-		return command_write_json(context, json_report(context, report, coverage, shown));
+		return command_write_json(context, json_report(context, &output));
 	error = command_print(context, print_report, &output);
 	if (!error && report->groups.size)
 		command_hint(context,
-			     "INDIRECT is what only leaked blocks point to; `memprobe leaks %s "
-			     "--retain ADDR` shows who points to a block",
+			     "`memprobe leaks %s --retain EXAMPLE` shows what points to a block",
 			     context->target_text);
 	return error;
 }

@@ -1,37 +1,62 @@
 #include "memprobe/maps_view.h"
 
-#include "memprobe/cmd.h"
+#include <string.h>
+
 #include "memprobe/num.h"
-#include "memprobe/table.h"
 
-/* ---- tables ---- */
+/* Parts of the columns. */
+enum { PART_USAGE = 1, PART_KEY = 2, PART_SIZES = 4 };
 
-static void usage_columns(struct table *table, bool usage)
+/* What is known without usage. */
+static struct map_sum known_of(const struct map_sum *sum, bool usage)
 {
-	table_column(table, "SIZE", TABLE_RIGHT);
+	struct map_sum known = *sum;
+
 	if (!usage)
-		return;
-	table_column(table, "RSS", TABLE_RIGHT);
-	table_column(table, "PSS", TABLE_RIGHT);
-	table_column(table, "DIRTY", TABLE_RIGHT);
-	table_column(table, "SWAP", TABLE_RIGHT);
-	table_column(table, "HUGE", TABLE_RIGHT);
+		known.rss = known.pss = known.private_dirty = known.swap = known.huge =
+			JSON_UNKNOWN;
+	return known;
 }
 
-static void usage_cells(struct table *table, const struct map_sum *sum, bool usage)
-{
-	table_cell_size(table, sum->size);
-	if (!usage)
-		return;
-	table_cell_size(table, sum->rss);
-	table_cell_size(table, sum->pss);
-	table_cell_size(table, sum->private_dirty);
-	table_cell_size(table, sum->swap);
-	table_cell_size(table, sum->huge);
-}
+/* clang-format off */
+#define USAGE_COLUMNS(row) \
+	RECORD(row, sum.size, "size", "SIZE", RECORD_SIZE), \
+	RECORD(row, sum.rss, "rss", "RSS", RECORD_SIZE, .part = PART_USAGE), \
+	RECORD(row, sum.pss, "pss", "PSS", RECORD_SIZE, .part = PART_USAGE, .rank = 2), \
+	RECORD(row, sum.private_dirty, "private_dirty", "DIRTY", RECORD_SIZE, .part = PART_USAGE, \
+	       .rank = 1), \
+	RECORD(row, sum.swap, "swap", "SWAP", RECORD_SIZE, .part = PART_USAGE, .rank = 3), \
+	RECORD(row, sum.huge, "huge", "HUGE", RECORD_SIZE, .part = PART_USAGE, .rank = 5)
 
-static void name_cell(struct table *table, const struct mapping *mapping)
+#define IDENTITY_KEYS(row) \
+	RECORD(row, start, "start", NULL, RECORD_HEX), \
+	RECORD(row, end, "end", NULL, RECORD_HEX), \
+	RECORD(row, perms, "perms", NULL, RECORD_TEXT), \
+	RECORD(row, path, "path", NULL, RECORD_TEXT), \
+	RECORD(row, type, "type", NULL, RECORD_TEXT), \
+	RECORD(row, label, "label", NULL, RECORD_TEXT), \
+	RECORD(row, tid, "tid", NULL, RECORD_ID, .optional = true), \
+	RECORD(row, thread, "thread", NULL, RECORD_TEXT, .optional = true)
+/* clang-format on */
+
+/* ---- mappings ---- */
+
+struct map_row {
+	const struct mapping *mapping;
+	uint64_t start, end;
+	const char *perms, *path, *type, *label, *thread;
+	pid_t tid;
+	char perms_text[5];
+	/* Of one; of a change only what is left of it counts. */
+	struct map_sum sum;
+	const char *change;
+	int64_t size, rss, pss, private_dirty, swap;
+};
+
+static void name_cell(struct table *table, const void *data)
 {
+	const struct map_row *row = data;
+	const struct mapping *mapping = row->mapping;
 	const char *separator = mapping->path[0] && mapping->label ? "  " : "";
 	const char *label = mapping->label ? mapping->label : "";
 
@@ -41,16 +66,52 @@ static void name_cell(struct table *table, const struct mapping *mapping)
 	else if (mapping->tid)
 		table_cell(table, "%s%s%s (tid %d)", mapping->path, separator, label,
 			   (int)mapping->tid);
-	else
+	else if (mapping->label || mapping->deleted)
 		table_cell(table, "%s%s%s%s", mapping->path, mapping->deleted ? " (deleted)" : "",
 			   separator, label);
+	else
+		table_cell_text(table, mapping->path);
 }
 
-static struct map_sum sum_of(const struct mapping *mapping)
-{
-	const struct mapping_usage *usage = &mapping->usage;
+static const struct record_column mapping_columns[] = {
+	IDENTITY_KEYS(map_row),
+	RECORD(map_row, start, NULL, "START", RECORD_HEX),
+	RECORD(map_row, end, NULL, "END", RECORD_HEX, .rank = 6),
+	RECORD(map_row, perms, NULL, "PERM", RECORD_TEXT, .rank = 4),
+	USAGE_COLUMNS(map_row),
+	RECORD(map_row, type, NULL, "TYPE", RECORD_TEXT),
+	{ .heading = "NAME", .kind = RECORD_OTHER, .cell = name_cell, .fit = TABLE_PATH },
+	{ 0 },
+};
 
-	return (struct map_sum){
+static void fill_identity(struct map_row *row, const struct mapping *mapping)
+{
+	*row = (struct map_row){
+		.mapping = mapping,
+		.start = mapping->start,
+		.end = mapping->end,
+		.path = mapping->path,
+		.type = mapping_type_name(mapping->type),
+		.label = mapping->label,
+		.thread = mapping->thread,
+		.tid = mapping->tid,
+	};
+	mapping_perms_text(mapping->perms, row->perms_text);
+	row->perms = row->perms_text;
+}
+
+struct mapping_source {
+	const struct mapping *const *order;
+	bool usage;
+	struct map_row row;
+};
+
+static const void *mapping_row(void *data, size_t i)
+{
+	struct mapping_source *source = data;
+	const struct mapping *mapping = source->order[i];
+	const struct mapping_usage *usage = &mapping->usage;
+	const struct map_sum sum = {
 		.count = 1,
 		.size = mapping->end - mapping->start,
 		.rss = usage->rss,
@@ -59,249 +120,231 @@ static struct map_sum sum_of(const struct mapping *mapping)
 		.swap = usage->swap,
 		.huge = usage->huge,
 	};
+
+	fill_identity(&source->row, mapping);
+	source->row.sum = known_of(&sum, source->usage);
+	return &source->row;
 }
 
 struct error *maps_view_mappings(const struct maps_view *view, const struct mapping_vec *maps,
-				 const struct mapping *const *order)
+				 const struct mapping *const *order, FILE *out)
 {
-	cleanup(table) struct table *table = table_create(view->style);
-	struct map_sum total = maps_total(maps);
+	struct mapping_source source = { order, view->usage, { 0 } };
+	const struct records records = {
+		.columns = mapping_columns,
+		.without = view->usage ? 0 : PART_USAGE,
+		.count = maps->size,
+		.row = mapping_row,
+		.data = &source,
+	};
+	const struct map_row total = { .sum = maps_total(maps) };
+	cleanup(table) struct table *table = records_table(&records, view->style);
 
-	table_column(table, "START", TABLE_RIGHT);
-	table_column(table, "END", TABLE_RIGHT);
-	table_column(table, "PERM", TABLE_LEFT);
-	usage_columns(table, view->usage);
-	table_column(table, "TYPE", TABLE_LEFT);
-	table_column(table, "NAME", TABLE_LEFT);
-	for (size_t i = 0; i < maps->size; i++) {
-		const struct mapping *mapping = order[i];
-		struct map_sum sum = sum_of(mapping);
-		char perms[5];
-
-		mapping_perms_text(mapping->perms, perms);
-		table_cell_hex(table, mapping->start);
-		table_cell_hex(table, mapping->end);
-		table_cell_text(table, perms);
-		usage_cells(table, &sum, view->usage);
-		table_cell_text(table, mapping_type_name(mapping->type));
-		if (mapping->label || mapping->deleted || mapping->tid)
-			name_cell(table, mapping);
-		else
-			table_cell_text(table, mapping->path);
-	}
-	table_rule(table);
-	table_cell_text(table, "total");
-	table_cell_text(table, "");
-	table_cell_text(table, "");
-	usage_cells(table, &total, view->usage);
-	table_cell_text(table, "");
-	table_cell(table, "%zu mapping%s", maps->size, maps->size == 1 ? "" : "s");
-	return table_print(table, view->out);
-}
-
-struct error *maps_view_groups(const struct maps_view *view, const char *heading,
-			       const struct map_group_vec *groups, const struct map_sum *total)
-{
-	cleanup(table) struct table *table = table_create(view->style);
-
-	table_column(table, heading, TABLE_LEFT);
-	table_column(table, "COUNT", TABLE_RIGHT);
-	usage_columns(table, view->usage);
-	vec_for_each (group, groups) {
-		table_cell_text(table, group->key);
-		table_cell(table, "%zu", group->sum.count);
-		usage_cells(table, &group->sum, view->usage);
-	}
-	table_rule(table);
-	table_cell_text(table, "total");
-	table_cell(table, "%zu", total->count);
-	usage_cells(table, total, view->usage);
-	return table_print(table, view->out);
-}
-
-struct error *maps_view_sizes(const struct maps_view *view, const struct map_group_vec *groups,
-			      size_t most)
-{
-	cleanup(table) struct table *table = table_create(view->style);
-	size_t shown = 0;
-
-	table_column(table, "COUNT", TABLE_RIGHT);
-	table_column(table, "EACH", TABLE_RIGHT);
-	usage_columns(table, view->usage);
-	table_column(table, "TYPE", TABLE_LEFT);
-	vec_for_each (group, groups) {
-		if (group->sum.count < 2 || shown++ >= most)
-			continue;
-		table_cell(table, "%zu x", group->sum.count);
-		table_cell_size(table, group->each);
-		usage_cells(table, &group->sum, view->usage);
-		table_cell_text(table, mapping_type_name(group->type));
-	}
-	return shown ? table_print(table, view->out) : NULL;
-}
-
-static void delta_cell(struct table *table, int64_t delta)
-{
-	char text[SIZE_TEXT_MAX];
-
-	if (delta)
-		table_cell(table, "%c%s", delta < 0 ? '-' : '+',
-			   format_size(delta < 0 ? -(uint64_t)delta : (uint64_t)delta, text));
-	else
-		table_cell_text(table, "0");
-}
-
-static void delta_cells(struct table *table, const struct map_change *change, bool usage)
-{
-	delta_cell(table, change->size);
-	if (!usage)
-		return;
-	delta_cell(table, change->rss);
-	delta_cell(table, change->private_dirty);
-	delta_cell(table, change->swap);
-}
-
-struct error *maps_view_changes(const struct maps_view *view, const struct map_change_vec *changes,
-				size_t most)
-{
-	cleanup(table) struct table *table = table_create(view->style);
-	struct map_change total = { 0 };
-	size_t row = 0;
-
-	table_column(table, "START", TABLE_RIGHT);
-	table_column(table, "CHANGE", TABLE_LEFT);
-	table_column(table, "SIZE", TABLE_RIGHT);
-	if (view->usage) {
-		table_column(table, "RSS", TABLE_RIGHT);
-		table_column(table, "DIRTY", TABLE_RIGHT);
-		table_column(table, "SWAP", TABLE_RIGHT);
-	}
-	table_column(table, "TYPE", TABLE_LEFT);
-	table_column(table, "NAME", TABLE_LEFT);
-	vec_for_each (change, changes) {
-		total.size += change->size;
-		total.rss += change->rss;
-		total.private_dirty += change->private_dirty;
-		total.swap += change->swap;
-		if (row++ >= most)
-			continue;
-		table_cell_hex(table, change->mapping->start);
-		table_cell_text(table, map_change_name(change->kind));
-		delta_cells(table, change, view->usage);
-		table_cell_text(table, mapping_type_name(change->mapping->type));
-		name_cell(table, change->mapping);
-	}
-	table_rule(table);
-	table_cell_text(table, "total");
-	table_cell_text(table, "");
-	delta_cells(table, &total, view->usage);
-	table_cell_text(table, "");
-	table_cell(table, "%zu mapping%s%s", changes->size, changes->size == 1 ? "" : "s",
-		   changes->size > most ? ", not all shown" : "");
-	return table_print(table, view->out);
-}
-
-/* ---- JSON ---- */
-
-static json_t *bytes_or_null(uint64_t bytes, bool known)
-{
-	return known ? json_integer((json_int_t)bytes) : json_null();
-}
-
-static void set_usage(json_t *object, const struct map_sum *sum, bool known)
-{
-	json_object_set_new(object, "size", json_integer((json_int_t)sum->size));
-	json_object_set_new(object, "rss", bytes_or_null(sum->rss, known));
-	json_object_set_new(object, "pss", bytes_or_null(sum->pss, known));
-	json_object_set_new(object, "private_dirty", bytes_or_null(sum->private_dirty, known));
-	json_object_set_new(object, "swap", bytes_or_null(sum->swap, known));
-	json_object_set_new(object, "huge", bytes_or_null(sum->huge, known));
-}
-
-static void set_identity(json_t *object, const struct mapping *mapping)
-{
-	char perms[5];
-
-	mapping_perms_text(mapping->perms, perms);
-	json_object_set_new(object, "start", json_address(mapping->start));
-	json_object_set_new(object, "end", json_address(mapping->end));
-	json_object_set_new(object, "perms", json_string(perms));
-	json_object_set_new(object, "path", json_text(mapping->path));
-	json_object_set_new(object, "type", json_string(mapping_type_name(mapping->type)));
-	json_object_set_new(object, "label",
-			    mapping->label ? json_text(mapping->label) : json_null());
-	if (mapping->tid)
-		json_object_set_new(object, "tid", json_integer(mapping->tid));
-	if (mapping->thread)
-		json_object_set_new(object, "thread", json_text(mapping->thread));
+	records_total(table, mapping_columns, records.without, &total);
+	return table_print(table, out);
 }
 
 json_t *maps_json_mappings(const struct mapping_vec *maps, const struct mapping *const *order,
 			   bool usage)
 {
-	json_t *array = json_array();
+	struct mapping_source source = { order, usage, { 0 } };
+	const struct records records = {
+		.columns = mapping_columns,
+		.count = maps->size,
+		.row = mapping_row,
+		.data = &source,
+	};
 
-	for (size_t i = 0; i < maps->size; i++) {
-		json_t *object = json_object();
-		struct map_sum sum = sum_of(order[i]);
+	return records_array(&records);
+}
 
-		set_identity(object, order[i]);
-		set_usage(object, &sum, usage);
-		json_array_append_new(array, object);
-	}
-	return array;
+/* ---- groups ---- */
+
+struct group_row {
+	const char *key;
+	uint64_t each; /* JSON_UNKNOWN: by other things than size */
+	struct map_sum sum;
+};
+
+/* The first one's name is of the grouping. */
+static const struct record_column group_columns[] = {
+	RECORD(group_row, key, "type", "TYPE", RECORD_TEXT, .part = PART_KEY, .fit = TABLE_PATH),
+	RECORD(group_row, each, "each", NULL, RECORD_SIZE, .optional = true),
+	RECORD(group_row, sum.count, "count", "COUNT", RECORD_NUMBER),
+	RECORD(group_row, each, NULL, "EACH", RECORD_SIZE, .part = PART_SIZES),
+	USAGE_COLUMNS(group_row),
+	RECORD(group_row, key, NULL, "TYPE", RECORD_TEXT, .part = PART_SIZES),
+	{ 0 },
+};
+
+#define GROUP_COLUMNS (sizeof(group_columns) / sizeof(group_columns[0]))
+
+static void name_groups(struct record_column columns[GROUP_COLUMNS], const char *key,
+			const char *heading)
+{
+	memcpy(columns, group_columns, sizeof(group_columns));
+	columns[0].key = key;
+	columns[0].heading = heading;
+}
+
+struct group_source {
+	const struct map_group_vec *groups;
+	bool usage;
+	struct group_row row;
+};
+
+static const void *group_row(void *data, size_t i)
+{
+	struct group_source *source = data;
+	const struct map_group *group = &source->groups->data[i];
+
+	source->row = (struct group_row){
+		.key = group->each ? mapping_type_name(group->type) : group->key,
+		.each = group->each ? group->each : JSON_UNKNOWN,
+		.sum = known_of(&group->sum, source->usage),
+	};
+	return &source->row;
+}
+
+struct error *maps_view_groups(const struct maps_view *view, const char *heading,
+			       const struct map_group_vec *groups, const struct map_sum *total,
+			       FILE *out)
+{
+	struct group_source source = { groups, view->usage, { 0 } };
+	struct record_column columns[GROUP_COLUMNS];
+	const struct records records = {
+		.columns = columns,
+		.without = PART_SIZES | (view->usage ? 0 : PART_USAGE),
+		.count = groups->size,
+		.row = group_row,
+		.data = &source,
+	};
+	const struct group_row sum = { .sum = *total };
+	cleanup(table) struct table *table = NULL;
+
+	name_groups(columns, heading, heading);
+	table = records_table(&records, view->style);
+	records_total(table, columns, records.without, &sum);
+	return table_print(table, out);
+}
+
+struct error *maps_view_sizes(const struct maps_view *view, const struct map_group_vec *groups,
+			      size_t most, FILE *out)
+{
+	struct group_source source = { groups, view->usage, { 0 } };
+	unsigned without = PART_KEY | (view->usage ? 0 : PART_USAGE);
+	cleanup(table) struct table *table = table_create(view->style);
+	size_t shown = 0;
+
+	records_columns(table, group_columns, without);
+	for (size_t i = 0; i < groups->size; i++)
+		if (groups->data[i].sum.count > 1 && shown++ < most)
+			records_row(table, group_columns, without, group_row(&source, i));
+	return shown ? table_print(table, out) : NULL;
 }
 
 json_t *maps_json_groups(const struct map_group_vec *groups, const char *key, bool usage)
 {
-	json_t *array = json_array();
+	struct group_source source = { groups, usage, { 0 } };
+	struct record_column columns[GROUP_COLUMNS];
+	const struct records records = {
+		.columns = columns,
+		.count = groups->size,
+		.row = group_row,
+		.data = &source,
+	};
 
-	vec_for_each (group, groups) {
-		json_t *object = json_object();
-
-		json_object_set_new(object, key, json_text(group->key));
-		if (group->each) {
-			json_object_set_new(object, key,
-					    json_string(mapping_type_name(group->type)));
-			json_object_set_new(object, "each", json_integer((json_int_t)group->each));
-		}
-		json_object_set_new(object, "count", json_integer((json_int_t)group->sum.count));
-		set_usage(object, &group->sum, usage);
-		json_array_append_new(array, object);
-	}
-	return array;
+	name_groups(columns, key, key);
+	return records_array(&records);
 }
 
 json_t *maps_json_sum(const struct map_sum *sum, bool usage)
 {
+	const struct group_row row = { .each = JSON_UNKNOWN, .sum = known_of(sum, usage) };
 	json_t *object = json_object();
 
-	json_object_set_new(object, "count", json_integer((json_int_t)sum->count));
-	set_usage(object, sum, usage);
-	return object;
+	if (object && records_set(object, group_columns, PART_KEY, &row))
+		return object;
+	json_decref(object);
+	return NULL;
 }
 
-static json_t *delta_or_null(int64_t delta, bool known)
+/* ---- changes ---- */
+
+static const struct record_column change_columns[] = {
+	IDENTITY_KEYS(map_row),
+	RECORD(map_row, start, NULL, "START", RECORD_HEX),
+	RECORD(map_row, change, "change", "CHANGE", RECORD_TEXT),
+	RECORD(map_row, size, "size", "SIZE", RECORD_DELTA),
+	RECORD(map_row, rss, "rss", "RSS", RECORD_DELTA, .part = PART_USAGE),
+	RECORD(map_row, pss, "pss", NULL, RECORD_DELTA),
+	RECORD(map_row, private_dirty, "private_dirty", "DIRTY", RECORD_DELTA, .part = PART_USAGE,
+	       .rank = 1),
+	RECORD(map_row, swap, "swap", "SWAP", RECORD_DELTA, .part = PART_USAGE, .rank = 2),
+	RECORD(map_row, type, NULL, "TYPE", RECORD_TEXT),
+	{ .heading = "NAME", .kind = RECORD_OTHER, .cell = name_cell, .fit = TABLE_PATH },
+	{ 0 },
+};
+
+struct change_source {
+	const struct map_change_vec *changes;
+	bool usage;
+	struct map_row row;
+};
+
+static const void *change_row(void *data, size_t i)
 {
-	return known ? json_integer(delta) : json_null();
+	struct change_source *source = data;
+	const struct map_change *change = &source->changes->data[i];
+	struct map_row *row = &source->row;
+
+	fill_identity(row, change->mapping);
+	row->change = map_change_name(change->kind);
+	row->size = change->size;
+	row->rss = source->usage ? change->rss : INT64_MIN;
+	row->pss = source->usage ? change->pss : INT64_MIN;
+	row->private_dirty = source->usage ? change->private_dirty : INT64_MIN;
+	row->swap = source->usage ? change->swap : INT64_MIN;
+	return row;
+}
+
+struct error *maps_view_changes(const struct maps_view *view, const struct map_change_vec *changes,
+				size_t most, FILE *out)
+{
+	struct change_source source = { changes, view->usage, { 0 } };
+	const struct records records = {
+		.columns = change_columns,
+		.without = view->usage ? 0 : PART_USAGE,
+		.count = min_u64(changes->size, most),
+		.row = change_row,
+		.data = &source,
+	};
+	struct map_row total = { 0 };
+	cleanup(table) struct table *table = records_table(&records, view->style);
+	struct error *error;
+
+	vec_for_each (change, changes) {
+		total.size += change->size;
+		total.rss += change->rss;
+		total.private_dirty += change->private_dirty;
+		total.swap += change->swap;
+	}
+	records_total(table, change_columns, records.without, &total);
+	error = table_print(table, out);
+	if (!error && changes->size > most)
+		fprintf(out, "and %zu more\n", changes->size - most);
+	return error;
 }
 
 json_t *maps_json_changes(const struct map_change_vec *changes, bool usage)
 {
-	json_t *array = json_array();
+	struct change_source source = { changes, usage, { 0 } };
+	const struct records records = {
+		.columns = change_columns,
+		.count = changes->size,
+		.row = change_row,
+		.data = &source,
+	};
 
-	vec_for_each (change, changes) {
-		json_t *object = json_object();
-
-		set_identity(object, change->mapping);
-		json_object_set_new(object, "change", json_string(map_change_name(change->kind)));
-		json_object_set_new(object, "size", json_integer(change->size));
-		json_object_set_new(object, "rss", delta_or_null(change->rss, usage));
-		json_object_set_new(object, "pss", delta_or_null(change->pss, usage));
-		json_object_set_new(object, "private_dirty",
-				    delta_or_null(change->private_dirty, usage));
-		json_object_set_new(object, "swap", delta_or_null(change->swap, usage));
-		json_array_append_new(array, object);
-	}
-	return array;
+	return records_array(&records);
 }

@@ -127,6 +127,8 @@ static struct error *print_profile(FILE *out, void *data)
 	if (print->output->format)
 		return profile_write(print->profile, print->output->format, &print->output->options,
 				     out);
+	if (print->output->summary)
+		fprintf(out, "%s\n\n", print->output->summary);
 	return sites_table_print(print->profile, &table, out);
 }
 
@@ -145,7 +147,10 @@ struct error *profile_output_write(struct command_context *context,
 		print.profile = by_name;
 	if (!error && !context->json) {
 		json_decref(document);
-		return command_print(context, print_profile, &print);
+		error = command_print(context, print_profile, &print);
+		if (!error && output->format && output->summary)
+			command_note(context, "%s", output->summary);
+		return error;
 	}
 	if (!error && !document)
 		document = command_json(context);

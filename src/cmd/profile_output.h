@@ -33,7 +33,9 @@ struct profile_output {
 	struct profile_options options;	     /* set what the command knows: title, subtitle ... */
 	uint64_t top;
 	const char *leaf; /* as in sites_table.h */
-	bool recorded;	  /* JSON has duration, events and lost */
+	/* The answer in words, in lines: above a table, else on stderr. NULL: none. */
+	const char *summary;
+	bool recorded; /* JSON has duration, events and lost */
 };
 
 /*

@@ -159,11 +159,11 @@ static void warn_of_lost(const struct recording_outcome *outcome)
 			 outcome->lost, outcome->noun);
 	} else if (outcome->ring_limited) {
 		format_size(outcome->ring_limited, size);
-		log_warn("%" PRIu64 " %s were lost: the rings, of %s for each CPU, were full; with "
-			 "CAP_IPC_LOCK, a higher `ulimit -l` or a larger "
-			 "/proc/sys/kernel/perf_event_mlock_kb they may be larger; --stack-size "
-			 "1K makes more fit",
-			 outcome->lost, outcome->noun, size);
+		log_warn(
+			"%" PRIu64 " %s were lost: the rings of %s for each CPU were full; "
+			"--stack-size 1K makes more fit, and CAP_IPC_LOCK, a higher `ulimit -l` or "
+			"a larger /proc/sys/kernel/perf_event_mlock_kb allow larger rings",
+			outcome->lost, outcome->noun, size);
 	} else {
 		log_warn("%" PRIu64 " %s were lost: the rings were full; --stack-size 1K makes "
 			 "more fit",
@@ -176,15 +176,15 @@ void recording_warn(const struct recording_outcome *outcome)
 	if (outcome->lost)
 		warn_of_lost(outcome);
 	if (outcome->execed)
-		log_warn("the process has replaced its program: what was recorded is of the "
-			 "former");
+		log_warn("%d called exec(): the recording covers the old program",
+			 (int)outcome->pid);
+	/* The reason is that of most. */
 	if (outcome->truncated)
-		log_warn("%" PRIu64 " of %" PRIu64 " stacks could not be followed to their end: %s",
-			 outcome->truncated, outcome->events,
-			 /* For whichever is true of most. */
+		log_warn("%" PRIu64 " of %" PRIu64 " stacks are cut: %s", outcome->truncated,
+			 outcome->events,
 			 outcome->cut >= outcome->truncated - outcome->cut
 				 ? "try --stack-size 64K"
-				 : "they come to code without call frame information");
+				 : "some code has no unwind information");
 }
 
 struct error *recording_write(const struct recording *recording, struct profile_output *output,

@@ -82,7 +82,8 @@ struct recording_outcome {
 	bool by_rings;			       /* those of perf: what is lost found them full */
 	size_t ring_limited;		       /* perf_ring_limited() of them */
 	bool cut_short;			       /* for want of memory */
-	bool execed;			       /* the target has replaced its program */
+	pid_t pid;
+	bool execed; /* the target has replaced its program */
 };
 
 /* Says as warnings what is missing. */

@@ -20,29 +20,42 @@ static const char *kind_name(enum leak_root_kind kind)
 	return names[kind];
 }
 
+struct step_row {
+	const char *kind, *what, *symbol, *module;
+	uint64_t at, block, size; /* JSON_UNKNOWN: none */
+	pid_t tid;
+};
+
+static const struct record_column step_columns[] = {
+	RECORD(step_row, kind, "kind", NULL, RECORD_TEXT),
+	RECORD(step_row, at, "at", NULL, RECORD_ADDRESS),
+	RECORD(step_row, block, "block", NULL, RECORD_ADDRESS),
+	RECORD(step_row, size, "size", NULL, RECORD_SIZE),
+	RECORD(step_row, tid, "tid", NULL, RECORD_ID),
+	RECORD(step_row, what, "what", NULL, RECORD_TEXT),
+	RECORD(step_row, symbol, "symbol", NULL, RECORD_TEXT),
+	RECORD(step_row, module, "module", NULL, RECORD_TEXT),
+	{ 0 },
+};
+
 static json_t *json_steps(const struct retain_step_vec *steps, const struct leak_name *names)
 {
 	json_t *array = json_array();
 
 	for (size_t i = 0; i < steps->size; i++) {
 		const struct retain_step *step = &steps->data[i];
-		json_t *object = json_object();
+		const struct step_row row = {
+			.kind = kind_name(step->kind),
+			.what = names[i].text,
+			.symbol = names[i].symbol,
+			.module = names[i].module,
+			.at = step->kind == ROOT_REGISTER ? JSON_UNKNOWN : step->at,
+			.block = step->block ? step->block : JSON_UNKNOWN,
+			.size = step->block ? step->size : JSON_UNKNOWN,
+			.tid = step->tid,
+		};
 
-		json_object_set_new(object, "kind", json_string(kind_name(step->kind)));
-		json_object_set_new(object, "at",
-				    step->kind == ROOT_REGISTER ? json_null()
-								: json_address(step->at));
-		json_object_set_new(object, "block",
-				    step->block ? json_address(step->block) : json_null());
-		json_object_set_new(object, "size",
-				    step->block ? json_integer((json_int_t)step->size)
-						: json_null());
-		json_object_set_new(object, "tid",
-				    step->tid ? json_integer(step->tid) : json_null());
-		json_object_set_new(object, "what", json_text(names[i].text));
-		json_object_set_new(object, "symbol", json_text(names[i].symbol));
-		json_object_set_new(object, "module", json_text(names[i].module));
-		json_array_append_new(array, object);
+		json_array_append_new(array, records_json(step_columns, &row));
 	}
 	return array;
 }
@@ -63,17 +76,14 @@ static struct error *print_retain(FILE *out, void *data)
 	const struct retain_output *output = data;
 	const struct leak_name *names = output->names;
 
-	fprintf(out, "the block 0x%" PRIx64 " of %" PRIu64 " bytes is ", output->chunk->address,
-		output->chunk->size);
-	if (!output->chain->size)
-		fprintf(out, "leaked: no root reaches it\n");
-	else
-		fprintf(out, "reached from\n");
+	fprintf(out, "leaks: block 0x%" PRIx64 " of %" PRIu64 " bytes is %s\n",
+		output->chunk->address, output->chunk->size,
+		output->chain->size ? "reachable from" : "unreachable");
 	vec_for_each (step, output->chain)
 		print_step(out, step, names++);
 	if (output->referrers->size)
-		fprintf(out, "pointers to it%s:\n",
-			output->referrers->size == RETAIN_REFERRERS_MAX ? " (the first of them)"
+		fprintf(out, "pointers to the block%s:\n",
+			output->referrers->size == RETAIN_REFERRERS_MAX ? " (not all of them)"
 									: "");
 	vec_for_each (step, output->referrers)
 		print_step(out, step, names++);

@@ -156,19 +156,35 @@ void command_stopped(struct command_context *context, uint64_t us)
 	context->stopped_us = max_u64(context->stopped_us, us);
 }
 
+__attribute__((format(printf, 3, 0))) static void say(const struct command_context *context,
+						      const char *prefix, const char *format,
+						      va_list args)
+{
+	if (context->quiet || context->json)
+		return;
+	progress_clear();
+	/* What is printed comes first, also where both go to one pipe. */
+	fflush(stdout);
+	fputs(prefix, stderr);
+	vfprintf(stderr, format, args);
+	fputc('\n', stderr);
+}
+
 void command_hint(const struct command_context *context, const char *format, ...)
 {
 	va_list args;
 
-	if (context->quiet || context->json)
-		return;
-	progress_clear();
-	/* What the hint is about comes first, also where both go to one pipe. */
-	fflush(stdout);
 	va_start(args, format);
-	fputs("hint: ", stderr);
-	vfprintf(stderr, format, args);
-	fputc('\n', stderr);
+	say(context, "hint: ", format, args);
+	va_end(args);
+}
+
+void command_note(const struct command_context *context, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	say(context, "", format, args);
 	va_end(args);
 }
 
@@ -556,6 +572,7 @@ int memprobe_main(int argc, char **argv)
 	struct command_context context = { .timeout_us = DEFAULT_TIMEOUT_US,
 					   .max_pause_us = PAUSE_MAX_DEFAULT_US };
 	struct error *error = set_color(&context, "auto");
+	char time[TIME_TEXT_MAX];
 	int status;
 
 	catch_signals();
@@ -570,8 +587,8 @@ int memprobe_main(int argc, char **argv)
 	if (error && error->errnum != EPIPE && error->code != ERROR_INTERRUPTED)
 		show_error(error);
 	if (context.verbose && context.stopped_us)
-		fprintf(stderr, "memprobe: held threads of the target for at most %llu us\n",
-			(unsigned long long)context.stopped_us);
+		fprintf(stderr, "memprobe: longest stop of a thread: %s\n",
+			format_time(context.stopped_us, time));
 	error_destroy(error);
 	interrupt_target = NULL;
 	target_destroy(context.target);

@@ -4,7 +4,7 @@
 #include <inttypes.h>
 
 #include "memprobe/num.h"
-#include "memprobe/table.h"
+#include "memprobe/records.h"
 #include "memprobe/trim_forecast.h"
 
 struct output {
@@ -15,48 +15,104 @@ struct output {
 	bool rss_known;
 };
 
-static json_t *json_arena(const struct output *output, size_t index)
-{
-	const struct heap_arena *arena = &output->heap->arenas.data[index];
-	const struct trim_arena *trim = &output->forecast->arenas.data[index];
-	json_t *object = json_object();
+struct arena_row {
+	uint64_t index, address, released, top, top_kept, free, pinned, blocks, bytes;
+	bool is_main;
+};
 
-	json_object_set_new(object, "index", json_number(index));
-	json_object_set_new(object, "address", json_address(arena->address));
-	json_object_set_new(object, "main", json_boolean(arena->is_main));
-	json_object_set_new(object, "released", json_number(trim->inner + trim->top));
-	json_object_set_new(object, "released_top", json_number(trim->top));
-	json_object_set_new(object, "top_kept", json_number(trim->top_kept));
-	json_object_set_new(object, "free", json_number(trim->free));
-	json_object_set_new(object, "pinned", json_number(trim->pinned));
-	json_object_set_new(object, "pinning_blocks", json_number(trim->pinning_blocks));
-	json_object_set_new(object, "pinning_bytes", json_number(trim->pinning_bytes));
-	return object;
+static const struct record_column arena_columns[] = {
+	RECORD(arena_row, index, "index", "ARENA", RECORD_NUMBER),
+	RECORD(arena_row, address, "address", NULL, RECORD_ADDRESS),
+	RECORD(arena_row, is_main, "main", NULL, RECORD_BOOL),
+	RECORD(arena_row, released, "released", "RELEASED", RECORD_SIZE),
+	RECORD(arena_row, top, "released_top", NULL, RECORD_SIZE),
+	RECORD(arena_row, top_kept, "top_kept", NULL, RECORD_SIZE),
+	RECORD(arena_row, free, "free", "FREE", RECORD_SIZE),
+	RECORD(arena_row, pinned, "pinned", "KEPT", RECORD_SIZE),
+	RECORD(arena_row, blocks, "pinning_blocks", "BY BLOCKS", RECORD_NUMBER),
+	RECORD(arena_row, bytes, "pinning_bytes", "OF SIZE", RECORD_SIZE),
+	RECORD(arena_row, top_kept, NULL, "TOP KEPT", RECORD_SIZE, .rank = 1),
+	{ 0 },
+};
+
+struct arena_source {
+	const struct output *output;
+	struct arena_row row;
+};
+
+static const void *arena_row(void *data, size_t i)
+{
+	struct arena_source *source = data;
+	const struct heap_arena *arena = &source->output->heap->arenas.data[i];
+	const struct trim_arena *trim = &source->output->forecast->arenas.data[i];
+
+	source->row = (struct arena_row){
+		.index = i,
+		.address = arena->address,
+		.released = trim->inner + trim->top,
+		.top = trim->top,
+		.top_kept = trim->top_kept,
+		.free = trim->free,
+		.pinned = trim->pinned,
+		.blocks = trim->pinning_blocks,
+		.bytes = trim->pinning_bytes,
+		.is_main = arena->is_main,
+	};
+	return &source->row;
 }
 
-static json_t *json_pin(const struct trim_pin *pin)
+static json_t *json_state(const void *data)
 {
-	json_t *object = json_object();
+	const struct trim_pin *pin = data;
 
-	json_object_set_new(object, "address", json_address(pin->address));
-	json_object_set_new(object, "size", json_number(pin->size));
-	json_object_set_new(object, "state",
-			    json_string(pin->state == HEAP_TCACHE ? "tcache" : "in use"));
-	json_object_set_new(object, "arena", json_number(pin->arena));
-	json_object_set_new(object, "pins", json_number(pin->pins));
-	return object;
+	return json_string(pin->state == HEAP_TCACHE ? "tcache" : "in use");
+}
+
+static void state_cell(struct table *table, const void *data)
+{
+	const struct trim_pin *pin = data;
+
+	table_cell_text(table, pin->state == HEAP_TCACHE ? "tcache" : "in use");
+}
+
+static const struct record_column pin_columns[] = {
+	RECORD(trim_pin, address, "address", "BLOCK", RECORD_ADDRESS),
+	RECORD(trim_pin, size, "size", "SIZE", RECORD_SIZE),
+	{ .key = "state", .kind = RECORD_OTHER, .json = json_state },
+	RECORD(trim_pin, arena, "arena", "ARENA", RECORD_INT),
+	RECORD(trim_pin, pins, "pins", "KEEPS", RECORD_SIZE),
+	{ .heading = "STATE", .kind = RECORD_OTHER, .cell = state_cell },
+	{ 0 },
+};
+
+static struct records arenas_of(struct arena_source *source)
+{
+	return (struct records){
+		.columns = arena_columns,
+		.count = source->output->forecast->arenas.size,
+		.row = arena_row,
+		.data = source,
+	};
+}
+
+static struct records pins_of(const struct output *output)
+{
+	return (struct records){
+		.columns = pin_columns,
+		.rows = output->forecast->pins.data,
+		.count = output->forecast->pins.size,
+		.size = sizeof(*output->forecast->pins.data),
+	};
 }
 
 static json_t *json(struct command_context *context, const struct output *output)
 {
 	const struct trim_forecast *forecast = output->forecast;
-	json_t *document = command_json(context), *arenas = json_array(), *pins = json_array();
+	struct arena_source source = { output, { 0 } };
+	const struct records arenas = arenas_of(&source), pins = pins_of(output);
+	json_t *document = command_json(context);
 	uint64_t after = output->rss - min_u64(forecast->released, output->rss);
 
-	for (size_t i = 0; i < forecast->arenas.size; i++)
-		json_array_append_new(arenas, json_arena(output, i));
-	vec_for_each (pin, &forecast->pins)
-		json_array_append_new(pins, json_pin(pin));
 	json_object_set_new(document, "dry_run", json_true());
 	json_object_set_new(document, "returned", json_null());
 	json_object_set_new(document, "rss_before",
@@ -64,70 +120,29 @@ static json_t *json(struct command_context *context, const struct output *output
 	json_object_set_new(document, "rss_after",
 			    output->rss_known ? json_number(after) : json_null());
 	json_object_set_new(document, "released", json_number(forecast->released));
-	json_object_set_new(document, "arenas", arenas);
-	json_object_set_new(document, "pinned_by", pins);
+	json_object_set_new(document, "arenas", records_array(&arenas));
+	json_object_set_new(document, "pinned_by", records_array(&pins));
 	return document;
-}
-
-static struct error *print_arenas(FILE *out, const struct output *output)
-{
-	static const char *const headings[] = { "RELEASED",  "FREE",	 "PINNED",
-						"BY BLOCKS", "OF BYTES", "TOP KEPT" };
-	cleanup(table) struct table *table = table_create(command_style(output->context));
-
-	if (!table)
-		return &error_no_memory;
-	table_column(table, "ARENA", TABLE_RIGHT);
-	for (size_t i = 0; i < sizeof(headings) / sizeof(headings[0]); i++)
-		table_column(table, headings[i], TABLE_RIGHT);
-	for (size_t i = 0; i < output->forecast->arenas.size; i++) {
-		const struct trim_arena *arena = &output->forecast->arenas.data[i];
-
-		table_cell(table, "%zu", i);
-		table_cell_size(table, arena->inner + arena->top);
-		table_cell_size(table, arena->free);
-		table_cell_size(table, arena->pinned);
-		table_cell(table, "%" PRIu64, arena->pinning_blocks);
-		table_cell_size(table, arena->pinning_bytes);
-		table_cell_size(table, arena->top_kept);
-	}
-	return table_print(table, out);
-}
-
-static struct error *print_pins(FILE *out, const struct output *output)
-{
-	cleanup(table) struct table *table = table_create(command_style(output->context));
-
-	if (!table)
-		return &error_no_memory;
-	table_column(table, "BLOCK", TABLE_LEFT);
-	table_column(table, "SIZE", TABLE_RIGHT);
-	table_column(table, "ARENA", TABLE_RIGHT);
-	table_column(table, "PINS", TABLE_RIGHT);
-	table_column(table, "STATE", TABLE_LEFT);
-	vec_for_each (pin, &output->forecast->pins) {
-		table_cell(table, "0x%" PRIx64, pin->address);
-		table_cell(table, "%" PRIu64, pin->size);
-		table_cell(table, "%u", pin->arena);
-		table_cell_size(table, pin->pins);
-		table_cell(table, "%s", pin->state == HEAP_TCACHE ? "thread cache" : "in use");
-	}
-	return table_print(table, out);
 }
 
 static struct error *print(FILE *out, void *data)
 {
 	const struct output *output = data;
-	char text[SIZE_TEXT_MAX];
+	struct table_style style = command_style(output->context);
+	struct arena_source source = { output, { 0 } };
+	const struct records arenas = arenas_of(&source), pins = pins_of(output);
+	cleanup(table) struct table *table = records_table(&arenas, style);
+	cleanup(table) struct table *blocks = records_table(&pins, style);
+	char text[TABLE_SIZE_MAX];
 	struct error *error;
 
-	fprintf(out, "malloc_trim would give back %s\n\n",
-		format_size(output->forecast->released, text));
-	error = print_arenas(out, output);
-	if (error || !output->forecast->pins.size)
+	fprintf(out, "trim: malloc_trim would give back %s\n\n",
+		table_size(style, output->forecast->released, text));
+	error = table_print(table, out);
+	if (error || !pins.count)
 		return error;
-	fprintf(out, "\nblocks that keep most pages from coming back\n\n");
-	return print_pins(out, output);
+	fprintf(out, "\nblocks that prevent most of it\n\n");
+	return table_print(blocks, out);
 }
 
 struct error *trim_dry_run(struct command_context *context, uint64_t pad, uint64_t rss,

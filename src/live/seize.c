@@ -187,9 +187,10 @@ static struct error *judge(struct call_session *session, pid_t tid, enum stub_pr
 {
 	if (presence == STUB_BEFORE_COPY)
 		return error_hint(
-			error_create(ERROR_BUSY,
-				     "thread %d of %d has a call of an earlier memprobe before it",
-				     (int)tid, (int)session->target->pid),
+			error_create(
+				ERROR_BUSY,
+				"thread %d of %d still has an unfinished call of an earlier memprobe",
+				(int)tid, (int)session->target->pid),
 			"if the process is stopped, continue it (kill -CONT %d)",
 			(int)session->target->pid);
 	session->place.in_use |= presence == STUB_INSIDE;

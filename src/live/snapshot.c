@@ -582,8 +582,8 @@ static struct error *take(struct freezer *freezer)
 		return error;
 	held = hold(freezer);
 	if (!held)
-		log_warn("process %d is held while it is read: %s", (int)freezer->target->pid,
-			 error->message);
+		log_warn("%d is stopped while its memory is read (%s); --max-pause limits that",
+			 (int)freezer->target->pid, error->message);
 	else if (strcmp(held->message, error->message))
 		held = error_prefix(held, "%s", error->message);
 	error_destroy(error);

@@ -54,6 +54,22 @@ static void put_address(struct table *table, uint64_t address)
 		table_cell(table, "0x%" PRIx64, address);
 }
 
+static void put_delta(struct table *table, int64_t delta)
+{
+	if (delta == INT64_MIN)
+		table_cell_text(table, "-");
+	else
+		table_cell_delta(table, delta);
+}
+
+static void put_id(struct table *table, int id)
+{
+	if (id)
+		table_cell(table, "%d", id);
+	else
+		table_cell_text(table, "-");
+}
+
 static void put_hex(struct table *table, uint64_t address)
 {
 	if (address == TABLE_UNKNOWN)
@@ -75,7 +91,10 @@ static void put_cell(struct table *table, const struct record_column *column, co
 		table_cell_size(table, *(const uint64_t *)at);
 		break;
 	case RECORD_DELTA:
-		table_cell_delta(table, *(const int64_t *)at);
+		put_delta(table, *(const int64_t *)at);
+		break;
+	case RECORD_ID:
+		put_id(table, *(const int *)at);
 		break;
 	case RECORD_INT:
 		table_cell(table, "%d", *(const int *)at);
@@ -108,6 +127,30 @@ void records_row(struct table *table, const struct record_column *columns, unsig
 	}
 }
 
+void records_total(struct table *table, const struct record_column *columns, unsigned without,
+		   const void *row)
+{
+	bool first = true;
+
+	table_rule(table);
+	for (; columns->kind; columns++) {
+		bool is_sum = columns->right || columns->kind == RECORD_NUMBER ||
+			      columns->kind == RECORD_SIZE || columns->kind == RECORD_DELTA;
+
+		if (!is_wanted(columns, columns->heading, without))
+			continue;
+		if (first)
+			table_cell_text(table, "total");
+		else if (is_sum && columns->cell)
+			columns->cell(table, row);
+		else if (is_sum)
+			put_cell(table, columns, field(columns, row));
+		else
+			table_cell_text(table, "");
+		first = false;
+	}
+}
+
 static const void *row_at(const struct records *records, size_t i)
 {
 	return records->row ? records->row(records->data, i)
@@ -135,7 +178,10 @@ static json_t *json_of(const struct record_column *column, const void *at)
 	case RECORD_SIZE:
 		return json_number(*(const uint64_t *)at);
 	case RECORD_DELTA:
-		return json_integer((json_int_t) * (const int64_t *)at);
+		return *(const int64_t *)at == INT64_MIN ? json_null()
+							 : json_integer(*(const int64_t *)at);
+	case RECORD_ID:
+		return *(const int *)at ? json_integer(*(const int *)at) : json_null();
 	case RECORD_INT:
 		return json_integer(*(const int *)at);
 	case RECORD_ADDRESS:

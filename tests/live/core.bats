@@ -417,7 +417,7 @@ check_leaks_of_cores() { # VICTIM
 		[[ $output = *"pthread_attr_setstacksize"* ]]
 		probe maps "$target" --by-size
 		status_is 0
-		[[ -n $merged || $output = *"90 x"*"32.0M"*"thread-stack"* ]]
+		[[ -n $merged || $output = *"90 "*"32.0M"*"thread-stack"* ]]
 		probe leaks "$target" --json
 		status_is 0
 		leaked+=("$(json_get .totals.leaked_bytes)")

@@ -198,7 +198,7 @@ said_blocks_twice() {
 	read -r count start end <<<"$(victim_truth many)"
 	probe find "$victim_pid" needle-many --in "$start-$end" --max 3
 	status_is 0
-	[ "${lines[0]}" = "$count matches in 4.0M" ]
+	[ "${lines[0]}" = "find: $(thousands "$count") matches in 4.0M of memory" ]
 	[ "${lines[-1]}" = "and $((count - 3)) more" ]
 	[ "$(grep -c "^${start:2:6}.*needle-many" <<<"$output")" -eq 3 ]
 	probe find "$victim_pid" needle-many --in "$start-$end" --json --max 2 --context 4

@@ -130,7 +130,7 @@ leaks_are_typed() { # TARGET, TOLERANCE of leaks that a stale word hides
 	start_victim requests 1000
 	probe heap "$victim_pid" --top 1 --no-fork
 	status_is 0
-	[[ $output = *" blocks in use, "*", by type"*CommItopReq*" more groups)"* ]]
+	[[ $output = *"heap: "*" blocks ("*") in use, by type"*CommItopReq*" more groups)"* ]]
 	[[ $stderr = *hint:* ]]
 	probe heap "$victim_pid" --by content -o out -q
 	status_is 0

@@ -57,6 +57,11 @@ patience() { # SECONDS
 	echo $(($1 * (3 + ${load%.*} / $(nproc))))
 }
 
+# As sentences have numbers: 4,984.
+thousands() { # NUMBER
+	sed -E ':a; s/^([0-9]+)([0-9]{3})/\1,\2/; ta' <<<"$1"
+}
+
 memprobe() {
 	timeout -k 5 "$(patience 60)" "$MEMPROBE" "$@"
 }

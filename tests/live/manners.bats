@@ -31,9 +31,9 @@ END
 	start_victim idle
 	probe trim "$victim_pid" -v
 	status_is 0
-	[[ $stderr == *"held threads of the target for at most "*" us"* ]] || fail "$stderr"
+	[[ $stderr == *"longest stop of a thread: "*" "[um]s* ]] || fail "$stderr"
 	probe trim "$victim_pid"
-	[[ $stderr != *held* ]]
+	[[ $stderr != *longest* ]]
 }
 
 @test "usage errors show the synopsis of their command" {

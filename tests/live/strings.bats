@@ -25,7 +25,7 @@ load lib
 	start_victim forgotten 1000
 	probe strings "$victim_pid" --top 2
 	status_is 0
-	[[ ${lines[0]} = *' strings, '* ]]
+	[[ ${lines[0]} = "strings: "*" strings ("*") in "*" of memory" ]]
 	[[ ${lines[2]} = *1000*'Host: example.com' ]]
 	[[ ${lines[3]} = *990*'GET /comm/itop?channelid=4099 HTTP/1.1' ]]
 	[[ ${lines[4]} = and*more ]]

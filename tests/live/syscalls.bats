@@ -362,7 +362,7 @@ is_unharmed() { # [killed]
 	victim_say exec
 	record_wait
 	status_is 0
-	[[ $stderr == *'replaced its program'* ]] || fail "$stderr"
+	[[ $stderr == *'called exec(): the recording covers the old program'* ]] || fail "$stderr"
 	record_begin syscalls "$victim_pid" --engine=ptrace --json
 	victim_say exit
 	record_wait

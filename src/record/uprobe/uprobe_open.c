@@ -248,10 +248,11 @@ static struct error *check_target(struct target *target, uint64_t timeout_us,
 				    "%d has a shadow stack, which return probes would break",
 				    (int)target->pid);
 	if (status.seccomp > 0 && kernel_breaks_seccomp())
-		return error_create(ERROR_UNSUPPORTED,
-				    "%d is under seccomp, which takes return probes amiss on this "
-				    "kernel (before Linux 6.14)",
-				    (int)target->pid);
+		return error_create(
+			ERROR_UNSUPPORTED,
+			"%d uses seccomp, and this kernel would kill it at a return probe "
+			"(fixed in Linux 6.14)",
+			(int)target->pid);
 	/* A return probe is left by a system call. */
 	return filters_find_dispatch(target, timeout_us, &report->attach_stopped_us);
 }
