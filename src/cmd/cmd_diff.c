@@ -176,16 +176,25 @@ static struct error *print_rows(FILE *out, void *data)
 
 /* ---- comparing ---- */
 
+/* Addresses differ from run to run. */
+static struct error *read_by_name(struct command_context *context, const char *path,
+				  struct profile **ret)
+{
+	cleanup(profile) struct profile *profile = NULL;
+	struct error *error = profile_input_read(context, path, true, &profile);
+
+	return error ? error : profile_by_name(profile, ret);
+}
+
 /* Stacks in a format of their own: a flame graph in the colours of growth, say. */
 static struct error *write_stacks(struct diff_run *run)
 {
 	cleanup(profile) struct profile *old = NULL;
 	cleanup(profile) struct profile *fresh = NULL;
-	struct error *error =
-		profile_input_read(run->context, run->context->arguments[0], true, &old);
+	struct error *error = read_by_name(run->context, run->context->arguments[0], &old);
 
 	if (!error)
-		error = profile_input_read(run->context, run->context->arguments[1], true, &fresh);
+		error = read_by_name(run->context, run->context->arguments[1], &fresh);
 	if (!error)
 		error = profile_compare(fresh, old);
 	if (error)
@@ -223,7 +232,7 @@ const struct command cmd_diff = {
 	.summary = "what grew between two --json outputs, or two recordings of stacks",
 	.notes =
 		"OLD and NEW are --json outputs of one command (maps, mallinfo, heap, leaks, allocs,\n"
-		"faults, syscalls), or files of stacks as flame reads them; - is stdin.\n",
+		"faults, syscalls), or files of stacks as flame reads them (pprof too); - is stdin.\n",
 	.target = TARGET_NONE,
 	.options = options,
 	.arguments_min = 2,

@@ -110,13 +110,24 @@ static struct error *name_values(struct profile *profile, const struct profile_o
 		    : NULL;
 }
 
-static struct error *compare(struct command_context *context, struct profile *profile,
+/* By name: addresses differ from run to run. */
+static struct error *compare(struct command_context *context, struct profile **profile,
 			     const char *old_path)
 {
 	cleanup(profile) struct profile *old = NULL;
+	cleanup(profile) struct profile *old_names = NULL;
+	struct profile *names = NULL;
 	struct error *error = profile_input_read(context, old_path, true, &old);
 
-	return error ? error : profile_compare(profile, old);
+	if (!error)
+		error = profile_by_name(old, &old_names);
+	if (!error)
+		error = profile_by_name(*profile, &names);
+	if (error)
+		return error;
+	profile_destroy(*profile);
+	*profile = names;
+	return profile_compare(names, old_names);
 }
 
 /* What the weights count, in the singular. */
@@ -144,7 +155,7 @@ static struct error *run(struct command_context *context)
 	if (!error)
 		error = name_values(profile, &output.options);
 	if (!error && old_path)
-		error = compare(context, profile, old_path);
+		error = compare(context, &profile, old_path);
 	if (error)
 		return error;
 	profile_sort(profile);
@@ -163,8 +174,8 @@ const struct command cmd_flame = {
 	.arguments = "IN",
 	.summary = "stacks of a file as an interactive flame graph, or in another format",
 	.notes =
-		"IN (- is stdin) has folded stacks, JSON of memprobe, or what perf script or stap's\n"
-		"print_usyms() print; the format is detected automatically.\n",
+		"IN (- is stdin) has folded stacks, pprof (Go, gperftools, jeprof), JSON of memprobe, or\n"
+		"what perf script or stap's print_usyms() print; the format is detected automatically.\n",
 	.target = TARGET_NONE,
 	.options = options,
 	.arguments_min = 1,

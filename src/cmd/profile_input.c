@@ -6,6 +6,7 @@
 
 #include "memprobe/io.h"
 #include "memprobe/log.h"
+#include "memprobe/pprof_read.h"
 #include "memprobe/sites_json.h"
 #include "memprobe/stack_text.h"
 
@@ -88,23 +89,26 @@ struct error *profile_input_parse(struct command_context *context, const char *p
 				  struct profile **ret)
 {
 	cleanup(profile) struct profile *profile = NULL;
-	bool is_json = input_is_json(text);
+	bool is_pprof = pprof_is(text, size), is_json = !is_pprof && input_is_json(text);
 	size_t left_out = 0;
 	struct error *error = profile_create(&profile);
 
-	if (!error && is_json)
+	if (!error && is_pprof)
+		error = error_prefix(pprof_read(text, size, profile, &left_out), "cannot read %s",
+				     path);
+	else if (!error && is_json)
 		error = read_json(path, text, size, profile, &left_out);
 	else if (!error)
 		error = read_text(context, path, text, size, profile);
 	if (error)
 		return error;
 	/* A recording of nothing is one, too; as text it is empty. */
-	if (!profile->sites.size && (!may_be_empty || left_out || !(is_json || !size)))
+	if (!profile->sites.size && (!may_be_empty || left_out || !(is_json || is_pprof || !size)))
 		return error_hint(error_create(ERROR_FAILED, "there are no stacks in %s", path),
-				  "it reads folded stacks, JSON with `sites`, `perf script`, and "
-				  "stap's print_usyms()");
+				  "memprobe reads folded stacks, pprof, JSON with `sites`, `perf "
+				  "script`, and stap's print_usyms()");
 	if (left_out) {
-		log_warn("%s: %zu sites are left out for making no sense", path, left_out);
+		log_warn("%s: %zu sites are left out: they are broken", path, left_out);
 		context->status = ERROR_PARTIAL;
 	}
 	*ret = take_pointer(profile);

@@ -31,7 +31,7 @@ static struct error *read_input(const uint8_t *bytes, size_t size, struct profil
 
 static void write_all_formats(const struct profile *profile, const struct profile_options *options)
 {
-	static const struct sites_table_options table = { .width = 80 };
+	static const struct sites_table_options table = { .style.width = 80 };
 
 	for (const struct profile_format *const *format = profile_formats; *format; format++) {
 		char *text = NULL;
