@@ -27,7 +27,7 @@ import threading
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-WIDTH = 72
+WIDTH = 88
 
 # name: what is typed, one command a line. BEFORE is done first and not shown.
 EXAMPLES = {
