@@ -155,10 +155,10 @@ is_the_truth() {
 	status_is 0
 	json '.rate >= 65536'
 	[ "$(figures_of keep_big | cut -d' ' -f2)" -gt 30000000 ]
-	[[ $stderr != *'a sample was taken'* ]] || fail "no hints with --json: $stderr"
+	[[ $stderr != *'one sample every'* ]] || fail "no hints with --json: $stderr"
 	record_begin allocs "$victim_pid"
 	record_end
-	[[ $stderr == *'a sample was taken every 64.0K'* ]] || fail "$stderr"
+	[[ $output == *'estimated from '*'one sample every 64.0K'* && $stderr == *'--sample 1 records every block'* ]] || fail "$output" "$stderr"
 }
 
 # An estimate of BYTES out of samples, one every RATE bytes: six standard deviations at most.
