@@ -221,7 +221,7 @@ static void summarize(const struct allocs_run *run, FILE *out)
 		format_items(counters->recorded, "block", items[0]),
 		format_count(counters->freed, count),
 		format_time(max_u64(report->attach_stopped_us, report->detach_stopped_us), time));
-	if (report->rate > 1 && live)
+	if (report->rate > 1)
 		fprintf(out, "\nestimated from %s: one sample every %s",
 			format_items(live, "live block", items[1]),
 			table_size(style, report->rate, size));
