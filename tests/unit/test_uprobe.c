@@ -370,25 +370,25 @@ static void samples_come_late(void **state)
 
 /* ---- how much of a stack ---- */
 
-static void note(struct uprobe_stack *stack, unsigned count, uint64_t reach)
+static void note(struct stack_size *stack, unsigned count, uint64_t reach)
 {
 	while (count--)
-		uprobe_stack_note(stack, reach, stack->bytes);
+		stack_size_note(stack, reach, stack->bytes);
 }
 
 static void stacks_that_need_less(void **state)
 {
-	struct uprobe_stack stack;
+	struct stack_size stack;
 
-	uprobe_stack_init(&stack, 0);
-	assert_int_equal(stack.bytes, UPROBE_STACK_BYTES);
-	assert_true(uprobe_stack_wants(&stack));
+	stack_size_init(&stack, 0);
+	assert_int_equal(stack.bytes, STACK_SIZE_BEGIN);
+	assert_true(stack_size_wants(&stack));
 	note(&stack, 200, 1500);
-	assert_int_equal(stack.bytes, UPROBE_STACK_BYTES);
+	assert_int_equal(stack.bytes, STACK_SIZE_BEGIN);
 	note(&stack, 100, 100);
 	/* Twice the most. */
 	assert_int_equal(stack.bytes, 4096);
-	assert_false(uprobe_stack_wants(&stack));
+	assert_false(stack_size_wants(&stack));
 	/* One is cut: as much is never too little again. */
 	note(&stack, 1, UINT64_MAX);
 	assert_int_equal(stack.bytes, 8192);
@@ -398,9 +398,9 @@ static void stacks_that_need_less(void **state)
 
 static void stacks_that_need_more(void **state)
 {
-	struct uprobe_stack stack;
+	struct stack_size stack;
 
-	uprobe_stack_init(&stack, 0);
+	stack_size_init(&stack, 0);
 	/* A rare one is not worth what all would cost. */
 	for (unsigned i = 0; i < 100; i++) {
 		note(&stack, 99, 3000);
@@ -413,14 +413,14 @@ static void stacks_that_need_more(void **state)
 	}
 	assert_int_equal(stack.bytes, 32768);
 	/* Ended by what cannot be read, not by what was not copied. */
-	uprobe_stack_init(&stack, 0);
+	stack_size_init(&stack, 0);
 	for (unsigned i = 0; i < 20000; i++)
-		uprobe_stack_note(&stack, UINT64_MAX, 3000);
+		stack_size_note(&stack, UINT64_MAX, 3000);
 	assert_int_equal(stack.bytes, 8192);
 	/* Without an end, however much is copied. */
 	note(&stack, 100000, UINT64_MAX);
 	assert_int_equal(stack.bytes, 8192);
-	uprobe_stack_init(&stack, 16384);
+	stack_size_init(&stack, 16384);
 	note(&stack, 100000, UINT64_MAX);
 	note(&stack, 100000, 1);
 	assert_int_equal(stack.bytes, 16384);

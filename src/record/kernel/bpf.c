@@ -274,16 +274,16 @@ static bool kernel_knows_processes(void)
 	       (major > 6 || (major == 6 && minor >= 12));
 }
 
-struct error *bpf_probe(int program_fd, pid_t pid, const struct bpf_probes *probes, int *fd_ret)
+struct error *bpf_probe(int program_fd, pid_t pid, const struct bpf_places *places, int *fd_ret)
 {
 	struct link_create create = {
 		.program = (uint32_t)program_fd,
 		.attach_type = TRACE_UPROBE_MULTI,
-		.path = (uintptr_t)probes->path,
-		.offsets = (uintptr_t)probes->offsets,
-		.cookies = (uintptr_t)probes->cookies,
-		.count = probes->count,
-		.probe_flags = probes->returns ? PROBE_RETURNS : 0,
+		.path = (uintptr_t)places->path,
+		.offsets = (uintptr_t)places->offsets,
+		.cookies = (uintptr_t)places->cookies,
+		.count = places->count,
+		.probe_flags = places->returns ? PROBE_RETURNS : 0,
 		.pid = (uint32_t)pid,
 	};
 	int fd;

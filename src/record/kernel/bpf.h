@@ -77,7 +77,7 @@ void bpf_land(struct bpf_program *program, unsigned jump);
 struct error *bpf_load(const struct bpf_program *program, bool for_many, int *fd_ret);
 
 /* Where in a file, and what the program gets by BPF_FUNC_get_attach_cookie there. */
-struct bpf_probes {
+struct bpf_places {
 	const char *path;
 	const uint64_t *offsets, *cookies;
 	unsigned count;
@@ -88,7 +88,7 @@ struct bpf_probes {
  * A program of bpf_load(for_many) at all of these in one process, until the descriptor is closed:
  * which takes as long as one event does. ERROR_UNSUPPORTED: before Linux 6.12.
  */
-struct error *bpf_probe(int program_fd, pid_t pid, const struct bpf_probes *probes, int *fd_ret);
+struct error *bpf_probe(int program_fd, pid_t pid, const struct bpf_places *places, int *fd_ret);
 
 /*
  * A program that runs whenever any process comes by the kernel's tracepoint @name, until the

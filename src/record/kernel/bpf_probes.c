@@ -12,8 +12,8 @@
 #include "memprobe/clock.h"
 #include "memprobe/log.h"
 #include "perf_events.h"
+#include "bpf_probes.h"
 #include "probe_section.h"
-#include "record/uprobe/uprobe.h"
 
 #define RING_BYTES (128u << 20)
 #define RING_LEAST (4u << 20)
@@ -23,7 +23,7 @@
 #define FINISH_US      1000000
 #define FINISH_STEP_US 500
 
-struct uprobe_probes {
+struct bpf_probes {
 	struct target *target;
 	pid_t thread; /* that stands for the memory of all */
 	struct perf_spec specs[PERF_SPECS_MAX];
@@ -33,11 +33,11 @@ struct uprobe_probes {
 	uint32_t stack_bytes; /* always; 0: what is wanted just then */
 	struct bpf_ring ring;
 	int shared_fd;
-	struct uprobe_shared *shared;
+	struct bpf_shared *shared;
 	struct perf_session *watch; /* of the process itself: does it execute another program? */
 };
 
-static struct error *make_ring(struct uprobe_probes *probes)
+static struct error *make_ring(struct bpf_probes *probes)
 {
 	uint64_t room = perf_room(probes->target);
 	size_t size = RING_BYTES;
@@ -55,7 +55,7 @@ static struct error *make_ring(struct uprobe_probes *probes)
 	}
 }
 
-static struct error *watch(struct uprobe_probes *probes)
+static struct error *watch(struct bpf_probes *probes)
 {
 	const struct perf_spec dummy = { .type = PERF_TYPE_SOFTWARE,
 					 .config = PERF_COUNT_SW_DUMMY,
@@ -72,7 +72,7 @@ static struct error *watch(struct uprobe_probes *probes)
 	return error;
 }
 
-static struct error *open_probe(struct uprobe_probes *probes, unsigned number, int program)
+static struct error *open_probe(struct bpf_probes *probes, unsigned number, int program)
 {
 	const struct perf_spec *spec = &probes->specs[number];
 	struct perf_event_attr attr = {
@@ -101,10 +101,10 @@ static struct error *open_probe(struct uprobe_probes *probes, unsigned number, i
 /* Of the stack. */
 static const uint32_t all_sizes[] = { 1024, 2048, 4096, 8192, 16384, 32768, PERF_STACK_MAX };
 
-static struct uprobe_program_options program_options(const struct uprobe_probes *probes,
-						     const struct perf_spec *spec, int number)
+static struct bpf_record_options program_options(const struct bpf_probes *probes,
+						 const struct perf_spec *spec, int number)
 {
-	struct uprobe_program_options options = {
+	struct bpf_record_options options = {
 		.ring = probes->ring.fd,
 		.shared = probes->shared_fd,
 		.number = number,
@@ -122,15 +122,15 @@ static struct uprobe_program_options program_options(const struct uprobe_probes 
 	return options;
 }
 
-static struct error *make_program(const struct uprobe_probes *probes, const struct perf_spec *spec,
+static struct error *make_program(const struct bpf_probes *probes, const struct perf_spec *spec,
 				  int number, int *fd_ret)
 {
-	const struct uprobe_program_options options = program_options(probes, spec, number);
+	const struct bpf_record_options options = program_options(probes, spec, number);
 
-	return uprobe_program(&options, fd_ret);
+	return bpf_record_program(&options, fd_ret);
 }
 
-static struct error *open_each(struct uprobe_probes *probes)
+static struct error *open_each(struct bpf_probes *probes)
 {
 	struct error *error = NULL;
 
@@ -162,10 +162,10 @@ static bool is_in(const struct perf_spec *spec, const struct group *group)
 }
 
 /* All of a group: by one program, which takes the registers that any of them needs. */
-static struct error *open_many(struct uprobe_probes *probes, const struct group *group, int *fd_ret)
+static struct error *open_many(struct bpf_probes *probes, const struct group *group, int *fd_ret)
 {
 	uint64_t offsets[PERF_SPECS_MAX], cookies[PERF_SPECS_MAX];
-	struct bpf_probes many = { .offsets = offsets,
+	struct bpf_places many = { .offsets = offsets,
 				   .cookies = cookies,
 				   .returns = group->returns };
 	struct perf_spec common = { .no_stack = group->no_stack };
@@ -195,7 +195,7 @@ static struct error *open_many(struct uprobe_probes *probes, const struct group 
 	return NULL;
 }
 
-static void close_links(struct uprobe_probes *probes)
+static void close_links(struct bpf_probes *probes)
 {
 	for (unsigned i = 0; i < LINKS; i++)
 		if (probes->links[i] >= 0)
@@ -204,7 +204,7 @@ static void close_links(struct uprobe_probes *probes)
 }
 
 /* The returns first: an entry whose return is not seen would look like one that was left. */
-static struct error *open_all(struct uprobe_probes *probes)
+static struct error *open_all(struct bpf_probes *probes)
 {
 	struct perf_spec specs[PERF_SPECS_MAX];
 	struct error *error = NULL;
@@ -223,9 +223,9 @@ static struct error *open_all(struct uprobe_probes *probes)
 
 /* Without any probe yet. */
 static struct error *create(struct target *target, const struct perf_spec *specs, unsigned count,
-			    uint32_t stack_bytes, struct uprobe_probes **ret)
+			    uint32_t stack_bytes, struct bpf_probes **ret)
 {
-	struct uprobe_probes *probes = calloc(1, sizeof(*probes));
+	struct bpf_probes *probes = calloc(1, sizeof(*probes));
 	void *shared = NULL;
 	struct error *error;
 
@@ -245,7 +245,7 @@ static struct error *create(struct target *target, const struct perf_spec *specs
 	if (!error)
 		error = watch(probes);
 	if (error)
-		uprobe_probes_close(probes);
+		bpf_probes_close(probes);
 	else
 		*ret = probes;
 	return error;
@@ -260,7 +260,7 @@ static bool has_ended(const struct target *target, pid_t tid)
 }
 
 /* One that has ended has no memory: the first thread, or else the oldest. */
-static struct error *choose_thread(struct uprobe_probes *probes)
+static struct error *choose_thread(struct bpf_probes *probes)
 {
 	const struct target *target = probes->target;
 	struct pid_vec tids = { 0 };
@@ -273,10 +273,10 @@ static struct error *choose_thread(struct uprobe_probes *probes)
 	return error;
 }
 
-struct error *uprobe_probes_open(struct target *target, const struct perf_spec *specs,
-				 unsigned count, uint32_t stack_bytes, struct uprobe_probes **ret)
+struct error *bpf_probes_open(struct target *target, const struct perf_spec *specs, unsigned count,
+			      uint32_t stack_bytes, struct bpf_probes **ret)
 {
-	struct uprobe_probes *probes = NULL;
+	struct bpf_probes *probes = NULL;
 	struct error *error = create(target, specs, count, stack_bytes, &probes);
 
 	if (error)
@@ -286,33 +286,33 @@ struct error *uprobe_probes_open(struct target *target, const struct perf_spec *
 		/* A link is of a process, by its first thread only. */
 		error = probes->thread == target->pid ? open_all(probes) : open_each(probes);
 	if (error)
-		uprobe_probes_close(probes);
+		bpf_probes_close(probes);
 	else
 		*ret = probes;
 	return error;
 }
 
-struct error *uprobe_probes_open_calls(struct target *target, const struct perf_spec *specs,
-				       const int *numbers, unsigned count, uint32_t stack_bytes,
-				       struct uprobe_probes **ret)
+struct error *bpf_probes_open_calls(struct target *target, const struct perf_spec *specs,
+				    const int *numbers, unsigned count, uint32_t stack_bytes,
+				    struct bpf_probes **ret)
 {
-	struct uprobe_probes *probes = NULL;
-	struct uprobe_program_options options;
+	struct bpf_probes *probes = NULL;
+	struct bpf_record_options options;
 	struct error *error = create(target, specs, count, stack_bytes, &probes);
 
 	if (error)
 		return error;
 	options = program_options(probes, specs, 0);
-	error = uprobe_program_for_calls(&options, target, numbers, probes->count,
-					 &probes->links[0]);
+	error = bpf_record_program_for_calls(&options, target, numbers, probes->count,
+					     &probes->links[0]);
 	if (error)
-		uprobe_probes_close(probes);
+		bpf_probes_close(probes);
 	else
 		*ret = probes;
 	return error;
 }
 
-void uprobe_probes_close(struct uprobe_probes *probes)
+void bpf_probes_close(struct bpf_probes *probes)
 {
 	if (!probes)
 		return;
@@ -331,10 +331,10 @@ void uprobe_probes_close(struct uprobe_probes *probes)
 }
 
 /* False: it makes no sense. */
-static bool parse(const struct uprobe_probes *probes, const void *bytes, size_t size,
+static bool parse(const struct bpf_probes *probes, const void *bytes, size_t size,
 		  struct perf_sample *ret)
 {
-	const struct uprobe_record *record = bytes;
+	const struct bpf_record *record = bytes;
 	const struct perf_spec *spec;
 	size_t used = sizeof(*record), number = 0;
 
@@ -370,8 +370,7 @@ static struct error *ignore(void *data, const struct perf_sample *sample)
 }
 
 /* What lies before @end in the ring. */
-static struct error *poll_to(struct uprobe_probes *probes, uint64_t end, perf_visit *visit,
-			     void *data)
+static struct error *poll_to(struct bpf_probes *probes, uint64_t end, perf_visit *visit, void *data)
 {
 	struct error *error = perf_poll(probes->watch, 0, ignore, NULL);
 	uint64_t execed = perf_exec_time(probes->watch);
@@ -388,13 +387,13 @@ static struct error *poll_to(struct uprobe_probes *probes, uint64_t end, perf_vi
 	return error;
 }
 
-struct error *uprobe_probes_poll(struct uprobe_probes *probes, perf_visit *visit, void *data)
+struct error *bpf_probes_poll(struct bpf_probes *probes, perf_visit *visit, void *data)
 {
 	/* What is in there by now is older than an execve() that poll_to() does not know of. */
 	return poll_to(probes, bpf_ring_end(&probes->ring), visit, data);
 }
 
-struct error *uprobe_probes_finish(struct uprobe_probes *probes, perf_visit *visit, void *data)
+struct error *bpf_probes_finish(struct bpf_probes *probes, perf_visit *visit, void *data)
 {
 	uint64_t end = bpf_ring_end(&probes->ring), deadline_us = clock_us() + FINISH_US;
 
@@ -412,23 +411,23 @@ struct error *uprobe_probes_finish(struct uprobe_probes *probes, perf_visit *vis
 	}
 }
 
-void uprobe_probes_lost(const struct uprobe_probes *probes, uint64_t *ret)
+void bpf_probes_lost(const struct bpf_probes *probes, uint64_t *ret)
 {
 	for (unsigned i = 0; i < probes->count; i++)
 		ret[i] = __atomic_load_n(&probes->shared->lost[i], __ATOMIC_RELAXED);
 }
 
-void uprobe_probes_want_stack(struct uprobe_probes *probes, uint32_t bytes)
+void bpf_probes_want_stack(struct bpf_probes *probes, uint32_t bytes)
 {
 	__atomic_store_n(&probes->shared->stack_bytes, bytes, __ATOMIC_RELAXED);
 }
 
-bool uprobe_probes_ended(const struct uprobe_probes *probes)
+bool bpf_probes_ended(const struct bpf_probes *probes)
 {
 	return perf_exec_time(probes->watch) != 0;
 }
 
-bool uprobe_probes_blind(const struct uprobe_probes *probes)
+bool bpf_probes_blind(const struct bpf_probes *probes)
 {
 	for (unsigned i = 0; i < LINKS; i++)
 		if (probes->links[i] >= 0)

@@ -10,7 +10,7 @@
 #include "bpf.h"
 #include "memprobe/arch.h"
 #include "perf_events.h"
-#include "record/uprobe/uprobe.h"
+#include "bpf_probes.h"
 
 /* Younger than the headers of some systems: BPF_FUNC_get_attach_cookie, BPF_ATOMIC. */
 #define FUNC_GET_ATTACH_COOKIE 174
@@ -23,13 +23,13 @@ enum { RESULT = 0, ARG1, ARG2, ARG3, ARG4, SCRATCH, CONTEXT, RECORD, DONE, WANTE
 
 struct builder {
 	struct bpf_program program;
-	const struct uprobe_program_options *options;
+	const struct bpf_record_options *options;
 	unsigned registers; /* how many a record has */
 };
 
 static uint32_t record_size(const struct builder *builder, uint32_t stack_bytes)
 {
-	return (uint32_t)sizeof(struct uprobe_record) + builder->registers * 8 + stack_bytes;
+	return (uint32_t)sizeof(struct bpf_record) + builder->registers * 8 + stack_bytes;
 }
 
 static void emit_end(struct bpf_program *to)
@@ -58,7 +58,7 @@ static void emit_lost(struct builder *builder)
 	struct bpf_program *to = &builder->program;
 	unsigned wrong;
 
-	bpf_set_value(to, ARG1, builder->options->shared, offsetof(struct uprobe_shared, lost));
+	bpf_set_value(to, ARG1, builder->options->shared, offsetof(struct bpf_shared, lost));
 	bpf_get(to, ARG2, FRAME, NUMBER_AT);
 	wrong = bpf_jump(to, BPF_JGT, ARG2, PERF_SPECS_MAX - 1);
 	bpf_emit(to, BPF_ALU64 | BPF_LSH | BPF_K, ARG2, 0, 0, 3);
@@ -141,7 +141,7 @@ static void emit_stack(struct builder *builder, uint32_t bytes)
 static void emit_record(struct builder *builder, uint32_t stack_bytes)
 {
 	struct bpf_program *to = &builder->program;
-	int16_t at = offsetof(struct uprobe_record, registers);
+	int16_t at = offsetof(struct bpf_record, registers);
 	unsigned full;
 
 	bpf_set_map(to, ARG1, builder->options->ring);
@@ -151,11 +151,11 @@ static void emit_record(struct builder *builder, uint32_t stack_bytes)
 	full = bpf_jump(to, BPF_JEQ, RESULT, 0);
 	bpf_move(to, RECORD, RESULT);
 	bpf_get(to, ARG1, FRAME, NUMBER_AT);
-	bpf_put(to, RECORD, offsetof(struct uprobe_record, spec), ARG1);
+	bpf_put(to, RECORD, offsetof(struct bpf_record, spec), ARG1);
 	bpf_call(to, BPF_FUNC_get_current_pid_tgid);
-	bpf_put(to, RECORD, offsetof(struct uprobe_record, thread), RESULT);
+	bpf_put(to, RECORD, offsetof(struct bpf_record, thread), RESULT);
 	bpf_call(to, BPF_FUNC_ktime_get_ns);
-	bpf_put(to, RECORD, offsetof(struct uprobe_record, time), RESULT);
+	bpf_put(to, RECORD, offsetof(struct bpf_record, time), RESULT);
 	for (unsigned i = 0; i < PERF_PLACES; i++) {
 		if (!(builder->options->registers >> perf_places[i].bit & 1))
 			continue;
@@ -166,7 +166,7 @@ static void emit_record(struct builder *builder, uint32_t stack_bytes)
 	bpf_set(to, DONE, 0);
 	if (stack_bytes)
 		emit_stack(builder, stack_bytes);
-	bpf_put(to, RECORD, offsetof(struct uprobe_record, stack_size), DONE);
+	bpf_put(to, RECORD, offsetof(struct bpf_record, stack_size), DONE);
 	bpf_move(to, ARG1, RECORD);
 	bpf_set(to, ARG2, BPF_RB_NO_WAKEUP);
 	bpf_call(to, BPF_FUNC_ringbuf_submit);
@@ -177,10 +177,10 @@ static void emit_record(struct builder *builder, uint32_t stack_bytes)
 /* As much of the stack as the shared value says, by one branch for each size. */
 static void emit_sizes(struct builder *builder)
 {
-	const struct uprobe_program_options *options = builder->options;
+	const struct bpf_record_options *options = builder->options;
 	struct bpf_program *to = &builder->program;
 
-	bpf_set_value(to, ARG1, options->shared, offsetof(struct uprobe_shared, stack_bytes));
+	bpf_set_value(to, ARG1, options->shared, offsetof(struct bpf_shared, stack_bytes));
 	bpf_get(to, WANTED, ARG1, 0);
 	for (unsigned i = 0; i < options->size_count; i++) {
 		bool is_last = i + 1 == options->size_count;
@@ -201,7 +201,7 @@ static void count_registers(struct builder *builder)
 		builder->registers += builder->options->registers >> perf_places[i].bit & 1;
 }
 
-struct error *uprobe_program(const struct uprobe_program_options *options, int *fd_ret)
+struct error *bpf_record_program(const struct bpf_record_options *options, int *fd_ret)
 {
 	struct builder builder = { .options = options };
 
@@ -311,9 +311,9 @@ static void emit_choice(struct bpf_program *to, const struct target *target, pid
 	bpf_put(to, FRAME, NUMBER_AT, ARG2);
 }
 
-struct error *uprobe_program_for_calls(const struct uprobe_program_options *options,
-				       const struct target *target, const int *numbers,
-				       unsigned count, int *fd_ret)
+struct error *bpf_record_program_for_calls(const struct bpf_record_options *options,
+					   const struct target *target, const int *numbers,
+					   unsigned count, int *fd_ret)
 {
 	struct builder builder = { .options = options };
 	struct bpf_program *to = &builder.program;

@@ -13,7 +13,8 @@
 #include "memprobe/maps.h"
 #include "memprobe/perf_events.h"
 #include "memprobe/syscall_tracer.h"
-#include "record/uprobe/uprobe.h"
+#include "bpf_probes.h"
+#include "stack_size.h"
 
 #define STACK_BYTES 8192u
 
@@ -25,8 +26,8 @@ struct memory_calls_recording {
 	struct memory_ledger ledger;
 	struct sample_stacks *stacks;
 	/* One of the three records. */
-	struct uprobe_probes *programs;
-	struct uprobe_stack stack; /* with programs */
+	struct bpf_probes *programs;
+	struct stack_size stack; /* with programs */
 	struct perf_session *perf;
 	struct syscall_tracer *tracer;
 	struct error *refusal; /* why it is not the tracepoints */
@@ -118,8 +119,8 @@ static struct error *visit_sample(void *data, const struct perf_sample *sample)
 	event = recording->target->arch->bits == 32 ? event_of_32(sample) : event_of_64(sample);
 	error = memory_ledger_note(&recording->ledger, &event);
 	if (recording->programs)
-		uprobe_stack_note(&recording->stack, sample_stacks_reach(recording->stacks),
-				  sample->stack_size);
+		stack_size_note(&recording->stack, sample_stacks_reach(recording->stacks),
+				sample->stack_size);
 	return error;
 }
 
@@ -136,11 +137,11 @@ static struct error *open_programs(struct memory_calls_recording *recording,
 	for (unsigned i = 1; i <= MEMORY_CALLS; i++)
 		specs[i] = specs[0];
 	numbers_of_calls(target, numbers);
-	uprobe_stack_init(&recording->stack, options->stack_bytes);
-	error = uprobe_probes_open_calls(target, specs, numbers, MEMORY_CALLS + 1,
-					 options->stack_bytes, &recording->programs);
+	stack_size_init(&recording->stack, options->stack_bytes);
+	error = bpf_probes_open_calls(target, specs, numbers, MEMORY_CALLS + 1,
+				      options->stack_bytes, &recording->programs);
 	if (!error)
-		uprobe_probes_want_stack(recording->programs, recording->stack.bytes);
+		bpf_probes_want_stack(recording->programs, recording->stack.bytes);
 	return error;
 }
 
@@ -200,8 +201,8 @@ static struct error *poll_programs(struct memory_calls_recording *recording, int
 
 	if (timeout_ms)
 		usleep(1000u * (unsigned)(timeout_ms < LOOK_MS ? timeout_ms : LOOK_MS));
-	error = uprobe_probes_poll(recording->programs, visit_sample, recording);
-	uprobe_probes_want_stack(recording->programs, recording->stack.bytes);
+	error = bpf_probes_poll(recording->programs, visit_sample, recording);
+	bpf_probes_want_stack(recording->programs, recording->stack.bytes);
 	return error;
 }
 
@@ -326,7 +327,7 @@ static bool is_execed(const struct memory_calls_recording *recording)
 {
 	if (recording->tracer)
 		return syscall_tracer_execed(recording->tracer);
-	return recording->programs ? uprobe_probes_ended(recording->programs)
+	return recording->programs ? bpf_probes_ended(recording->programs)
 				   : perf_target_execed(recording->perf);
 }
 
@@ -343,7 +344,7 @@ static uint64_t lost(const struct memory_calls_recording *recording)
 		return syscall_tracer_lost(recording->tracer);
 	if (!recording->programs)
 		return perf_lost(recording->perf);
-	uprobe_probes_lost(recording->programs, by_call);
+	bpf_probes_lost(recording->programs, by_call);
 	for (unsigned i = 0; i <= MEMORY_CALLS; i++)
 		sum += by_call[i];
 	return sum;
@@ -393,7 +394,7 @@ struct error *memory_calls_end(struct memory_calls_recording *recording,
 	else if (recording->perf)
 		perf_disable(recording->perf);
 	if (recording->programs)
-		error = uprobe_probes_finish(recording->programs, visit_sample, recording);
+		error = bpf_probes_finish(recording->programs, visit_sample, recording);
 	else
 		error = drain(recording, 0);
 	ret->engine = memory_calls_engine(recording);
@@ -429,7 +430,7 @@ void memory_calls_destroy(struct memory_calls_recording *recording)
 	if (!recording)
 		return;
 	perf_close(recording->perf);
-	uprobe_probes_close(recording->programs);
+	bpf_probes_close(recording->programs);
 	syscall_tracer_destroy(recording->tracer);
 	sample_stacks_destroy(recording->stacks);
 	memory_ledger_deinit(&recording->ledger);

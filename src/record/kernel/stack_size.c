@@ -4,7 +4,7 @@
  * seen then is unknown, and the sample says that it was cut.
  */
 #include "memprobe/num.h"
-#include "record/uprobe/uprobe.h"
+#include "stack_size.h"
 
 #define STACK_LEAST 2048u
 /* Samples that are enough to go by, and at first. */
@@ -17,31 +17,31 @@
 /* Of those that are not sampled, once something has been decided. */
 #define LOOK_EVERY 64u
 
-void uprobe_stack_init(struct uprobe_stack *stack, uint32_t fixed)
+void stack_size_init(struct stack_size *stack, uint32_t fixed)
 {
-	*stack = (struct uprobe_stack){
-		.bytes = fixed ? fixed : UPROBE_STACK_BYTES,
+	*stack = (struct stack_size){
+		.bytes = fixed ? fixed : STACK_SIZE_BEGIN,
 		.least = STACK_LEAST,
 		.is_fixed = fixed != 0,
 	};
 }
 
-bool uprobe_stack_wants(struct uprobe_stack *stack)
+bool stack_size_wants(struct stack_size *stack)
 {
 	return !stack->is_fixed && (!stack->decided || ++stack->skipped % LOOK_EVERY == 0);
 }
 
 /* Even the most is not enough for most: such stacks end nowhere. Back for good then. */
-static bool is_in_vain(struct uprobe_stack *stack)
+static bool is_in_vain(struct stack_size *stack)
 {
 	if (stack->bytes < PERF_STACK_MAX || stack->cut <= stack->samples / 2)
 		return false;
-	stack->bytes = UPROBE_STACK_BYTES;
+	stack->bytes = STACK_SIZE_BEGIN;
 	stack->is_fixed = true;
 	return true;
 }
 
-static void raise(struct uprobe_stack *stack)
+static void raise(struct stack_size *stack)
 {
 	stack->bytes = (uint32_t)min_u64(stack->bytes * 2ull, PERF_STACK_MAX);
 	stack->least = (uint32_t)max_u64(stack->least, stack->bytes);
@@ -49,7 +49,7 @@ static void raise(struct uprobe_stack *stack)
 	stack->reach = 0;
 }
 
-static void lower(struct uprobe_stack *stack)
+static void lower(struct stack_size *stack)
 {
 	uint32_t bytes = stack->least;
 
@@ -58,7 +58,7 @@ static void lower(struct uprobe_stack *stack)
 	stack->bytes = (uint32_t)min_u64(bytes, stack->bytes);
 }
 
-void uprobe_stack_note(struct uprobe_stack *stack, uint64_t reach, uint64_t copied)
+void stack_size_note(struct stack_size *stack, uint64_t reach, uint64_t copied)
 {
 	if (stack->is_fixed)
 		return;
@@ -66,7 +66,7 @@ void uprobe_stack_note(struct uprobe_stack *stack, uint64_t reach, uint64_t copi
 	/* What was copied while another size held says nothing of this one. */
 	if (reach == UINT64_MAX && copied >= stack->bytes) {
 		stack->cut++;
-		if (stack->bytes < UPROBE_STACK_BYTES)
+		if (stack->bytes < STACK_SIZE_BEGIN)
 			raise(stack);
 	} else {
 		stack->reach = max_u64(stack->reach, min_u64(reach, copied));

@@ -20,6 +20,8 @@
 
 #include "record/functions.h"
 #include "record/history.h"
+#include "record/kernel/bpf_probes.h"
+#include "record/kernel/stack_size.h"
 #include "record/memory_guard.h"
 #include "memprobe/perf_events.h"
 #include "memprobe/sample_stacks.h"
@@ -152,101 +154,6 @@ uint64_t uprobe_calls_abandoned(const struct uprobe_calls *calls);
 /* Threads that have called. */
 uint64_t uprobe_calls_threads(const struct uprobe_calls *calls);
 
-/* ---- uprobe_program.c: what the kernel writes at a probe ---- */
-
-struct uprobe_record {
-	uint64_t spec;
-	uint64_t thread; /* its process's id in the upper half; in the first namespace */
-	uint64_t time;	 /* ns, CLOCK_MONOTONIC */
-	uint64_t stack_size;
-	uint64_t registers[]; /* those of the spec, as perf_places has them; then the stack */
-};
-
-/* What programs and reader share. */
-struct uprobe_shared {
-	uint64_t stack_bytes; /* wanted: the least of the sizes that is not less is copied */
-	uint64_t lost[PERF_SPECS_MAX]; /* hits for which there was no room */
-};
-
-struct uprobe_program_options {
-	int ring, shared; /* descriptors */
-	int number;	  /* of the spec; -1: the probe's cookie is it */
-	uint64_t registers;
-	const uint32_t *sizes; /* of the stack, ascending, multiples of 8 */
-	unsigned size_count;   /* 0: no stack */
-};
-
-struct error *uprobe_program(const struct uprobe_program_options *options, int *fd_ret);
-
-/*
- * The same at the end of system calls of @target, attached: a record's spec is the index of the
- * call's number in @numbers (-1: none). It runs at the end of any call of any process, and is done
- * with most of them in some 20 ns. options->number is nothing.
- */
-struct error *uprobe_program_for_calls(const struct uprobe_program_options *options,
-				       const struct target *target, const int *numbers,
-				       unsigned count, int *fd_ret);
-
-/* ---- uprobe_probes.c: the probes of all threads at once ---- */
-
-/*
- * Programs (bpf(2)) that run at every hit in the process's memory, whichever thread it is, born
- * before or later: one for all entries and one for all returns, or, before Linux 6.12, one for each
- * probe, with an event of perf's. (Events that samples come from would be
- * one for each thread and CPU, every hit would ask them all, and new threads could not inherit
- * them: the kernel reads the path of the file anew then, from the memory of the target, and
- * pthread_create(3) fails.)
- */
-struct uprobe_probes;
-
-/*
- * @stack_bytes: of a stack, always; 0: what samples need, see uprobe_probes_want_stack().
- * ERROR_PERMISSION, ERROR_UNSUPPORTED: the kernel forbids such programs, or has none.
- */
-struct error *uprobe_probes_open(struct target *target, const struct perf_spec *specs,
-				 unsigned count, uint32_t stack_bytes, struct uprobe_probes **ret);
-/*
- * Instead of at places in programs, at the end of the system calls @numbers of the target: specs
- * have registers only, all the same.
- */
-struct error *uprobe_probes_open_calls(struct target *target, const struct perf_spec *specs,
-				       const int *numbers, unsigned count, uint32_t stack_bytes,
-				       struct uprobe_probes **ret);
-void uprobe_probes_close(struct uprobe_probes *probes);
-
-/* Visits what has come. */
-struct error *uprobe_probes_poll(struct uprobe_probes *probes, perf_visit *visit, void *data);
-/* The last time: waits for those that are still being written. */
-struct error *uprobe_probes_finish(struct uprobe_probes *probes, perf_visit *visit, void *data);
-void uprobe_probes_lost(const struct uprobe_probes *probes, uint64_t *ret);
-/* How much of a stack is copied from now on, where that was left open; at most PERF_STACK_MAX. */
-void uprobe_probes_want_stack(struct uprobe_probes *probes, uint32_t bytes);
-/* The process has replaced its program. */
-bool uprobe_probes_ended(const struct uprobe_probes *probes);
-/* The thread that stands for all has ended, and others have not: nothing more comes. */
-bool uprobe_probes_blind(const struct uprobe_probes *probes);
-
-/* ---- uprobe_stack.c: how much of each stack is copied ---- */
-
-#define UPROBE_STACK_BYTES 8192u /* to begin with */
-
-struct uprobe_stack {
-	uint32_t bytes; /* wanted now */
-	uint32_t least; /* with less some were cut */
-	bool is_fixed, decided;
-	unsigned skipped;
-	/* Since it was last decided: */
-	unsigned samples, cut;
-	uint64_t reach; /* the most that a walk needed; kept until it is raised */
-};
-
-/* @fixed: it stays so; 0: what the samples need. */
-void uprobe_stack_init(struct uprobe_stack *stack, uint32_t fixed);
-/* Whether a stack that is not needed otherwise is to be walked to learn from. */
-bool uprobe_stack_wants(struct uprobe_stack *stack);
-/* @reach: of sample_stacks_reach(); @copied: bytes that the sample had. */
-void uprobe_stack_note(struct uprobe_stack *stack, uint64_t reach, uint64_t copied);
-
 /* ---- the engine, and what its parts share ---- */
 
 /* What a perf event tells about. */
@@ -294,12 +201,12 @@ struct uprobe_engine {
 	atomic_bool stop;
 	atomic_uint wanted; /* others who wait for the lock: the reader lets them */
 	pthread_mutex_t lock;
-	struct error *error;	      /* that ended the reader */
-	struct uprobe_probes *probes; /* NULL: detached */
-	int file;		      /* that is probed, or -1 */
-	char path[32];		      /* by this descriptor, for specs */
+	struct error *error;	   /* that ended the reader */
+	struct bpf_probes *probes; /* NULL: detached */
+	int file;		   /* that is probed, or -1 */
+	char path[32];		   /* by this descriptor, for specs */
 	struct sample_stacks *stacks;
-	struct uprobe_stack stack;
+	struct stack_size stack;
 	struct uprobe_table table;
 	struct uprobe_calls *calls;
 	struct uprobe_total_vec totals; /* with options.all, by stack */

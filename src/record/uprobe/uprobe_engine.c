@@ -35,11 +35,11 @@ static void unlock(struct uprobe_engine *engine)
 /* With the lock. */
 static struct error *read_ring(struct uprobe_engine *engine)
 {
-	struct error *error = (engine->until ? uprobe_probes_finish : uprobe_probes_poll)(
+	struct error *error = (engine->until ? bpf_probes_finish : bpf_probes_poll)(
 		engine->probes, uprobe_visit, engine);
 
-	engine->execed |= uprobe_probes_ended(engine->probes);
-	uprobe_probes_want_stack(engine->probes, engine->stack.bytes);
+	engine->execed |= bpf_probes_ended(engine->probes);
+	bpf_probes_want_stack(engine->probes, engine->stack.bytes);
 	return error ? error : sample_stacks_tick(engine->stacks);
 }
 
@@ -189,7 +189,7 @@ static void check(struct uprobe_engine *engine)
 
 	if (engine->until || !engine->probes || engine->execed)
 		return;
-	is_blind = uprobe_probes_blind(engine->probes);
+	is_blind = bpf_probes_blind(engine->probes);
 	if (is_blind)
 		log_warn("the recording of %d ends: the thread has ended by which its probes were "
 			 "set",
@@ -301,7 +301,7 @@ static struct error *detach(void *recorder)
 		return NULL;
 	pause_now(engine);
 	uprobe_counters(engine, &counters);
-	uprobe_probes_close(take_pointer(engine->probes));
+	bpf_probes_close(take_pointer(engine->probes));
 	log_debug("the probes were taken out in %llu ms",
 		  (unsigned long long)(clock_us() - since) / 1000);
 	return take_error(engine);
@@ -314,7 +314,7 @@ static void destroy(void *recorder)
 	if (!engine)
 		return;
 	stop_reader(engine);
-	uprobe_probes_close(engine->probes);
+	bpf_probes_close(engine->probes);
 	if (engine->file >= 0)
 		close(engine->file);
 	error_destroy(engine->error);

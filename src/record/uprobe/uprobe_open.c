@@ -294,12 +294,12 @@ static struct error *open_events(struct uprobe_engine *engine, struct module *mo
 	snprintf(engine->path, sizeof(engine->path), "/proc/self/fd/%d", engine->file);
 	for (unsigned i = 0; i < engine->spec_count; i++)
 		engine->specs[i].config1 = (uintptr_t)engine->path;
-	uprobe_stack_init(&engine->stack, engine->options->stack_bytes & ~7u);
-	error = uprobe_probes_open(target, engine->specs, engine->spec_count,
-				   engine->options->stack_bytes, &engine->probes);
+	stack_size_init(&engine->stack, engine->options->stack_bytes & ~7u);
+	error = bpf_probes_open(target, engine->specs, engine->spec_count,
+				engine->options->stack_bytes, &engine->probes);
 	if (error)
 		return explain(engine, error);
-	uprobe_probes_want_stack(engine->probes, engine->stack.bytes);
+	bpf_probes_want_stack(engine->probes, engine->stack.bytes);
 	return NULL;
 }
 

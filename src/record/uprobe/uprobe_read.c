@@ -143,7 +143,7 @@ static void take_losses(struct uprobe_engine *engine)
 	if (!engine->probes)
 		return;
 	counts->lost_entries = counts->lost_returns = counts->lost_frees = 0;
-	uprobe_probes_lost(engine->probes, lost);
+	bpf_probes_lost(engine->probes, lost);
 	for (unsigned i = 0; i < engine->spec_count; i++) {
 		const struct uprobe_event *event = &engine->events[i];
 		enum agent_kind kind = engine->functions.data[event->function].spec->kind;

@@ -99,7 +99,7 @@ static struct error *add_stack(struct uprobe_engine *engine, const struct perf_s
 {
 	struct error *error = sample_stacks_add(engine->stacks, sample, ret);
 
-	uprobe_stack_note(&engine->stack, sample_stacks_reach(engine->stacks), sample->stack_size);
+	stack_size_note(&engine->stack, sample_stacks_reach(engine->stacks), sample->stack_size);
 	return error;
 }
 
@@ -108,7 +108,7 @@ static struct error *learn_stack(struct uprobe_engine *engine, const struct perf
 {
 	uint32_t stack;
 
-	return uprobe_stack_wants(&engine->stack) ? add_stack(engine, sample, &stack) : NULL;
+	return stack_size_wants(&engine->stack) ? add_stack(engine, sample, &stack) : NULL;
 }
 
 static struct error *enter_block(struct uprobe_engine *engine, const struct perf_sample *sample,
