@@ -22,71 +22,56 @@ enum immediate {
 
 #define M 0x80 /* has a ModRM byte */
 
+static const uint8_t from_40[256] = {
+	[0x40 ... 0x4f] = IMM_BAD, /* REX stands in front of opcodes only */
+	[0x60 ... 0x62] = IMM_BAD,
+	[0x63] = M,
+	[0x64 ... 0x67] = IMM_BAD,
+	[0x68] = IMM_Z,
+	[0x69] = M | IMM_Z,
+	[0x6a] = IMM_8,
+	[0x6b] = M | IMM_8,
+	[0x70 ... 0x7f] = IMM_REL8,
+	[0x80] = M | IMM_8,
+	[0x81] = M | IMM_Z,
+	[0x82] = IMM_BAD,
+	[0x83] = M | IMM_8,
+	[0x84 ... 0x8f] = M,
+	[0x9a] = IMM_BAD,
+	[0xa0 ... 0xa3] = IMM_MOFFS,
+	[0xa8] = IMM_8,
+	[0xa9] = IMM_Z,
+	[0xb0 ... 0xb7] = IMM_8,
+	[0xb8 ... 0xbf] = IMM_V,
+	[0xc0 ... 0xc1] = M | IMM_8,
+	[0xc2] = IMM_16,
+	[0xc4 ... 0xc5] = IMM_BAD,
+	[0xc6] = M | IMM_8,
+	[0xc7] = M | IMM_Z,
+	[0xc8] = IMM_16_8,
+	[0xca] = IMM_16,
+	[0xcd] = IMM_8,
+	[0xce] = IMM_BAD,
+	[0xd0 ... 0xd3] = M,
+	[0xd4 ... 0xd6] = IMM_BAD,
+	[0xd8 ... 0xdf] = M,
+	[0xe0 ... 0xe3] = IMM_REL8,
+	[0xe4 ... 0xe7] = IMM_8,
+	[0xe8 ... 0xe9] = IMM_REL32,
+	[0xea] = IMM_BAD,
+	[0xeb] = IMM_REL8,
+	[0xf0] = IMM_BAD,
+	[0xf2 ... 0xf3] = IMM_BAD,
+	[0xf6 ... 0xf7] = M | IMM_GROUP3,
+	[0xfe ... 0xff] = M,
+};
+
 static uint8_t one_byte(uint8_t opcode)
 {
 	/* add, or, adc ...: the same eight forms for each */
 	static const uint8_t arithmetic[8] = { M, M, M, M, IMM_8, IMM_Z, IMM_BAD, IMM_BAD };
 
-	switch (opcode) {
-	case 0x00 ... 0x3f:
-		return arithmetic[opcode & 7];
-	case 0x40 ... 0x4f: /* REX stands in front of opcodes only */
-	case 0x60 ... 0x62:
-	case 0x64 ... 0x67:
-	case 0x82:
-	case 0x9a:
-	case 0xc4 ... 0xc5:
-	case 0xce:
-	case 0xd4 ... 0xd6:
-	case 0xea:
-	case 0xf0:
-	case 0xf2 ... 0xf3:
-		return IMM_BAD;
-	case 0x63:
-	case 0x84 ... 0x8f:
-	case 0xd0 ... 0xd3:
-	case 0xd8 ... 0xdf:
-	case 0xfe ... 0xff:
-		return M;
-	case 0x68:
-	case 0xa9:
-		return IMM_Z;
-	case 0x69:
-	case 0x81:
-	case 0xc7:
-		return M | IMM_Z;
-	case 0x6b:
-	case 0x80:
-	case 0x83:
-	case 0xc0 ... 0xc1:
-	case 0xc6:
-		return M | IMM_8;
-	case 0x6a:
-	case 0xa8:
-	case 0xb0 ... 0xb7:
-	case 0xcd:
-	case 0xe4 ... 0xe7:
-		return IMM_8;
-	case 0x70 ... 0x7f:
-	case 0xe0 ... 0xe3:
-	case 0xeb:
-		return IMM_REL8;
-	case 0xa0 ... 0xa3:
-		return IMM_MOFFS;
-	case 0xb8 ... 0xbf:
-		return IMM_V;
-	case 0xc2:
-	case 0xca:
-		return IMM_16;
-	case 0xc8:
-		return IMM_16_8;
-	case 0xe8 ... 0xe9:
-		return IMM_REL32;
-	case 0xf6 ... 0xf7:
-		return M | IMM_GROUP3;
-	default:
-		return 0;
-	}
+	return opcode < 0x40 ? arithmetic[opcode & 7] : from_40[opcode];
 }
 
 /* The 0f map; 38 and 3a are escapes. */

@@ -12,7 +12,7 @@
 
 #include "record/kernel/fault_pages.h"
 #include "memprobe/arch.h"
-#include "memprobe/pages.h"
+#include "record/kernel/pages.h"
 
 #define BASE   0x7f0000000000u
 #define BLOCK  (FAULT_BLOCK_PAGES * PAGE_SIZE)

@@ -15,7 +15,7 @@
 #include <cmocka.h>
 
 #include "child.h"
-#include "memprobe/pages.h"
+#include "record/kernel/pages.h"
 
 #define WRITTEN	  300u
 #define ONLY_READ 200u

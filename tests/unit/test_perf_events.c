@@ -21,7 +21,7 @@
 #include <cmocka.h>
 
 #include "child.h"
-#include "memprobe/perf_events.h"
+#include "record/kernel/perf_events.h"
 
 #define PAGE	     4096u
 #define MAIN_PAGES   3000u

@@ -11,7 +11,7 @@
 #include "bpf.h"
 #include "memprobe/clock.h"
 #include "memprobe/log.h"
-#include "perf_events.h"
+#include "perf_session.h"
 #include "bpf_probes.h"
 #include "probe_section.h"
 

@@ -5,7 +5,7 @@
 #ifndef RECORD_BPF_PROBES_H
 #define RECORD_BPF_PROBES_H
 
-#include "memprobe/perf_events.h"
+#include "perf_events.h"
 
 /* ---- bpf_program.c: what the kernel writes at a probe ---- */
 

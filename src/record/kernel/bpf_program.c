@@ -9,7 +9,7 @@
 
 #include "bpf.h"
 #include "memprobe/arch.h"
-#include "perf_events.h"
+#include "perf_session.h"
 #include "bpf_probes.h"
 
 /* Younger than the headers of some systems: BPF_FUNC_get_attach_cookie, BPF_ATOMIC. */

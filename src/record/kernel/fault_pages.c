@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #include "memprobe/arch.h"
-#include "memprobe/pages.h"
+#include "pages.h"
 
 #define BLOCK_BYTES (FAULT_BLOCK_PAGES * PAGE_SIZE)
 

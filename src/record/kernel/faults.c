@@ -9,9 +9,9 @@
 #include "record/memory_guard.h"
 #include "memprobe/clock.h"
 #include "memprobe/log.h"
-#include "memprobe/pages.h"
-#include "memprobe/perf_events.h"
-#include "memprobe/sample_stacks.h"
+#include "pages.h"
+#include "perf_events.h"
+#include "sample_stacks.h"
 
 #define STACK_BYTES 8192u
 

@@ -11,7 +11,7 @@
 #include "memory_ledger.h"
 #include "memprobe/log.h"
 #include "memprobe/maps.h"
-#include "memprobe/perf_events.h"
+#include "perf_events.h"
 #include "memprobe/syscall_tracer.h"
 #include "bpf_probes.h"
 #include "stack_size.h"

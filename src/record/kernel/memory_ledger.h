@@ -6,7 +6,7 @@
 
 #include "memprobe/hash_index.h"
 #include "memprobe/memory_calls.h"
-#include "memprobe/sample_stacks.h"
+#include "sample_stacks.h"
 #include "range_map.h"
 
 /* A call of the target that has returned. */

@@ -1,4 +1,4 @@
-#include "memprobe/pages.h"
+#include "pages.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -6,7 +6,7 @@
  * A thread that was born while the events were being opened may have inherited some and then got
  * its own: its samples by inherited events are left out, by the event's id.
  */
-#include "perf_events.h"
+#include "perf_session.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -4,7 +4,7 @@
  * The kernel writes them, but every length is checked: a ring that was overrun is no reason to
  * crash.
  */
-#include "perf_events.h"
+#include "perf_session.h"
 
 #include <asm/perf_regs.h>
 #include <errno.h>

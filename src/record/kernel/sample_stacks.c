@@ -2,7 +2,7 @@
  * x86-64 by the compiled tables; 32-bit processes, for which there are none, by libdwfl, 100 times
  * slower.
  */
-#include "memprobe/sample_stacks.h"
+#include "sample_stacks.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "memprobe/perf_events.h"
+#include "perf_events.h"
 
 #define STACK_SIZE_BEGIN 8192u /* to begin with */
 

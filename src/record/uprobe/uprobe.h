@@ -23,8 +23,8 @@
 #include "record/kernel/bpf_probes.h"
 #include "record/kernel/stack_size.h"
 #include "record/memory_guard.h"
-#include "memprobe/perf_events.h"
-#include "memprobe/sample_stacks.h"
+#include "record/kernel/perf_events.h"
+#include "record/kernel/sample_stacks.h"
 #include "memprobe/trace.h"
 #include "record/recorder.h"
 

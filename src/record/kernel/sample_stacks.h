@@ -5,10 +5,10 @@
  * carries. The tables are built before the recording; modules that the target loads later are added
  * by sample_stacks_tick().
  */
-#ifndef MEMPROBE_SAMPLE_STACKS_H
-#define MEMPROBE_SAMPLE_STACKS_H
+#ifndef RECORD_SAMPLE_STACKS_H
+#define RECORD_SAMPLE_STACKS_H
 
-#include "memprobe/perf_events.h"
+#include "perf_events.h"
 #include "memprobe/stack_set.h"
 
 struct sample_stacks;

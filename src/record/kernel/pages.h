@@ -5,8 +5,8 @@
  * knows the zero page: it is mapped where memory was only read, and counts for no RSS. Without it,
  * such pages count as resident (zero_unknown). Pages of hugetlbfs are no RSS and left out.
  */
-#ifndef MEMPROBE_PAGES_H
-#define MEMPROBE_PAGES_H
+#ifndef RECORD_PAGES_H
+#define RECORD_PAGES_H
 
 #include <stdbool.h>
 #include <stdint.h>
