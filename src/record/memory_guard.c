@@ -63,3 +63,11 @@ bool memory_guard_is_over(struct memory_guard *guard)
 		 (int)guard->target->pid, format_size(room, size));
 	return true;
 }
+
+void memory_guard_poll(struct memory_guard *guard, bool *alive_ret)
+{
+	if (!*alive_ret || !memory_guard_is_over(guard))
+		return;
+	guard->has_ended = true;
+	*alive_ret = false;
+}

@@ -20,6 +20,7 @@ struct memory_guard {
 		room;	/* bytes; own: of this process at the beginning; room: left then */
 	uint64_t least; /* that is to be left */
 	uint64_t looked_us;
+	bool has_ended; /* a recording, by memory_guard_poll() */
 };
 
 /* memory_room() of @target and of this process. */
@@ -30,5 +31,8 @@ void memory_guard_begin(struct memory_guard *guard, const struct target *target,
 
 /* To be asked at every poll. True: the recording has to end; said. */
 bool memory_guard_is_over(struct memory_guard *guard);
+
+/* The same, for who polls what @alive_ret tells of: false then, and guard->has_ended. */
+void memory_guard_poll(struct memory_guard *guard, bool *alive_ret);
 
 #endif

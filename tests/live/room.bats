@@ -111,6 +111,31 @@ is_about() { # FUNCTION, LIVE, SAMPLES
 		fail "$got instead of about $2" "$stderr"
 }
 
+samples_in_little_room() { # ARG...
+	local step
+	start_many 100
+	record_in_group allocs "$victim_pid" --json "$@"
+	for step in {1..60}; do
+		victim_say go
+		victim_wait "^live $((step * 10000)) " >/dev/null
+	done
+	record_end
+	status_is 0
+	json '.rate >= 65536 and .lost == 0'
+	# 28M in blocks of 47 bytes on average: some 430 samples.
+	is_about keep 600000 400
+	nobody_was_killed
+	victim_check
+}
+
+@test "a recording at the default rate, in a group with little room" {
+	samples_in_little_room
+}
+
+@test "a recording at the default rate, in a group with little room and --max-memory" {
+	samples_in_little_room --max-memory 8M
+}
+
 @test "a recording of every block leaves room to a target in the same group" {
 	local step
 	start_many 128

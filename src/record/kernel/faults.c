@@ -27,7 +27,7 @@ VEC_DEFINE(fault_count_vec, uint64_t)
 
 struct faults_recording {
 	struct target *target;
-	bool all, calls_unknown, cut_short;
+	bool all, calls_unknown;
 	struct memory_guard guard;
 	struct sample_stacks *stacks;
 	struct perf_session *perf;
@@ -219,10 +219,8 @@ struct error *faults_poll(struct faults_recording *recording, int timeout_ms, bo
 	struct error *error = sample_stacks_poll(recording->stacks, recording->perf, timeout_ms,
 						 visit, recording, alive_ret);
 
-	if (!error && *alive_ret && memory_guard_is_over(&recording->guard)) {
-		recording->cut_short = true;
-		*alive_ret = false;
-	}
+	if (!error)
+		memory_guard_poll(&recording->guard, alive_ret);
 	return error;
 }
 
@@ -314,7 +312,7 @@ struct error *faults_end(struct faults_recording *recording, struct faults_resul
 	struct pages after = { 0 };
 	struct error *error;
 
-	ret->cut_short = recording->cut_short;
+	ret->cut_short = recording->guard.has_ended;
 	ret->execed = perf_target_execed(recording->perf);
 	error = read_after(recording, &after, ret);
 	perf_disable(recording->perf);

@@ -33,7 +33,6 @@ struct memory_calls_recording {
 	struct error *refusal; /* why it is not the tracepoints */
 	uint64_t child_events;
 	struct memory_guard guard;
-	bool cut_short;
 };
 
 /* ---- by tracepoints ---- */
@@ -371,10 +370,8 @@ struct error *memory_calls_poll(struct memory_calls_recording *recording, int ti
 {
 	struct error *error = poll(recording, timeout_ms, alive_ret);
 
-	if (!error && *alive_ret && memory_guard_is_over(&recording->guard)) {
-		recording->cut_short = true;
-		*alive_ret = false;
-	}
+	if (!error)
+		memory_guard_poll(&recording->guard, alive_ret);
 	return error;
 }
 
@@ -408,7 +405,7 @@ struct error *memory_calls_end(struct memory_calls_recording *recording,
 	ret->cut = sample_stacks_cut(recording->stacks);
 	ret->mapped = ledger->mapped_bytes;
 	ret->unmapped = ledger->unmapped_bytes;
-	ret->cut_short = recording->cut_short;
+	ret->cut_short = recording->guard.has_ended;
 	ret->execed = is_execed(recording);
 	ret->ended = !ret->execed && process_has_ended(recording->target->process);
 	ret->lost = lost(recording);
