@@ -87,7 +87,7 @@ record_shape() { # VARIANT [OPTION...]
 	record_end
 	victim_check
 	status_is 0
-	[[ $stderr == *'without call frame information'* && $stderr != *--stack-size* ]] || fail "$stderr"
+	[[ $stderr == *'no unwind information'* && $stderr != *--stack-size* ]] || fail "$stderr"
 	# musl's own functions are what is known of these stacks.
 	grep -qE 'alloc[a-z_]* +\[truncated\]' <<<"$output" || fail "$output"
 	! grep -qE '% +[0-9]+ +[0-9]+ +\[truncated\]' <<<"$output" || fail "$output"

@@ -223,7 +223,7 @@ is_told() {
 		kill -KILL "$zombie"
 		record_wait
 		status_is 0
-		[[ $command == 'faults --all' || $stderr == *'process has ended'* ]] || fail "$stderr"
+		[[ $command == 'faults --all' || $stderr == *' has ended'* ]] || fail "$stderr"
 	done
 }
 
