@@ -1,74 +1,28 @@
-#include "memprobe/syscall_tracer.h"
+#include "tracer.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "call_queue.h"
 #include "memprobe/clock.h"
 #include "memprobe/guard.h"
 #include "memprobe/log.h"
-#include "memprobe/map64.h"
 #include "memprobe/num.h"
 #include "memprobe/pause.h"
 #include "memprobe/permit.h"
-#include "memprobe/ptrace.h"
 
-#define CALLS_MAX    16
 #define STACK_MOST   65536u
 #define TRACER_STACK (256u << 10)
 #define PASSES_MAX   64
 #define WAIT_US	     50000
 /* For the first stop of each thread; one in an uninterruptible wait makes it when that is over. */
 #define FIRST_STOPS_US 2000000
-/* For the last stop of all of them, while those that have come to it wait for the others. */
-#define LEAVE_TOGETHER_US 200000
-/* Then for each that is late. One in an uninterruptible wait comes to no stop. */
-#define LEAVE_MOST_US 10000000
-#define LEAVE_LOOK_US 200
-#define STUCK_LOOK_US 20000
 /* -ERESTART_RESTARTBLOCK: a sleep or a poll was interrupted. */
 #define RESTART_BLOCK (-516)
-
-struct tracee {
-	pid_t tid;
-	bool gone, traced; /* traced: has been told to stop at system calls */
-	bool interrupted;  /* by us, and has not stopped for it yet */
-	bool parked;	   /* in its last stop, its wait repaired, until the others are, too */
-	int call;	   /* index into `calls` of the one that it is in; -1: none of them */
-	uint64_t args[6];
-	uint64_t running_us; /* when it was last seen not to be stopped */
-};
-
-VEC_DEFINE(tracee_vec, struct tracee)
-
-struct syscall_tracer {
-	struct target *target;
-	struct traced_syscall calls[CALLS_MAX];
-	unsigned call_count;
-	uint32_t stack_bytes;
-	uint64_t max_pause_us;
-	pthread_t thread;
-	bool joined;
-	struct call_queue queue;
-	atomic_bool ending, ended, execed;
-	atomic_uint_fast64_t stopped_us;
-	atomic_int tracer; /* the id of the tracing thread */
-	/* The tracing thread's own. */
-	struct tracee_vec tracees;
-	struct map64 by_tid; /* tid -> index into tracees */
-	size_t living, untraced, parked;
-	bool leaving;	   /* threads stay in their next stop by our interrupt */
-	bool letting_go;   /* or are let go there */
-	uint64_t woken_us; /* no thread that is stopped now was stopped before */
-	uint8_t *stack;	   /* stack_bytes */
-};
 
 /* ---- threads ---- */
 
@@ -106,7 +60,7 @@ static struct error *add_tracee(struct syscall_tracer *tracer, pid_t tid, struct
 	return NULL;
 }
 
-static void forget_tracee(struct syscall_tracer *tracer, struct tracee *tracee)
+void tracer_forget(struct syscall_tracer *tracer, struct tracee *tracee)
 {
 	if (!tracee)
 		return;
@@ -193,7 +147,7 @@ static struct error *interrupt(struct tracee *tracee)
 	return ptrace_interrupt(tracee->tid);
 }
 
-static void interrupt_all(struct syscall_tracer *tracer)
+void tracer_interrupt_all(struct syscall_tracer *tracer)
 {
 	vec_for_each (tracee, &tracer->tracees) {
 		if (tracee->gone)
@@ -361,7 +315,7 @@ static struct error *at_stop(struct syscall_tracer *tracer, struct tracee *trace
 	return error || !tracer->leaving ? error : interrupt(tracee);
 }
 
-static void note_held(struct syscall_tracer *tracer, struct tracee *tracee)
+void tracer_note_held(struct syscall_tracer *tracer, struct tracee *tracee)
 {
 	uint64_t now = clock_us();
 
@@ -384,11 +338,11 @@ static struct error *go_on(struct syscall_tracer *tracer, struct tracee *tracee,
 	if (request == PTRACE_LISTEN)
 		tracee->running_us = clock_us();
 	else if (!tracee->parked)
-		note_held(tracer, tracee);
+		tracer_note_held(tracer, tracee);
 	tracer->untraced -= !tracee->traced;
 	tracee->traced = true;
 	if (!error && request == PTRACE_DETACH)
-		forget_tracee(tracer, tracee);
+		tracer_forget(tracer, tracee);
 	/* It was killed meanwhile, and tells so itself. */
 	if (error && error->errnum == ESRCH) {
 		error_destroy(error);
@@ -408,14 +362,14 @@ static bool is_thread_of_target(struct syscall_tracer *tracer, pid_t tid)
 }
 
 /* Whatever happens to be reported. */
-static struct error *handle(struct syscall_tracer *tracer, pid_t tid,
+struct error *tracer_handle(struct syscall_tracer *tracer, pid_t tid,
 			    const struct ptrace_stop *stop)
 {
 	struct tracee *tracee = find_tracee(tracer, tid);
 	struct error *error;
 
 	if (stop->kind == PTRACE_STOP_EXITED) {
-		forget_tracee(tracer, tracee);
+		tracer_forget(tracer, tracee);
 		if (!tid)
 			tracer->living = 0;
 		return NULL;
@@ -437,111 +391,6 @@ static struct error *handle(struct syscall_tracer *tracer, pid_t tid,
 
 /* ---- the tracing thread ---- */
 
-/*
- * One look at each, so that who stops often does not keep the others waiting. *found_ret: somebody
- * had something to tell.
- */
-static struct error *look_at_each(struct syscall_tracer *tracer, bool *found_ret)
-{
-	struct error *error = NULL;
-
-	*found_ret = false;
-	for (size_t i = 0; !error && i < tracer->tracees.size; i++) {
-		struct tracee *tracee = &tracer->tracees.data[i];
-		uint64_t now = clock_us();
-		struct ptrace_stop stop;
-
-		if (tracee->gone || tracee->parked)
-			continue;
-		error = ptrace_wait(tracee->tid, 0, &stop);
-		if (error)
-			break;
-		if (stop.kind == PTRACE_STOP_NONE) {
-			tracee->running_us = now;
-			continue;
-		}
-		*found_ret = true;
-		error = handle(tracer, tracee->tid, &stop);
-	}
-	return error;
-}
-
-/* Until all have come to their last stop and, where they are let go there, have gone. */
-static struct error *await_last_stops(struct syscall_tracer *tracer, uint64_t deadline_us)
-{
-	struct error *error = NULL;
-	bool found;
-
-	while (!error && tracer->living > tracer->parked && clock_us() < deadline_us &&
-	       !atomic_load(&tracer->execed)) {
-		error = look_at_each(tracer, &found);
-		if (!error && !found)
-			usleep(LEAVE_LOOK_US);
-	}
-	return error;
-}
-
-static void let_go_of(struct syscall_tracer *tracer, struct tracee *tracee)
-{
-	if (tracee->gone || !tracee->parked)
-		return;
-	ptrace_detach(tracee->tid, 0);
-	note_held(tracer, tracee);
-	forget_tracee(tracer, tracee);
-}
-
-/* The first thread first; see seize_all(). */
-static void let_go_of_all(struct syscall_tracer *tracer)
-{
-	tracer->letting_go = true;
-	vec_for_each (tracee, &tracer->tracees)
-		if (tracee->tid == tracer->target->pid)
-			let_go_of(tracer, tracee);
-	vec_for_each (tracee, &tracer->tracees)
-		let_go_of(tracer, tracee);
-}
-
-/* Whether one that has not come to its last stop will. */
-static bool somebody_is_late(struct syscall_tracer *tracer)
-{
-	bool late = false;
-
-	for (size_t i = 0; !late && i < tracer->tracees.size; i++) {
-		const struct tracee *tracee = &tracer->tracees.data[i];
-		struct process_status status;
-		struct error *error = NULL;
-
-		if (tracee->gone)
-			continue;
-		error = process_read_status(tracer->target->process, tracee->tid, &status);
-		late = !error && status.state != 'D';
-		error_destroy(error);
-	}
-	return late;
-}
-
-/*
- * The kernel lets go of all of them when this thread ends, but a wait that has ended only because
- * of us would not be repaired then. All are stopped before the first is let go: what wakes a thread
- * for one that is still traced finds none that we do not repair.
- */
-static void leave(struct syscall_tracer *tracer)
-{
-	uint64_t begin_us = clock_us();
-	struct error *error;
-
-	tracer->leaving = true;
-	interrupt_all(tracer);
-	error = await_last_stops(tracer, begin_us + LEAVE_TOGETHER_US);
-	let_go_of_all(tracer);
-	while (!error && tracer->living && clock_us() < begin_us + LEAVE_MOST_US &&
-	       !atomic_load(&tracer->execed) && somebody_is_late(tracer))
-		error = await_last_stops(tracer, clock_us() + STUCK_LOOK_US);
-	if (error)
-		log_debug("%s", error->message);
-	error_destroy(error);
-}
-
 static struct error *trace(struct syscall_tracer *tracer)
 {
 	uint64_t deadline_us = clock_us() + FIRST_STOPS_US;
@@ -555,13 +404,13 @@ static struct error *trace(struct syscall_tracer *tracer)
 		pid_t tid;
 
 		if (!announced)
-			error = look_at_each(tracer, &found);
+			error = tracer_look_at_each(tracer, &found);
 		if (!error && !found) {
 			error = ptrace_wait_any(WAIT_US, &tid, &stop);
 			if (!error && stop.kind == PTRACE_STOP_NONE)
 				tracer->woken_us = clock_us();
 			else if (!error)
-				error = handle(tracer, tid, &stop);
+				error = tracer_handle(tracer, tid, &stop);
 		}
 		if (error)
 			return error;
@@ -585,10 +434,10 @@ static void *run_tracer(void *data)
 	if (!error) {
 		ptrace_raise_priority();
 		guard_enter();
-		interrupt_all(tracer);
+		tracer_interrupt_all(tracer);
 		error = trace(tracer);
 		if (!atomic_load(&tracer->execed))
-			leave(tracer);
+			tracer_leave(tracer);
 		guard_leave();
 	}
 	atomic_store(&tracer->ended, true);
