@@ -331,12 +331,20 @@ const char *wait_describe(const struct process *process, const struct arch *arch
 	return text;
 }
 
-/* Linux kernel/cgroup/freezer.c, kernel/signal.c; kernel/freezer.c for version 1. */
+/* Linux kernel/cgroup/freezer.c, kernel/signal.c; kernel/freezer.c for version 1. Where the
+ * compiler has inlined do_freezer_trap(), it is get_signal(), as it is for who a signal has
+ * stopped. */
 bool wait_is_frozen(const struct process *process, pid_t tid)
 {
 	cleanup(free) char *where = kernel_function(process, tid);
+	struct process_status status = { 0 };
 
-	return where && (strstr(where, "freezer_trap") || strstr(where, "refrigerator"));
+	if (!where || strstr(where, "freezer_trap") || strstr(where, "refrigerator"))
+		return where != NULL;
+	if (strcmp(where, "get_signal"))
+		return false;
+	error_destroy(process_read_status(process, tid, &status));
+	return status.state == 'S';
 }
 
 const char *wait_describe_stuck(const struct process *process, const struct arch *arch, pid_t tid,

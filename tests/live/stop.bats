@@ -155,3 +155,38 @@ finish_transfers() {
 		victim_check
 	done
 }
+
+# A control group of version 2, where one may be made.
+make_group() {
+	local mount
+	mount=$(findmnt -n -t cgroup2 -o TARGET | head -1)
+	[ -n "$mount" ] || skip "no cgroup2 is mounted"
+	mkdir "$mount/memprobe-test-$$" 2>/dev/null || skip "no control group may be made"
+	group=$mount/memprobe-test-$$
+	[ -e "$group/cgroup.freeze" ] || skip "this kernel freezes no control group"
+}
+
+teardown() {
+	[ -z "${group:-}" ] || echo 0 >"$group/cgroup.freeze" || true
+	end_everything
+	[ -z "${group:-}" ] || wait_until 60 rmdir "$group" 2>/dev/null
+}
+
+@test "a process that its control group has frozen: nothing is run in it, at once and with the reason" {
+	make_group
+	start_victim idle
+	echo "$victim_pid" >"$group/cgroup.procs"
+	echo 1 >"$group/cgroup.freeze"
+	wait_until 60 grep -q 'frozen 1' "$group/cgroup.events"
+	for command in trim "mallinfo --method=call" "allocs -d 1 --engine=agent"; do
+		# shellcheck disable=SC2086
+		probe $command "$victim_pid" --timeout 30s
+		status_is 7
+		[[ $stderr == *"it is frozen by its control group"* ]] || fail "$stderr"
+	done
+	probe stack "$victim_pid"
+	status_is 0
+	echo 0 >"$group/cgroup.freeze"
+	settle
+	victim_check
+}
