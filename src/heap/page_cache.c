@@ -7,15 +7,13 @@
 
 #define PAGE  4096u
 #define SLOTS 256u
+#define EMPTY 1u /* no address of a page */
 
-struct slot {
-	uint64_t page; /* 1: empty */
-	uint8_t bytes[PAGE];
-};
-
+/* The addresses lie apart from the bytes: a new cache touches none of those. */
 struct page_cache {
 	struct target *target;
-	struct slot slots[SLOTS];
+	uint64_t pages[SLOTS];
+	uint8_t bytes[SLOTS][PAGE];
 };
 
 struct page_cache *page_cache_create(struct target *target)
@@ -37,24 +35,24 @@ void page_cache_destroy(struct page_cache *cache)
 void page_cache_forget(struct page_cache *cache)
 {
 	for (unsigned i = 0; i < SLOTS; i++)
-		cache->slots[i].page = 1;
+		cache->pages[i] = EMPTY;
 }
 
 static const uint8_t *page_at(struct page_cache *cache, uint64_t page)
 {
-	struct slot *slot = &cache->slots[page / PAGE % SLOTS];
+	size_t slot = page / PAGE % SLOTS;
 	struct error *error;
 
-	if (slot->page == page)
-		return slot->bytes;
-	slot->page = 1;
-	error = target_read(cache->target, page, slot->bytes, PAGE);
+	if (cache->pages[slot] == page)
+		return cache->bytes[slot];
+	cache->pages[slot] = EMPTY;
+	error = target_read(cache->target, page, cache->bytes[slot], PAGE);
 	if (error) {
 		error_destroy(error);
 		return NULL;
 	}
-	slot->page = page;
-	return slot->bytes;
+	cache->pages[slot] = page;
+	return cache->bytes[slot];
 }
 
 bool page_cache_read(struct page_cache *cache, uint64_t address, void *buffer, size_t size)

@@ -118,7 +118,7 @@ static const char *without_scopes(const char *name, size_t columns)
 			break;
 		if (!depth && at[0] == ':' && at[1] == ':' && at[2])
 			name = at + 2;
-		at++;
+		at = at < name ? name : at + 1;
 	}
 	return name;
 }

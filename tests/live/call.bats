@@ -111,9 +111,9 @@ harmless_calls() {
 @test "a call that takes too long is given up, and others go on" {
 	local victim ms
 
-	for victim in "heapshape 3" "heapshape 0" "heapshape-32 0" idle idle-32; do
+	for victim in $(runnable heapshape=3 heapshape=0 heapshape-32=0 idle idle-32); do
 		# shellcheck disable=SC2086
-		start_victim $victim
+		start_victim ${victim/=/ }
 		# One that has not begun in so short a time is called off.
 		for ms in 300 3000 30000; do
 			probe call "$victim_pid" 'sleep(1000)' --timeout ${ms}ms

@@ -263,7 +263,7 @@ check_kernel_core() { # VICTIM
 
 @test "a core of gcore's" {
 	command -v gcore >/dev/null || skip "no gcore"
-	for victim in heapshape heapshape-32; do
+	for victim in $(runnable heapshape heapshape-32); do
 		start_victim $victim
 		settle
 		probe mallinfo "$victim_pid" --json

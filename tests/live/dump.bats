@@ -25,7 +25,7 @@ PY
 }
 
 @test "a range with untouched pages, a gap, and data behind PROT_NONE" {
-	for variant in layout layout-32; do
+	for variant in $(runnable layout layout-32); do
 		start_victim $variant
 		read -r start end <<<"$(victim_truth holes)"
 		probe dump "$victim_pid" "$start" "$end" -o "$(file out)" --json

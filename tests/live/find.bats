@@ -45,7 +45,7 @@ finds_all_blocks() { # TARGET
 }
 
 @test "a text, and the block, state and mapping that it lies in: 64 and 32 bit" {
-	for variant in needles needles-32; do
+	for variant in $(runnable needles needles-32); do
 		start_victim $variant
 		finds_all_blocks "$victim_pid"
 		victim_check
@@ -54,7 +54,7 @@ finds_all_blocks() { # TARGET
 }
 
 @test "the same in a core" {
-	for variant in needles needles-32; do
+	for variant in $(runnable needles needles-32); do
 		start_victim $variant
 		memprobe core "$victim_pid" -o "$(file core)" --full
 		finds_all_blocks "$(file core)"
@@ -89,7 +89,7 @@ finds_all_blocks() { # TARGET
 }
 
 @test "UTF-16, and pointers to an address, a range, a type" {
-	for variant in needles needles-32; do
+	for variant in $(runnable needles needles-32); do
 		start_victim $variant
 		probe find "$victim_pid" needle-wide --utf16 --json
 		status_is 0

@@ -21,14 +21,14 @@ has_returned() {
 }
 
 @test "a signal during a call ends the wait that it interrupts" {
-	local bits call
-	for bits in "" -32; do
+	local victim call
+	for victim in $(runnable interrupted interrupted-32); do
 		for call in pause poll epoll read nanosleep; do
-			start_victim interrupted$bits $call
+			start_victim "$victim" $call
 			call_begins slow
 			kill -TERM "$victim_pid"
 			wait $caller || fail "$call: the call failed"
-			wait_until 60 ended || fail "$call$bits goes on waiting"
+			wait_until 60 ended || fail "$victim $call goes on waiting"
 			grep -q '^ended -1 errno 4 handled 1$' "$victim_out" || fail "$(cat "$victim_out")"
 			victim_check
 			stop_victim

@@ -65,7 +65,7 @@ found_all() {
 }
 
 @test "--retain tells what keeps a block" {
-	for variant in leaks leaks-32; do
+	for variant in $(runnable leaks leaks-32); do
 		start_victim $variant
 		for kind in interior tls mmap shared; do
 			probe leaks "$victim_pid" --retain "$(kept $kind)" --json
@@ -158,7 +158,7 @@ start_at_luck() { # VARIANT CHECK [ARG...]
 }
 
 @test "stacks of threads wherever they are, and of coroutines, keep what they point to" {
-	for variant in threadstacks threadstacks-32 threadstacks-static; do
+	for variant in $(runnable threadstacks threadstacks-32 threadstacks-static); do
 		for kind in guard bare pool fenced guarded heap static comap coheap costatic alternate; do
 			start_at_luck $variant lost_is_leaked $kind || fail "$variant $kind"
 			[ $kind = fenced ] || stacks_are_right || fail "$variant $kind"
@@ -169,7 +169,7 @@ start_at_luck() { # VARIANT CHECK [ARG...]
 }
 
 @test "stacks of threads that have ended keep nothing but results for pthread_join()" {
-	for variant in threadstacks threadstacks-32 threadstacks-static; do
+	for variant in $(runnable threadstacks threadstacks-32 threadstacks-static); do
 		start_at_luck $variant lost_is_leaked ended || fail "$variant"
 		victim_check
 		stop_victim
@@ -189,7 +189,7 @@ chain_is_named() {
 }
 
 @test "--retain names the variable, the function's frame, the register, the thread" {
-	for variant in leaks leaks-32 leaks-static; do
+	for variant in $(runnable leaks leaks-32 leaks-static); do
 		start_at_luck $variant chain_is_named
 		retain "$(kept interior)" '.chain[0] | .symbol == "interior" and
 			.what == "interior in .bss of " + $v and (.module | endswith("/" + $v))' \
@@ -227,7 +227,7 @@ chain_is_named() {
 
 @test "what LeakSanitizer's and valgrind's own test programs keep and lose" {
 	local flags
-	for variant in leakkinds leakkinds-32; do
+	for variant in $(runnable leakkinds leakkinds-32); do
 		flags=
 		[ $variant = leakkinds ] || flags=-m32
 		for name in one two; do

@@ -205,9 +205,27 @@ victim_is_ready() {
 	grep -q '^ready' "$victim_out" || is_gone "$victim_pid"
 }
 
+# Kernels may have been told not to (ia32_emulation=off). Bash takes what it cannot execute for a script.
+runs_32_bit() {
+	[ -n "${bits_32:-}" ] ||
+		bits_32=$(python3 -c 'import subprocess as s
+print(s.run(["/lib/ld-linux.so.2", "--version"], stdout=s.DEVNULL, stderr=s.DEVNULL) and "yes")' \
+			2>/dev/null) || bits_32=no
+	[ "$bits_32" = yes ]
+}
+
+# Those of the victims that this machine runs. Arguments may follow them behind a `=`.
+runnable() { # VICTIM...
+	local name
+	for name; do
+		[[ ${name%%=*} == *-32 ]] && ! runs_32_bit || echo "$name"
+	done
+}
+
 start_victim() {
 	local name=$1
 	shift
+	[ -n "$(runnable "$name")" ] || skip "this machine runs no 32-bit programs"
 	start_command "$VICTIMS/$name" "$@"
 }
 

@@ -16,7 +16,7 @@ assert_regions() {
 }
 
 @test "every mapping has its type: 64-bit, 32-bit, static" {
-	for variant in layout layout-32 layout-static; do
+	for variant in $(runnable layout layout-32 layout-static); do
 		start_victim $variant
 		probe maps "$victim_pid" --json
 		status_is 0
@@ -33,7 +33,7 @@ assert_regions() {
 }
 
 @test "arenas and stacks are tied to their threads" {
-	for variant in layout layout-32 layout-static; do
+	for variant in $(runnable layout layout-32 layout-static); do
 		start_victim $variant
 		read -r tid heap <<<"$(victim_truth worker)"
 		probe maps "$victim_pid" --json

@@ -20,7 +20,7 @@ refused() { # WORDS COMMAND...: 4, and the victim lives
 }
 
 @test "strict mode: nothing is run" {
-	for variant in filtered filtered-32; do
+	for variant in $(runnable filtered filtered-32); do
 		start_victim $variant strict
 		refused strict call "$victim_pid" 'getpid()'
 		refused strict trim "$victim_pid"
@@ -29,7 +29,7 @@ refused() { # WORDS COMMAND...: 4, and the victim lives
 }
 
 @test "a filter that kills on what the stub needs" {
-	for variant in filtered filtered-32; do
+	for variant in $(runnable filtered filtered-32); do
 		start_victim $variant sigprocmask
 		refused "kills the process on rt_sigprocmask" call "$victim_pid" 'getpid()'
 		refused "kills the process on rt_sigprocmask" trim "$victim_pid"
@@ -40,7 +40,7 @@ refused() { # WORDS COMMAND...: 4, and the victim lives
 }
 
 @test "a filter that kills on what malloc may do" {
-	for variant in filtered filtered-32; do
+	for variant in $(runnable filtered filtered-32); do
 		for call in mmap brk madvise; do
 			start_victim $variant $call
 			refused "kills the process on $call" trim "$victim_pid"
@@ -51,7 +51,7 @@ refused() { # WORDS COMMAND...: 4, and the victim lives
 }
 
 @test "a container's list of allowed calls lets it through" {
-	for variant in filtered filtered-32; do
+	for variant in $(runnable filtered filtered-32); do
 		start_victim $variant container
 		probe call "$victim_pid" 'getpid()' --json
 		status_is 0

@@ -8,7 +8,7 @@ in_vfork() {
 }
 
 @test "who sleeps uninterruptibly has not exited: 7, and where it sleeps" {
-	for victim in in_vfork in_vfork-32; do
+	for victim in $(runnable in_vfork in_vfork-32); do
 		start_victim $victim
 		wait_until 60 in_vfork
 		for command in stack "mallinfo --method=call" trim "allocs -d 1" leaks heap \
@@ -60,7 +60,7 @@ finish_transfers() {
 }
 
 @test "no transfer is cut short by what needs no registers" {
-	for victim in transfers transfers-32; do
+	for victim in $(runnable transfers transfers-32); do
 		start_transfers $victim
 		for command in heap "heap --by content" mallinfo "mallinfo --method=call" threads maps \
 			trim strings; do
@@ -86,7 +86,7 @@ finish_transfers() {
 }
 
 @test "no transfer is cut short where uprobes record: 7" {
-	for victim in transfers transfers-32; do
+	for victim in $(runnable transfers transfers-32); do
 		start_transfers $victim
 		probe allocs "$victim_pid" -d 100ms --engine=uprobe --timeout 1s
 		[ "$status" -ne 4 ] || skip "uprobes are not permitted here"
@@ -100,7 +100,7 @@ finish_transfers() {
 # Killed with its stub in the target; who comes next has to know whether a thread is in there.
 @test "no transfer is cut short where a memprobe was killed" {
 	local killed
-	for victim in transfers transfers-32; do
+	for victim in $(runnable transfers transfers-32); do
 		start_transfers $victim
 		killed=$("$BUILD/tests/torture/killer" at 60 "$victim_pid" \
 			"$MEMPROBE" call "$victim_pid" 'getppid()') || fail "$killed"
@@ -115,7 +115,7 @@ finish_transfers() {
 # The first recvmmsg() returns short, as after any stop; the error 512 that the kernel keeps for the
 # socket's next call is not to be seen.
 @test "a recvmmsg that a stop has cut short leaves no error for the next call" {
-	for victim in transfers transfers-32; do
+	for victim in $(runnable transfers transfers-32); do
 		start_transfers $victim
 		probe stack "$victim_pid"
 		status_is 0

@@ -296,7 +296,7 @@ is_unharmed() { # [killed]
 
 @test "syscalls --engine=ptrace: threads that wait, signal, are born, end, fork" {
 	local victim seconds
-	for victim in torture torture-32; do
+	for victim in $(runnable torture torture-32); do
 		# shellcheck disable=SC2046
 		start_victim $victim $(torture_kinds)
 		# Longer where the victim gets little of the CPUs.
@@ -313,7 +313,7 @@ is_unharmed() { # [killed]
 
 @test "syscalls --engine=ptrace ends no wait, however often it begins and ends" {
 	local victim
-	for victim in torture torture-32; do
+	for victim in $(runnable torture torture-32); do
 		# shellcheck disable=SC2046
 		start_victim $victim $(torture_kinds)
 		for _ in {1..15}; do

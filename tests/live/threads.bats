@@ -4,7 +4,7 @@
 load lib
 
 @test "every thread, its name and its stack" {
-	for variant in threads threads-32 threads-static; do
+	for variant in $(runnable threads threads-32 threads-static); do
 		start_victim $variant 12
 		settle
 		probe threads "$victim_pid" --json
@@ -24,7 +24,7 @@ load lib
 }
 
 @test "the arena of each thread" {
-	for variant in layout layout-32 layout-static; do
+	for variant in $(runnable layout layout-32 layout-static); do
 		start_victim $variant
 		read -r tid heap <<<"$(victim_truth worker)"
 		probe threads "$victim_pid" --json
@@ -57,7 +57,7 @@ END
 
 @test "looking at stacks and arenas touches no page of a stack" {
 	local before
-	for variant in layout layout-32; do
+	for variant in $(runnable layout layout-32); do
 		start_victim $variant 6 32768
 		settle
 		before=$(stack_pages)

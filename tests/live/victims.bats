@@ -5,12 +5,12 @@ load lib
 
 @test "every victim gets ready and stays as it was" {
 	mkdir "$BATS_TEST_TMPDIR/files"
-	for victim in idle idle-32 idle-static idle-musl threads threads-32 threads-static \
-		malloc_load malloc_load-32 malloc_load-static malloc_load-musl \
-		"manymaps 2000" "paths $BATS_TEST_TMPDIR/files" heapshape heapshape-32 \
-		exec_fork_exit exec_fork_exit-32; do
+	for victim in $(runnable idle idle-32 idle-static idle-musl threads threads-32 \
+		threads-static malloc_load malloc_load-32 malloc_load-static malloc_load-musl \
+		manymaps=2000 "paths=$BATS_TEST_TMPDIR/files" heapshape heapshape-32 \
+		exec_fork_exit exec_fork_exit-32); do
 		# shellcheck disable=SC2086
-		start_victim $victim
+		start_victim ${victim/=/ }
 		victim_check
 		stop_victim
 	done

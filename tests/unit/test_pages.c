@@ -97,6 +97,7 @@ static void test_sum_is_rss(void **state)
 	struct target *target;
 	unsigned flags = 0;
 	struct told told;
+	uint64_t read;
 	pid_t pid = child_start(life, NULL);
 
 	child_hear(&told, sizeof(told));
@@ -112,9 +113,10 @@ static void test_sum_is_rss(void **state)
 			 SHARED * PAGE_SIZE);
 	assert_int_equal(flags, PAGES_RESIDENT | PAGES_FILE);
 	if (!pages.zero_unknown) {
-		assert_int_equal(resident_in(&pages, told.only_read,
-					     told.only_read + ONLY_READ * PAGE_SIZE, &flags),
-				 0);
+		/* Some kernels have no page of zeros to map there and give each its own. */
+		read = resident_in(&pages, told.only_read,
+				   told.only_read + ONLY_READ * PAGE_SIZE, &flags);
+		assert_true(read == 0 || read == ONLY_READ * PAGE_SIZE);
 		assert_int_equal(pages.resident, rss_of(pid));
 	}
 	pages_deinit(&pages);
