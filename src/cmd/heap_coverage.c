@@ -139,10 +139,10 @@ void heap_coverage_print(FILE *out, struct table_style style, const struct heap_
 
 	if (!coverage->known)
 		return;
-	fprintf(out, "malloc holds %s of %s RSS", table_size(style, coverage->walked, text[0]),
+	fprintf(out, "malloc %s of %s RSS", table_size(style, coverage->walked, text[0]),
 		table_size(style, coverage->rss, text[1]));
 	if (coverage->anonymous >= ANONYMOUS_MUCH)
-		fprintf(out, "; %s of other anonymous memory%s%s%s",
+		fprintf(out, "; %s anonymous memory is not malloc's%s%s%s",
 			table_size(style, coverage->anonymous, text[2]),
 			coverage->runtime ? " (" : "", coverage->runtime ? coverage->runtime : "",
 			coverage->runtime ? ")" : "");
