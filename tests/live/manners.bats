@@ -69,7 +69,7 @@ refused() { # HINT ARG...: a usage error with one line of error and this hint
 	refused 'did you mean --json? `memprobe -h` lists the options' --jsn maps 1
 	refused '`memprobe maps -h` lists the options' maps 1 --bogus
 	refused '`memprobe maps -h` lists the options' maps 1 -z
-	refused 'it may be one of --by-type, --by-size, --by-file' maps 1 --by
+	refused 'it may be one of --by-type, --by-size, --by-file, --bytes' maps 1 --by
 	refused '*memprobe COMMAND TARGET --by-type' --by-type maps 1
 	refused '`memprobe maps -h` lists the options' maps 1 --every
 	[[ $stderr = *"option --every takes a value"* ]]

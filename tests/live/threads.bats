@@ -101,7 +101,7 @@ END
 	json '.verdict | contains("has 4 GiB in all")'
 	json '.totals.stack_size > 1900000000 and .totals.stack_used < 4000000'
 	probe maps "$victim_pid" --by-size
-	grep -qE '^ *(59|60) x +32\.0M| thread-stack +stacks of (59|60|61) threads$' <<<"$output"
+	grep -qE '^ *(59|60) +32\.0M | thread-stack +stacks of (59|60|61) threads$' <<<"$output"
 	[[ $stderr = *'memprobe threads'* ]]
 	[[ $stderr =~ 'thread stacks take '4[678]' % of the address space' ]]
 	victim_check
