@@ -95,7 +95,7 @@ found_all() {
 	start_victim leaks 1000 0
 	probe leaks "$victim_pid" --exit-code
 	status_is 10
-	[[ ${lines[0]} = "leaks: $(thousands "$(planted_count)") blocks ("*") are unreachable; "*" in use ("* ]]
+	[[ ${lines[0]} = "leaks: $(thousands "$(planted_count)") blocks ("*") are unreachable; "*" in use" ]] || fail "$output"
 	[[ $output = *"this block was leaked"* ]]
 	printf '%s\n' '# known' 'text:block was leaked' >"$BATS_TEST_TMPDIR/known"
 	probe leaks "$victim_pid" --exit-code --suppressions "$BATS_TEST_TMPDIR/known" --json
