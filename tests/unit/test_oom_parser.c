@@ -1,0 +1,265 @@
+/* What is read of the OOM killer's logs beyond the formats, and of logs made to harm. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "oom_logs.h"
+
+#define KIB  1024ULL
+#define PAGE 4096ULL
+
+static struct oom_log parse_file(const char *name)
+{
+	size_t size;
+	char *text = oom_read_log(name, &size);
+	struct oom_log log = oom_parse(text, size, size);
+
+	free(text);
+	return log;
+}
+
+static struct oom_log parse_text(const char *text)
+{
+	return oom_parse(text, strlen(text), strlen(text));
+}
+
+static void test_no_kill(void **state)
+{
+	struct oom_log log = parse_file("none");
+
+	assert_int_equal(log.kills.size, 0);
+	assert_int_equal(log.without_kill, 0);
+	oom_log_deinit(&log);
+	log = parse_file("6.1-exiting");
+	assert_int_equal(log.kills.size, 0);
+	assert_int_equal(log.without_kill, 1);
+	oom_log_deinit(&log);
+	log = oom_parse("", 0, 1);
+	assert_int_equal(log.kills.size, 0);
+	oom_log_deinit(&log);
+}
+
+/* The second line of the node's kill is not another kill; both have one report. */
+static void test_group(void **state)
+{
+	struct oom_log log = parse_file("6.x-group");
+	const struct oom_kill *first = log.kills.data;
+
+	assert_int_equal(log.reports.size, 1);
+	assert_int_equal(first->pid, 22609);
+	assert_int_equal(first->rss, (4116684 + 23132) * KIB);
+	assert_int_equal(first->page_tables, 10964 * KIB);
+	assert_true(first->has_oom_score_adj);
+	assert_int_equal(first->oom_score_adj, 969);
+	assert_true(log.reports.data[0].group);
+	oom_log_deinit(&log);
+}
+
+/* Without reports of their own, kills have nothing of that before. */
+static void test_rate_limited(void **state)
+{
+	struct oom_log log = parse_file("6.x-rate-limited");
+
+	assert_int_equal(log.kills.size, 3);
+	assert_int_equal(log.reports.size, 3);
+	assert_string_equal(log.reports.data[0].cgroup, "/a");
+	assert_null(log.reports.data[1].cgroup);
+	assert_int_equal(log.reports.data[1].constraint, OOM_CONSTRAINT_MEMCG);
+	assert_int_equal(log.reports.data[1].reached, OOM_COUNTERS);
+	oom_log_deinit(&log);
+}
+
+static void test_columns(void **state)
+{
+	struct oom_log log = parse_file("6.8-global");
+	const struct oom_process *process = &log.reports.data[0].processes.data[1];
+
+	assert_int_equal(process->pid, 114);
+	assert_int_equal(process->rss, 4676 * PAGE);
+	assert_int_equal(process->anon, 96 * PAGE);
+	assert_int_equal(process->file, 452 * PAGE);
+	assert_int_equal(process->shmem, 4128 * PAGE);
+	assert_int_equal(process->total_vm, 7500 * PAGE);
+	assert_int_equal(process->page_tables, 90112);
+	assert_int_equal(process->swap, 0);
+	assert_int_equal(process->oom_score_adj, -1000);
+	assert_int_equal(log.reports.data[0].memory.ram, (2097022 - 67366) * PAGE);
+	oom_log_deinit(&log);
+
+	log = parse_file("4.14-puds");
+	process = log.reports.data[0].processes.data;
+	assert_int_equal(process->page_tables, (612 + 11 + 4) * PAGE);
+	assert_int_equal(process->uid, 1000);
+	assert_int_equal(process->anon, OOM_UNKNOWN);
+	oom_log_deinit(&log);
+
+	log = parse_file("2.6.32-global");
+	process = log.reports.data[0].processes.data;
+	assert_false(process->has_oom_score_adj);
+	assert_int_equal(process->swap, OOM_UNKNOWN);
+	oom_log_deinit(&log);
+}
+
+/* A row without blanks could be split in many ways. */
+static void test_unreadable_rows(void **state)
+{
+	struct oom_log log = parse_file("4.4-squeezed");
+
+	assert_int_equal(log.reports.data[0].rows_unreadable, 2);
+	oom_log_deinit(&log);
+}
+
+static void test_reaper(void **state)
+{
+	struct oom_log log = parse_file("4.9-reaper");
+
+	assert_true(log.kills.data[0].is_reaped);
+	oom_log_deinit(&log);
+	log = parse_text(
+		"[ 1.5] oom_reaper: reaped process 9 (x), now anon-rss:0kB, file-rss:0kB\n");
+	assert_int_equal(log.kills.size, 1);
+	assert_int_equal(log.kills.data[0].pid, 9);
+	assert_false(log.kills.data[0].is_certain);
+	oom_log_deinit(&log);
+}
+
+static void test_counter_reached(void **state)
+{
+	struct oom_log log =
+		parse_text("Task in /a killed as a result of limit of /a\n"
+			   "memory: usage 700kB, limit 1000kB, failcnt 0\n"
+			   "memory+swap: usage 2000kB, limit 2000kB, failcnt 31\n"
+			   "kmem: usage 0kB, limit 18014398509481983kB, failcnt 0\n"
+			   "Killed process 7 (a) total-vm:9kB, anon-rss:8kB, file-rss:0kB\n");
+
+	assert_int_equal(log.kills.size, 1);
+	assert_int_equal(log.reports.data[0].reached, OOM_COUNTER_MEMORY_SWAP);
+	assert_int_equal(log.reports.data[0].counters[OOM_COUNTER_KMEM].limit, OOM_UNKNOWN);
+	oom_log_deinit(&log);
+}
+
+/* Numbers that no kernel prints. */
+static void test_absurd_numbers(void **state)
+{
+	struct oom_log log = parse_text(
+		"[ pid ]   uid  tgid total_vm      rss nr_ptes swapents oom_score_adj name\n"
+		"[7]     0 7    99999999999999999999999 18446744073709551615 8 0 0 a\n"
+		"[99999999999]     0 7    1 1 8 0 0 b\n"
+		"[8]     0 8    1 1 8 0 1001 c\n"
+		"Killed process 7 (a) total-vm:18446744073709551615kB, anon-rss:18446744073709551615kB, "
+		"file-rss:18446744073709551615kB\n"
+		"Killed process 99999999999 (b)\n"
+		"Killed process 0 (c)\n");
+
+	assert_int_equal(log.kills.size, 1);
+	assert_int_equal(log.reports.data[0].processes.size, 1);
+	assert_int_equal(log.kills.data[0].rss, OOM_UNKNOWN - 1);
+	oom_log_deinit(&log);
+}
+
+/* ---- hostile logs ---- */
+
+static struct oom_log parse_repeated(const char *text, size_t size)
+{
+	size_t length = strlen(text);
+	char *all = malloc(size);
+	struct oom_log log;
+
+	for (size_t at = 0; at < size; at++)
+		all[at] = text[at % length];
+	log = oom_parse(all, size, 65521);
+	free(all);
+	return log;
+}
+
+/* Megabytes without a line break, of what begins messages and does not end them. */
+static void test_endless_lines(void **state)
+{
+	static const char *const texts[] = {
+		"Task in ",
+		"oom-kill:constraint=",
+		"Memory cgroup stats for /",
+		"K i l l e d ",
+		"Killed process 1 (",
+		"((((",
+		"[",
+		"[1",
+		"[1] 1 1 ",
+		"anon 1 ",
+		"invoked oom-killer:",
+		"[ pid ] uid tgid total_vm rss name",
+		"\\x0a",
+		"memory: usage 1kB, limit",
+		"oom-kill:constraint=CONSTRAINT_MEMCG,oom_memcg=/a,task_memcg=",
+		"1 pages RAM ",
+		"[ pid ] uid tgid total_vm rss name\n[ 1 ",
+	};
+
+	for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++) {
+		struct oom_log log = parse_repeated(texts[i], 3 << 20);
+
+		assert_int_equal(log.kills.size, 0);
+		oom_log_deinit(&log);
+	}
+}
+
+/* What stands around the borders of the pieces that long lines are read in. */
+static void test_kill_in_long_line(void **state)
+{
+	static const char kill[] = "Memory cgroup out of memory: Killed process 11344 (main) "
+				   "total-vm:390360kB, anon-rss:183712kB, file-rss:1016kB ";
+	size_t size = 400 << 10;
+
+	for (size_t at = 60 << 10; at < 300 << 10; at += 997) {
+		char *text = malloc(size);
+		struct oom_log log;
+
+		memset(text, '.', size);
+		memcpy(text + at, kill, strlen(kill));
+		log = oom_parse(text, size, size);
+		assert_int_equal(log.kills.size, 1);
+		assert_int_equal(log.kills.data[0].rss, 184728 * KIB);
+		assert_int_equal(log.reports.data[0].constraint, OOM_CONSTRAINT_MEMCG);
+		oom_log_deinit(&log);
+		free(text);
+	}
+}
+
+static void test_many_kills(void **state)
+{
+	struct oom_parser *parser;
+	struct oom_log log;
+	char line[128];
+
+	assert_null(oom_parser_create(&parser));
+	for (int i = 1; i <= OOM_KILLS_MAX + 10; i++) {
+		int length = snprintf(line, sizeof(line), "[ %d.5] Killed process %d (a)\n", i, i);
+
+		assert_null(oom_parser_feed(parser, line, (size_t)length));
+	}
+	assert_null(oom_parser_finish(parser, &log));
+	oom_parser_destroy(parser);
+	assert_int_equal(log.kills.size, OOM_KILLS_MAX);
+	assert_int_equal(log.kills_left_out, 10);
+	oom_log_deinit(&log);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_no_kill),		cmocka_unit_test(test_group),
+		cmocka_unit_test(test_rate_limited),	cmocka_unit_test(test_columns),
+		cmocka_unit_test(test_unreadable_rows), cmocka_unit_test(test_reaper),
+		cmocka_unit_test(test_counter_reached), cmocka_unit_test(test_absurd_numbers),
+		cmocka_unit_test(test_endless_lines),	cmocka_unit_test(test_kill_in_long_line),
+		cmocka_unit_test(test_many_kills),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
