@@ -114,8 +114,8 @@ static void test_sum_is_rss(void **state)
 	assert_int_equal(flags, PAGES_RESIDENT | PAGES_FILE);
 	if (!pages.zero_unknown) {
 		/* Some kernels have no page of zeros to map there and give each its own. */
-		read = resident_in(&pages, told.only_read,
-				   told.only_read + ONLY_READ * PAGE_SIZE, &flags);
+		read = resident_in(&pages, told.only_read, told.only_read + ONLY_READ * PAGE_SIZE,
+				   &flags);
 		assert_true(read == 0 || read == ONLY_READ * PAGE_SIZE);
 		assert_int_equal(pages.resident, rss_of(pid));
 	}
