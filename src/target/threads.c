@@ -15,6 +15,7 @@
 
 #include "memprobe/num.h"
 #include "memprobe/pthread_lists.h"
+#include "memprobe/sparse_read.h"
 #include "threads.h"
 
 /* How far above a stack pointer, and at each end of a mapping, control blocks are looked for. */
@@ -120,17 +121,15 @@ static void scan_run(struct search *search, uint64_t start, uint64_t end, uint64
 
 	while (start < end && search->missing) {
 		uint64_t part = min_u64(end - start, PART);
-		/* A control block may reach beyond the run. */
+		/* A control block may reach beyond the run, into pages that are not to be made. */
 		uint64_t size = min_u64(limit - start, part + TCB_SIZE);
-		struct error *error = target_read(search->target, start, search->buffer, size);
+		struct error *error =
+			target_read_sparse(search->target, start, search->buffer, size, NULL);
 
 		search->budget -= min_u64(search->budget, size);
-		if (error) {
-			uint64_t read = error_is(error, ERROR_FAULT) ? error->address - start : 0;
-
-			error_destroy(error);
-			size = min_u64(size, read);
-		}
+		if (error)
+			size = 0;
+		error_destroy(error);
 		/* glibc aligns it to 64 bytes, musl to a word. */
 		for (uint64_t at = 0; at < part && at + word <= size; at += word)
 			if (load_word(search->buffer + at, word) == start + at)
