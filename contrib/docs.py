@@ -48,6 +48,7 @@ EXAMPLES = {
              "memprobe heap leaky --json -o after.json",
              "memprobe diff before.json after.json"],
     "trim": ["memprobe trim leaky"],
+    "oom": ["memprobe oom dmesg.txt"],
     "faults": ["memprobe faults redis-server -d 4 --top 1"],
     "syscalls": ["memprobe syscalls redis-server -d 4 --top 1"],
 }
@@ -187,6 +188,8 @@ def main():
     files = sys.argv[2:] or ([os.path.join(ROOT, "README.md")] +
                              glob.glob(os.path.join(ROOT, "man", "*.1")))
     with tempfile.TemporaryDirectory() as work:
+        shutil.copy(os.path.join(ROOT, "tests", "unit", "oom", "4.4-article.log"),
+                    os.path.join(work, "dmesg.txt"))
         results = run_examples(build, work)
         picture(work)
     for path in files:

@@ -26,6 +26,8 @@
 #include "memprobe/vec.h"
 
 #define OOM_UNKNOWN UINT64_MAX
+/* Larger numbers, which no kernel prints, are taken for this one. */
+#define OOM_LARGEST ((uint64_t)INT64_MAX)
 
 /* The kernel's names of tasks have at most 15 bytes. */
 #define OOM_NAME_MAX 16

@@ -3,6 +3,7 @@
  */
 #include <string.h>
 
+#include "memprobe/num.h"
 #include "oom_parser.h"
 
 static const struct {
@@ -40,17 +41,15 @@ static const struct {
 
 static uint64_t times(uint64_t value, unsigned unit)
 {
-	return value > (UINT64_MAX - 1) / unit ? UINT64_MAX - 1 : value * unit;
+	return value > OOM_LARGEST / unit ? OOM_LARGEST : value * unit;
 }
 
 /* Unknown is nothing, but for unknown and unknown. */
 static uint64_t plus(uint64_t a, uint64_t b)
 {
-	uint64_t sum;
-
 	if (a == OOM_UNKNOWN || b == OOM_UNKNOWN)
 		return a == OOM_UNKNOWN ? b : a;
-	return __builtin_add_overflow(a, b, &sum) || sum == OOM_UNKNOWN ? OOM_UNKNOWN - 1 : sum;
+	return min_u64(a + b, OOM_LARGEST);
 }
 
 static uint64_t minus(uint64_t a, uint64_t b)
@@ -108,6 +107,8 @@ static void sum_up_group(const struct oom_report *report, const uint64_t *figure
 {
 	const struct oom_counter *kmem = &report->counters[OOM_COUNTER_KMEM];
 	const struct oom_counter *swap = &report->counters[OOM_COUNTER_SWAP];
+	const struct oom_counter *both = &report->counters[OOM_COUNTER_MEMORY_SWAP];
+	const struct oom_counter *memory = &report->counters[OOM_COUNTER_MEMORY];
 
 	ret->anon = figures[FIGURE_ANON];
 	ret->shmem = figures[FIGURE_SHMEM];
@@ -119,6 +120,10 @@ static void sum_up_group(const struct oom_report *report, const uint64_t *figure
 		ret->kernel = plus(plus(figures[FIGURE_SLAB], figures[FIGURE_STACKS]),
 				   plus(figures[FIGURE_PAGE_TABLES], figures[FIGURE_PERCPU]));
 	ret->swap = figures[FIGURE_SWAP] == OOM_UNKNOWN ? swap->usage : figures[FIGURE_SWAP];
+	/* Without accounting of swap, both together are 0. */
+	if (ret->swap == OOM_UNKNOWN && both->usage != OOM_UNKNOWN &&
+	    memory->usage != OOM_UNKNOWN && both->usage >= memory->usage)
+		ret->swap = both->usage - memory->usage;
 }
 
 static void sum_up_machine(const uint64_t *figures, struct oom_memory *ret)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "memprobe/num.h"
 #include "oom_parser.h"
 
 /* A log that has its lines twice has the second ones near the first. */
@@ -104,11 +105,9 @@ static void complete(struct oom_kill *kill, const struct oom_report *report)
 	const struct oom_process *process;
 
 	if (counted) {
-		kill->rss = kill->anon;
-		if (__builtin_add_overflow(kill->rss, kill->file, &kill->rss) ||
-		    (kill->shmem != OOM_UNKNOWN &&
-		     __builtin_add_overflow(kill->rss, kill->shmem, &kill->rss)))
-			kill->rss = OOM_UNKNOWN;
+		kill->rss = min_u64(kill->anon + kill->file, OOM_LARGEST);
+		if (kill->shmem != OOM_UNKNOWN)
+			kill->rss = min_u64(kill->rss + kill->shmem, OOM_LARGEST);
 	}
 	if (counted && kill->has_oom_score_adj)
 		return;

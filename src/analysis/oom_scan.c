@@ -2,6 +2,8 @@
 
 #include <limits.h>
 
+#include "memprobe/oom.h"
+
 bool scan_is_blank(char c)
 {
 	return c == ' ' || c == '\t' || c == '\n' || c == SCAN_WRAP;
@@ -76,8 +78,8 @@ bool scan_number(struct scan *scan, uint64_t *ret)
 		last = try.at;
 		if (__builtin_mul_overflow(value, 10, &value) ||
 		    __builtin_add_overflow(value, (uint64_t)(*try.at - '0'), &value) ||
-		    value == UINT64_MAX)
-			value = UINT64_MAX - 1;
+		    value > OOM_LARGEST)
+			value = OOM_LARGEST;
 	}
 	if (!last)
 		return false;
@@ -109,7 +111,7 @@ bool scan_kib(struct scan *scan, uint64_t *ret)
 	if (!scan_number(&try, &value) || !(scan_word(&try, "kB") || scan_word(&try, "KB")))
 		return false;
 	*scan = try;
-	*ret = value > (UINT64_MAX - 1) / 1024 ? UINT64_MAX - 1 : value * 1024;
+	*ret = value > OOM_LARGEST / 1024 ? OOM_LARGEST : value * 1024;
 	return true;
 }
 

@@ -31,7 +31,7 @@ bool scan_char(struct scan *scan, char c);
 bool scan_find(struct scan *scan, const char *word, const char *stop, size_t reach,
 	       const char **found);
 
-/* Decimal digits after blanks; a wrap within them does not end them. Too large: UINT64_MAX - 1. */
+/* Decimal digits after blanks; a wrap within them does not end them. Too large: OOM_LARGEST. */
 bool scan_number(struct scan *scan, uint64_t *ret);
 /* The same with an optional sign. */
 bool scan_signed(struct scan *scan, int *ret);

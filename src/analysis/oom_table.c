@@ -6,11 +6,12 @@
  * 3.6		... nr_ptes swapents oom_score_adj name
  * 4.1		... nr_ptes nr_pmds swapents oom_score_adj name (4.14 also nr_puds)
  * 4.15		... pgtables_bytes swapents oom_score_adj name
- * 6.8		... rss rss_anon rss_file rss_shmem pgtables_bytes swapents oom_score_adj name
+ * by 6.8	... rss rss_anon rss_file rss_shmem pgtables_bytes swapents oom_score_adj name
  */
 #include <limits.h>
 #include <string.h>
 
+#include "memprobe/num.h"
 #include "oom_parser.h"
 
 static const struct {
@@ -58,16 +59,14 @@ void oom_table_head(struct oom_parser *parser, struct scan *scan)
 
 static uint64_t pages(uint64_t count)
 {
-	return count > (UINT64_MAX - 1) / OOM_PAGE_SIZE ? UINT64_MAX - 1 : count * OOM_PAGE_SIZE;
+	return count > OOM_LARGEST / OOM_PAGE_SIZE ? OOM_LARGEST : count * OOM_PAGE_SIZE;
 }
 
 static void add_pages(uint64_t *to, uint64_t count)
 {
-	uint64_t bytes = pages(count), sum;
+	uint64_t bytes = pages(count);
 
-	if (*to != OOM_UNKNOWN && !__builtin_add_overflow(*to, bytes, &sum))
-		bytes = sum;
-	*to = bytes;
+	*to = *to == OOM_UNKNOWN ? bytes : min_u64(*to + bytes, OOM_LARGEST);
 }
 
 static bool set_column(struct oom_process *process, enum oom_column column, uint64_t value)

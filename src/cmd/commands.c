@@ -17,6 +17,7 @@ extern const struct command cmd_help;
 extern const struct command cmd_leaks;
 extern const struct command cmd_mallinfo;
 extern const struct command cmd_maps;
+extern const struct command cmd_oom;
 extern const struct command cmd_stack;
 extern const struct command cmd_strings;
 extern const struct command cmd_syscalls;
@@ -41,6 +42,7 @@ const struct command *const commands[] = {
 	&cmd_call,
 	&cmd_dump,
 	&cmd_core,
+	&cmd_oom,
 	&cmd_diff,
 	&cmd_flame,
 	&cmd_check,
