@@ -31,6 +31,7 @@ WIDTH = 88
 
 # name: what is typed, one command a line. BEFORE is done first and not shown.
 EXAMPLES = {
+    "diagnose": ["memprobe leaky"],
     "maps": ["memprobe maps leaky --by-type"],
     "threads": ["memprobe threads leaky"],
     "stack": ["memprobe stack leaky --tid {pid}"],

@@ -152,6 +152,9 @@ extern const struct command *const commands[];
 extern const struct command_option common_options[];
 const struct command *command_find(const char *name);
 
+/* Whether a word that is no command may be a target: a number, a process's name, a core's path. */
+bool command_is_target(const char *word);
+
 /* The error for a word that is no command, with what was probably meant. */
 struct error *command_unknown(const char *word);
 

@@ -7,6 +7,7 @@ extern const struct command cmd_call;
 extern const struct command cmd_check;
 extern const struct command cmd_completion;
 extern const struct command cmd_core;
+extern const struct command cmd_diagnose;
 extern const struct command cmd_diff;
 extern const struct command cmd_dump;
 extern const struct command cmd_faults;
@@ -27,6 +28,7 @@ extern const struct command cmd_trim;
 /* In the order of `memprobe -h`, a line each. */
 /* clang-format off */
 const struct command *const commands[] = {
+	&cmd_diagnose,
 	&cmd_maps,
 	&cmd_threads,
 	&cmd_stack,

@@ -26,7 +26,7 @@ static const struct {
 	{ "libluajit", "luajit: its heap" },
 };
 
-static const char *find_runtime(struct target *target)
+const char *heap_coverage_runtime(struct target *target)
 {
 	const struct module_vec *modules;
 	struct error *error = target_modules(target, &modules);
@@ -117,7 +117,7 @@ void heap_coverage_read(struct target *live, const struct heap *heap, struct hea
 	}
 	mappings_deinit(&maps);
 	if (ret->anonymous >= ANONYMOUS_MUCH)
-		ret->runtime = find_runtime(live);
+		ret->runtime = heap_coverage_runtime(live);
 }
 
 json_t *heap_coverage_json(const struct heap_coverage *coverage)

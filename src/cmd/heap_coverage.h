@@ -20,6 +20,9 @@ struct heap_coverage {
  * its snapshot. */
 void heap_coverage_read(struct target *live, const struct heap *heap, struct heap_coverage *ret);
 
+/* A runtime in @target that has memory beside malloc's, and its name for that: static; NULL. */
+const char *heap_coverage_runtime(struct target *target);
+
 /* {rss, walked, unexplained}, or null. */
 json_t *heap_coverage_json(const struct heap_coverage *coverage);
 

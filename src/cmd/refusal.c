@@ -18,7 +18,7 @@ static bool is_process(const char *name)
 	return found;
 }
 
-static bool is_target(const char *word)
+bool command_is_target(const char *word)
 {
 	uint64_t pid;
 	struct error *error = parse_u64(word, &pid);
@@ -34,9 +34,6 @@ struct error *command_unknown(const char *word)
 	struct error *error = error_create(ERROR_USAGE, "'%s' is not a command", word);
 	struct nearest_name nearest = { .word = word };
 
-	if (is_target(word))
-		return error_hint(error, "`memprobe maps %s --by-type` says what holds its memory",
-				  word);
 	for (const struct command *const *command = commands; *command; command++)
 		nearest_name_try(&nearest, (*command)->name);
 	if (nearest.name)

@@ -532,8 +532,14 @@ static struct error *find_command(struct command_context *context, int *argc, ch
 		return error_hint(error_create(ERROR_USAGE, "no command"),
 				  "`memprobe -h` lists the commands");
 	context->command = command_find((*argv)[0]);
-	if (!context->command)
+	if (context->command)
+		return NULL;
+	if (!command_is_target((*argv)[0]))
 		return command_unknown((*argv)[0]);
+	/* `memprobe TARGET`: its options are parsed as if the command stood before it. */
+	context->command = command_find("diagnose");
+	(*argc)++;
+	(*argv)--;
 	return NULL;
 }
 

@@ -184,6 +184,32 @@ children_of() { # PID: those of all its threads, a line each
 	cat "/proc/$1"/task/*/children 2>/dev/null | tr ' ' '\n' | sort -u
 }
 
+# ---- control groups ----
+
+# A memory cgroup of our own, version 1 or 2: $group, and $limit_file in it. For teardown: remove_group.
+make_group() {
+	local base
+	for base in /sys/fs/cgroup/memory /sys/fs/cgroup; do
+		[ -e "$base/cgroup.procs" ] || continue
+		group=$base/memprobe-test-$$-$BATS_TEST_NUMBER
+		mkdir "$group" 2>/dev/null || continue
+		if [ -e "$group/memory.limit_in_bytes" ]; then
+			limit_file=$group/memory.limit_in_bytes
+			return 0
+		elif [ -e "$group/memory.max" ]; then
+			limit_file=$group/memory.max
+			return 0
+		fi
+		rmdir "$group"
+	done
+	group=
+	return 1
+}
+
+remove_group() { # when all that was in it has ended
+	[ -z "${group:-}" ] || wait_until 60 rmdir "$group"
+}
+
 # ---- victims ----
 
 start_command() { # FILE [ARG...]: any program that says `ready`

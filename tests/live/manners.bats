@@ -43,9 +43,6 @@ END
 	probe maps
 	status_is 2
 	[[ $stderr == *"hint: memprobe maps TARGET"* ]] || fail "$stderr"
-	probe 1
-	status_is 2
-	[[ $stderr == *"memprobe maps 1 --by-type"* ]] || fail "$stderr"
 	probe maps 1 --every 1 --by-type
 	status_is 2
 }
@@ -63,8 +60,6 @@ refused() { # HINT ARG...: a usage error with one line of error and this hint
 	refused 'did you mean `memprobe maps`?*' mapps 1
 	refused 'did you mean `memprobe threads`?*' thread 1
 	refused '`memprobe -h` lists the commands' bogus
-	refused "\`memprobe maps $victim_pid --by-type\` says*" "$victim_pid"
-	refused '`memprobe maps idle --by-type` says*' idle
 	refused 'did you mean --by-type? `memprobe maps -h` lists the options' maps 1 --bytype
 	refused 'did you mean --json? `memprobe -h` lists the options' --jsn maps 1
 	refused '`memprobe maps -h` lists the options' maps 1 --bogus

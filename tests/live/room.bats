@@ -3,26 +3,6 @@
 
 load lib
 
-# A memory cgroup of our own; version 1 and 2.
-make_group() {
-	local base
-	for base in /sys/fs/cgroup/memory /sys/fs/cgroup; do
-		[ -e "$base/cgroup.procs" ] || continue
-		group=$base/memprobe-test-$$-$BATS_TEST_NUMBER
-		mkdir "$group" 2>/dev/null || continue
-		if [ -e "$group/memory.limit_in_bytes" ]; then
-			limit_file=$group/memory.limit_in_bytes
-			return 0
-		elif [ -e "$group/memory.max" ]; then
-			limit_file=$group/memory.max
-			return 0
-		fi
-		rmdir "$group"
-	done
-	group=
-	return 1
-}
-
 start_limited() { # MIB OF HEAP, MIB IN ALL
 	make_group || skip "no memory cgroup can be made here"
 	echo $(($2 << 20)) >"$limit_file"
@@ -34,7 +14,7 @@ start_limited() { # MIB OF HEAP, MIB IN ALL
 teardown() {
 	end_everything
 	[ -z "${pool:-}" ] || echo "$pool" >/proc/sys/vm/nr_hugepages
-	[ -z "${group:-}" ] || wait_until 60 rmdir "$group"
+	remove_group
 }
 
 @test "who has no memory for a copy is held" {

@@ -1,0 +1,162 @@
+#include "memprobe/cgroup.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "memprobe/num.h"
+#include "cgroup_walk.h"
+
+/* ---- figures ---- */
+
+/* A line of memory.stat or memory.events, whichever comes first in the file. */
+static uint64_t line_value(const char *text, const char *key)
+{
+	size_t length = strlen(key);
+
+	for (const char *line = text; line && *line;) {
+		if (!strncmp(line, key, length) && line[length] == ' ')
+			return strtoull(line + length, NULL, 10);
+		line = strchr(line, '\n');
+		line = line ? line + 1 : NULL;
+	}
+	return CGROUP_UNKNOWN;
+}
+
+static uint64_t read_number(const char *folder, const char *name)
+{
+	cleanup(free) char *text = text_in_folder(folder, name);
+
+	return text && isdigit((unsigned char)text[0]) ? strtoull(text, NULL, 10) : CGROUP_UNKNOWN;
+}
+
+static uint64_t idle_of(const struct cgroup_version *version, const char *stat)
+{
+	return number_behind(stat, version->idle);
+}
+
+/* `file` of version 2 has shmem in it; so has `cache` of version 1. */
+static void read_stat(const struct cgroup_version *version, const char *folder,
+		      struct cgroup_memory *ret)
+{
+	bool is_second = !version->controller[0];
+	cleanup(free) char *stat = text_in_folder(folder, "memory.stat");
+
+	ret->idle_file = stat ? idle_of(version, stat) : CGROUP_UNKNOWN;
+	ret->shmem = line_value(stat, is_second ? "shmem" : "total_shmem");
+	ret->file = line_value(stat, is_second ? "file" : "total_cache");
+	if (ret->file != CGROUP_UNKNOWN && ret->shmem != CGROUP_UNKNOWN)
+		ret->file -= min_u64(ret->file, ret->shmem);
+}
+
+static void read_own(const struct cgroup_version *version, const char *path, const char *folder,
+		     struct cgroup_memory *ret)
+{
+	cleanup(free) char *events = text_in_folder(
+		folder, version->controller[0] ? "memory.oom_control" : "memory.events");
+	uint64_t usage = read_number(folder, version->usage);
+
+	if (usage == CGROUP_UNKNOWN)
+		return;
+	ret->known = true;
+	ret->usage = usage;
+	snprintf(ret->path, sizeof(ret->path), "%s", path);
+	read_stat(version, folder, ret);
+	ret->oom_kills = line_value(events, "oom_kill");
+}
+
+/* The first group that is seen is the process's own. */
+static void see(void *data, const struct cgroup_version *version, const char *path,
+		const char *folder)
+{
+	struct cgroup_memory *ret = data;
+	uint64_t limit, usage, idle;
+	cleanup(free) char *stat = NULL;
+
+	if (!ret->known)
+		read_own(version, path, folder, ret);
+	if (!ret->known)
+		return;
+	limit = cgroup_limit(version, folder);
+	if (limit >= ret->limit)
+		return;
+	usage = read_number(folder, version->usage);
+	if (usage == CGROUP_UNKNOWN)
+		return;
+	stat = text_in_folder(folder, "memory.stat");
+	idle = idle_of(version, stat);
+	ret->limit = limit;
+	ret->limit_usage = usage - min_u64(usage, idle);
+}
+
+void cgroup_read_memory(const struct process *process, struct cgroup_memory *ret)
+{
+	*ret = (struct cgroup_memory){
+		.limit = CGROUP_UNKNOWN,
+		.limit_usage = CGROUP_UNKNOWN,
+		.oom_kills = CGROUP_UNKNOWN,
+	};
+	cgroup_walk(process, cgroup_memory_versions, see, ret);
+}
+
+/* ---- whose it is ---- */
+
+#define ID_DIGITS 64u
+#define ID_SHOWN  12u
+
+/* The id of a container at the end of a group's name: `docker-<64 digits>.scope`, `<64 digits>`. */
+static const char *find_id(const char *name, size_t length)
+{
+	size_t digits = 0;
+
+	for (size_t i = 0; i < length; i++) {
+		digits = isxdigit((unsigned char)name[i]) ? digits + 1 : 0;
+		if (digits == ID_DIGITS)
+			return name + i + 1 - ID_DIGITS;
+	}
+	return NULL;
+}
+
+static bool ends_in(const char *name, size_t length, const char *end)
+{
+	size_t size = strlen(end);
+
+	return length > size && !memcmp(name + length - size, end, size);
+}
+
+static const char *name_it(const char *name, size_t length, char *buffer)
+{
+	const char *id = find_id(name, length);
+
+	if (id)
+		snprintf(buffer, CGROUP_NAME_MAX, "%.*s", (int)ID_SHOWN, id);
+	else
+		snprintf(buffer, CGROUP_NAME_MAX, "%.*s", (int)min_u64(length, CGROUP_NAME_MAX - 1),
+			 name);
+	return buffer;
+}
+
+/* From the innermost group on: units of systemd's own for containers and users say little. */
+const char *cgroup_container(const char *path, char buffer[CGROUP_NAME_MAX])
+{
+	const char *end = path + strlen(path);
+	static const char lxc[] = "lxc.payload.";
+
+	while (end > path) {
+		const char *name = end;
+		size_t length;
+
+		while (name > path && name[-1] != '/')
+			name--;
+		length = (size_t)(end - name);
+		if (find_id(name, length) || ends_in(name, length, ".service"))
+			return name_it(name, length, buffer);
+		if (!strncmp(name, lxc, sizeof(lxc) - 1))
+			return name_it(name + sizeof(lxc) - 1, length - (sizeof(lxc) - 1), buffer);
+		if (name - path >= 5 && !strncmp(name - 5, "/lxc/", 5))
+			return name_it(name, length, buffer);
+		end = name > path ? name - 1 : path;
+	}
+	return NULL;
+}

@@ -1,0 +1,160 @@
+#include "cgroup_walk.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "memprobe/io.h"
+#include "memprobe/num.h"
+
+#define LEVELS_MAX 64u
+
+const struct cgroup_version cgroup_memory_versions[2] = {
+	{
+		.mounts = { "/sys/fs/cgroup", "/sys/fs/cgroup/unified" },
+		.controller = "",
+		.limit = { "memory.max", "memory.high" },
+		.usage = "memory.current",
+		.idle = "\ninactive_file ",
+	},
+	{
+		.mounts = { "/sys/fs/cgroup/memory" },
+		.controller = "memory",
+		.limit = { "memory.limit_in_bytes" },
+		.usage = "memory.usage_in_bytes",
+		.idle = "\ntotal_inactive_file ",
+	},
+};
+
+const struct cgroup_version cgroup_task_versions[2] = {
+	{
+		.mounts = { "/sys/fs/cgroup", "/sys/fs/cgroup/unified" },
+		.controller = "",
+		.limit = { "pids.max" },
+		.usage = "pids.current",
+	},
+	{
+		.mounts = { "/sys/fs/cgroup/pids" },
+		.controller = "pids",
+		.limit = { "pids.max" },
+		.usage = "pids.current",
+	},
+};
+
+char *text_of_file(int dirfd, const char *path)
+{
+	char *text = NULL;
+	struct error *error = read_file_at(dirfd, path, &text, NULL);
+
+	if (!error)
+		return text;
+	error_destroy(error);
+	return NULL;
+}
+
+char *text_in_folder(const char *folder, const char *name)
+{
+	char path[PATH_MAX];
+
+	if (snprintf(path, sizeof(path), "%s/%s", folder, name) >= (int)sizeof(path))
+		return NULL;
+	return text_of_file(AT_FDCWD, path);
+}
+
+uint64_t number_behind(const char *text, const char *key)
+{
+	const char *at = text ? strstr(text, key) : NULL;
+
+	return at ? strtoull(at + strlen(key), NULL, 10) : 0;
+}
+
+uint64_t cgroup_limit(const struct cgroup_version *version, const char *folder)
+{
+	uint64_t least = UINT64_MAX;
+
+	for (unsigned i = 0; i < 2 && version->limit[i]; i++) {
+		cleanup(free) char *text = text_in_folder(folder, version->limit[i]);
+		uint64_t limit = text && text[0] >= '0' && text[0] <= '9' ? strtoull(text, NULL, 10)
+									  : UINT64_MAX;
+
+		if (limit < INT64_MAX / 2)
+			least = min_u64(least, limit);
+	}
+	return least;
+}
+
+/* What a walk hands on. */
+struct walk {
+	void (*see)(void *data, const struct cgroup_version *version, const char *path,
+		    const char *folder);
+	void *data;
+};
+
+/* From the group at @path up to the mount. */
+static void walk_up(const struct walk *walk, const struct cgroup_version *version,
+		    const char *mount, const char *path)
+{
+	char folder[PATH_MAX];
+
+	if (snprintf(folder, sizeof(folder), "%s%s", mount, path) >= (int)sizeof(folder))
+		return;
+	for (unsigned i = 0; i < LEVELS_MAX && strlen(folder) >= strlen(mount); i++) {
+		char *slash = strrchr(folder, '/');
+
+		walk->see(walk->data, version, path, folder);
+		if (!slash)
+			break;
+		*slash = '\0';
+	}
+}
+
+/* Whether the comma separated @list has @name. */
+static bool lists(const char *list, size_t size, const char *name)
+{
+	const size_t length = strlen(name);
+
+	while (size) {
+		const char *comma = memchr(list, ',', size);
+		size_t part = comma ? (size_t)(comma - list) : size;
+
+		if (part == length && !memcmp(list, name, length))
+			return true;
+		list += min_u64(size, part + 1);
+		size -= min_u64(size, part + 1);
+	}
+	return !length;
+}
+
+/* @line: `4:memory:/path`, or `0::/path`. */
+static void walk_line(const struct walk *walk, const char *line,
+		      const struct cgroup_version versions[2])
+{
+	const char *list = strchr(line, ':'), *path = list ? strchr(list + 1, ':') : NULL;
+
+	if (!path)
+		return;
+	list++;
+	for (size_t i = 0; i < 2; i++) {
+		const struct cgroup_version *version = &versions[i];
+		bool is_it = version->controller[0] ? lists(list, path - list, version->controller)
+						    : path == list;
+
+		for (size_t j = 0; is_it && version->mounts[j]; j++)
+			walk_up(walk, version, version->mounts[j], path + 1);
+	}
+}
+
+void cgroup_walk(const struct process *process, const struct cgroup_version versions[2],
+		 void (*see)(void *data, const struct cgroup_version *version, const char *path,
+			     const char *folder),
+		 void *data)
+{
+	const struct walk walk = { see, data };
+	cleanup(free) char *text = text_of_file(process->dirfd, "cgroup");
+	char *rest = text;
+
+	for (char *line; (line = strsep(&rest, "\n"));)
+		walk_line(&walk, line, versions);
+}
