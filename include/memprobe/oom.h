@@ -60,6 +60,10 @@ enum oom_constraint {
 	OOM_CONSTRAINT_MEMCG,
 };
 
+/* Not an allocation, but somebody asked for it: SysRq f. */
+#define OOM_ORDER_BY_HAND (-1)
+#define OOM_ORDER_UNKNOWN (-2)
+
 /* A counter of a memory cgroup; @limit is OOM_UNKNOWN where there is none, too. */
 struct oom_counter {
 	uint64_t usage, limit, failures;
@@ -87,6 +91,7 @@ struct oom_memory {
 /* What the kernel printed at one time; several kills may go with it (memory.oom.group). */
 struct oom_report {
 	char trigger[OOM_NAME_MAX]; /* whose allocation failed; "" unknown */
+	int order;		    /* of 2^order pages; OOM_ORDER_BY_HAND, OOM_ORDER_UNKNOWN */
 	enum oom_constraint constraint;
 	char *cgroup;	   /* whose limit was reached; NULL: none, or unknown */
 	char *task_cgroup; /* of the victim; NULL: unknown */

@@ -116,7 +116,7 @@ static void sum_up_group(const struct oom_report *report, const uint64_t *figure
 	ret->kernel = figures[FIGURE_KERNEL];
 	if (ret->kernel == OOM_UNKNOWN)
 		ret->kernel = kmem->usage;
-	if (ret->kernel == OOM_UNKNOWN)
+	if (ret->kernel == OOM_UNKNOWN && figures[FIGURE_SLAB] != OOM_UNKNOWN)
 		ret->kernel = plus(plus(figures[FIGURE_SLAB], figures[FIGURE_STACKS]),
 				   plus(figures[FIGURE_PAGE_TABLES], figures[FIGURE_PERCPU]));
 	ret->swap = figures[FIGURE_SWAP] == OOM_UNKNOWN ? swap->usage : figures[FIGURE_SWAP];

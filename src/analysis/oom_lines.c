@@ -128,9 +128,9 @@ static bool is_rest(const struct oom_parser *parser, const char *text, size_t si
 	if (!parser->record_size || !size || parser->record_lines >= RECORD_LINES_MAX ||
 	    oom_record_begins(parser, text, size))
 		return false;
-	/* Two lines as wide as a terminal, or this one, too. */
+	/* Two lines as wide as a terminal, or this one, too; or the rest of a word. */
 	if (parser->last_width >= WIDTH_LEAST && parser->last_width == parser->widest &&
-	    (parser->widest_count > 1 || width == parser->widest))
+	    (parser->widest_count > 1 || width == parser->widest || !memchr(text, ' ', size)))
 		return true;
 	return oom_record_may_go_on(parser);
 }
@@ -152,11 +152,14 @@ static struct error *begin_record(struct oom_parser *parser, const struct log_pr
 static struct error *take_line(struct oom_parser *parser, bool goes_on)
 {
 	char *text = parser->line;
-	size_t size = clean(text, parser->line_size), width = size, mark;
+	size_t width = parser->line_size, size, mark;
 	bool is_wrapped = parser->line_goes_on;
 	struct log_prefix prefix = { 0 };
 	struct error *error = NULL;
 
+	/* As it stood on the terminal. */
+	width -= width && text[width - 1] == '\r';
+	size = clean(text, parser->line_size);
 	if (!is_wrapped) {
 		log_prefix_parse(text, size, &prefix);
 		text += prefix.length;

@@ -8,6 +8,9 @@
 
 /* Limits from here on are none: the kernel's largest counters, of 32 bits and of 64. */
 #define NO_LIMIT (1ULL << 62)
+/* Flags and nodes stand between the phrase and the order, which no kernel allows to be larger. */
+#define ORDER_REACH 1024U
+#define ORDER_MAX   30
 
 /* ---- parts ---- */
 
@@ -84,21 +87,59 @@ static bool read_task(struct scan *scan, int *pid, uint64_t *uid, char name[OOM_
 	return true;
 }
 
-/* Where a path ends that ends its message: at a blank, or at the message after it. */
+static bool is_digit(char c)
+{
+	return c >= '0' && c <= '9';
+}
+
+/* `Sep511:05:35`: what a logger put before the next message, without blanks. */
+static bool is_squeezed_time(struct scan scan)
+{
+	static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+	const char *at = scan.at + 3;
+
+	if (scan.end - scan.at < 12)
+		return false;
+	for (const char *month = months; *month; month += 3) {
+		if (memcmp(scan.at, month, 3) != 0)
+			continue;
+		while (at < scan.end && is_digit(*at))
+			at++;
+		return at - scan.at >= 6 && at - scan.at <= 7 && scan.end - at >= 6 &&
+		       at[0] == ':' && is_digit(at[1]) && is_digit(at[2]) && at[3] == ':';
+	}
+	return false;
+}
+
+/* What cannot be in a path: a prefix, or the next message. */
+static bool ends_path(struct scan scan)
+{
+	static const char *const words[] = { "memory: usage",  "Memory cgroup", "Tasks state",
+					     "Killed process", "kernel:",	NULL };
+	const char *from, *to;
+	char c = *scan.at;
+
+	if (scan_is_blank(c))
+		return c != SCAN_WRAP;
+	if (c == '[')
+		return scan_uptime(&scan, &from, &to);
+	if (c == '<')
+		return scan.end - scan.at > 2 && is_digit(scan.at[1]) && scan.at[2] == '>';
+	for (const char *const *word = words; *word; word++)
+		if (**word == c && scan_word(&scan, *word))
+			return true;
+	return c >= 'A' && c <= 'Z' && is_squeezed_time(scan);
+}
+
+/* Where a path ends that ends its message. */
 static const char *path_end(struct scan scan)
 {
-	const char *most = scan.end, *from, *to;
+	const char *most = scan.end;
 
 	if (most - scan.at > (ptrdiff_t)OOM_PATH_MAX)
 		most = scan.at + OOM_PATH_MAX;
-	for (; scan.at < most; scan.at++) {
-		struct scan next = scan;
-
-		if ((scan_is_blank(*scan.at) && *scan.at != SCAN_WRAP) ||
-		    (*scan.at == '[' && scan_uptime(&next, &from, &to)) ||
-		    (*scan.at == 'm' && scan_word(&next, "memory: usage")))
-			break;
-	}
+	while (scan.at < most && !ends_path(scan))
+		scan.at++;
 	return scan.at;
 }
 
@@ -131,21 +172,41 @@ static enum oom_constraint constraint_of_message(const struct oom_record *record
 
 /* ---- before the kill ---- */
 
-/* `NAME invoked oom-killer: gfp_mask=...`: all reports begin so, where they are not cut. */
+/* What stands before the phrase, behind the tag of a logger. */
+static const char *trigger_name(const struct oom_record *record)
+{
+	const char *start = record->phrase, *found;
+	struct scan tag;
+
+	while (start > record->before && start[-1] != '\n' && start[-1] != ']' &&
+	       record->phrase - start < OOM_NAME_MAX + 8)
+		start--;
+	tag = (struct scan){ start, record->phrase };
+	while (scan_find(&tag, "kernel:", NULL, OOM_LOOK_BACK, &found))
+		start = tag.at;
+	return start;
+}
+
+/*
+ * `NAME invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0`: all reports
+ * begin so, where they are not cut.
+ */
 struct error *oom_on_invoked(struct oom_record *record)
 {
-	const char *start = record->phrase;
+	const char *start = trigger_name(record), *found;
+	struct scan scan = record->scan;
 	struct oom_report *report;
 	struct error *error = oom_report_close(record->parser);
+	int order;
 
 	if (!error)
 		error = oom_report_open(record->parser, &report);
 	if (error)
 		return error;
-	while (start > record->before && start[-1] != '\n' && start[-1] != ']' &&
-	       record->phrase - start < OOM_NAME_MAX + 4)
-		start--;
 	scan_copy(start, record->phrase, report->trigger, sizeof(report->trigger));
+	if (scan_find(&scan, "order=", "invoked oom", ORDER_REACH, &found) &&
+	    scan_signed(&scan, &order) && order >= OOM_ORDER_BY_HAND && order <= ORDER_MAX)
+		report->order = order;
 	return NULL;
 }
 
@@ -184,8 +245,9 @@ static struct error *read_counter(struct oom_record *record, enum oom_counter_ki
 	if (!scan_kib(&scan, &counter.usage))
 		return NULL;
 	if (scan_word(&scan, ", limit") && scan_kib(&scan, &counter.limit) &&
-	    scan_word(&scan, ", failcnt"))
-		scan_number(&scan, &counter.failures);
+	    scan_word(&scan, ", failcnt") && scan_number(&scan, &counter.failures) &&
+	    scan.at < scan.end && *scan.at == ',')
+		counter.failures = OOM_UNKNOWN; /* ... and the prefix of the next line */
 	if (counter.limit >= NO_LIMIT)
 		counter.limit = OOM_UNKNOWN;
 	error = report_before_kill(record, &report);
@@ -233,7 +295,8 @@ bool oom_read_statistics(struct oom_record *record, struct scan *scan)
 		if (scan_uptime(&try, &from, &to))
 			*scan = try;
 		scan_blanks(&try);
-		for (start = try.at; try.at < try.end && is_letter(*try.at); try.at++)
+		for (start = try.at;
+		     try.at < try.end && (is_letter(*try.at) || *try.at == SCAN_WRAP); try.at++)
 			;
 		if (try.at == start || (size_t)(try.at - start) >= sizeof(key))
 			return any;
@@ -266,7 +329,7 @@ struct error *oom_on_statistics(struct oom_record *record)
 		for (const char *at = start; at < end; at++) {
 			struct scan next = { at + 1, scan.end };
 
-			if (*at == ':' && (scan_word(&next, "cache:") || scan_word(&next, "anon")))
+			if (*at == ':' && (scan_word(&next, "cache") || scan_word(&next, "anon")))
 				end = at;
 		}
 		if (end > start && end[-1] == ':')

@@ -155,30 +155,82 @@ static bool pass_syslog(struct scan *scan, struct log_prefix *prefix)
 	return true;
 }
 
-/* `host kernel:` behind a time: up to three words, the last with a colon. */
+/* What ends in a colon and is no tag, but part of a message. */
+static bool is_no_tag(const char *word, const char *end)
+{
+	static const char *const words[] = { "memory:",	  "memory+swap:", "kmem:",
+					     "swap:",	  "oom-killer:",  "Mem-Info:",
+					     "Mem-info:", "oom_reaper:",  NULL };
+
+	for (const char *const *other = words; *other; other++)
+		if ((size_t)(end - word) == strlen(*other) &&
+		    !memcmp(word, *other, (size_t)(end - word)))
+			return true;
+	return false;
+}
+
+/* The end of the word that begins at @at; NULL: it is too long for a tag. `NAME[PID]:` is one. */
+static const char *word_end(const char *at, const char *end)
+{
+	const char *word = at;
+
+	for (; at < end && *at != ' '; at++)
+		if ((size_t)(at - word) > TOKEN_MAX || (*at == '[' && at == word))
+			return NULL;
+	return at;
+}
+
+/* `host kernel:` behind a time, or `host <kern.warning>`: up to three words. */
 static bool pass_tag(struct scan *scan)
 {
 	const char *at = scan->at;
 
 	for (unsigned words = 0; words < 3; words++) {
-		const char *word;
+		struct scan word;
 
 		while (at < scan->end && *at == ' ')
 			at++;
-		for (word = at; at < scan->end && *at != ' ' && *at != '['; at++)
-			if ((size_t)(at - word) > TOKEN_MAX)
-				return false;
-		if (at < scan->end && *at == '[' && at > word) /* NAME[PID]: */
-			while (at < scan->end && *at != ' ' && (size_t)(at - word) <= TOKEN_MAX)
-				at++;
-		if (at == word)
+		word = (struct scan){ at, scan->end };
+		if (scan_word(&word, "kernel:")) {
+			scan->at = word.at;
+			return true;
+		}
+		word.at = at;
+		at = word_end(at, scan->end);
+		if (!at || at == word.at || is_no_tag(word.at, at))
 			return false;
-		if (at[-1] == ':') {
+		if (at[-1] == ':' || (*word.at == '<' && at[-1] == '>')) {
 			scan->at = at;
 			return true;
 		}
 	}
 	return false;
+}
+
+/* `kern  :warn  : [...`, of dmesg -x. */
+static bool pass_decoded(struct scan *scan)
+{
+	const char *at = scan->at;
+
+	for (unsigned words = 0; words < 2; words++) {
+		const char *word = at;
+
+		while (at < scan->end && ((*at >= 'a' && *at <= 'z') || is_digit(*at)))
+			at++;
+		if (at == word || at - word > 8)
+			return false;
+		while (at < scan->end && *at == ' ')
+			at++;
+		if (at == scan->end || *at != ':')
+			return false;
+		at++;
+	}
+	while (at < scan->end && *at == ' ')
+		at++;
+	if (at == scan->end || *at != '[')
+		return false;
+	scan->at = at;
+	return true;
 }
 
 /* `1787068905.416344 host kernel:`, of journalctl -o short-unix. */
@@ -219,7 +271,7 @@ static bool pass_part(struct scan *scan, struct log_prefix *prefix)
 	}
 	if (is_digit(*scan->at) && pass_kmsg(scan, prefix))
 		return true;
-	if (scan_word(scan, "kernel:"))
+	if (scan_word(scan, "kernel:") || pass_decoded(scan))
 		return true;
 	if (prefix->has_wall_time || *prefix->time)
 		return false;

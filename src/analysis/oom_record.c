@@ -191,12 +191,25 @@ bool oom_record_begins(const struct oom_parser *parser, const char *text, size_t
 	return scan_find(&scan, "invoked oom-killer:", NULL, 2 * OOM_NAME_MAX, &found);
 }
 
+/* Whether a message that ends in a path has come to that: `... limit of /A`, `... stats for /A:`.
+ */
+static bool is_at_path(const struct phrase *phrase, struct scan scan)
+{
+	const char *end = scan.end, *found;
+
+	if (phrase->read == oom_on_task_in)
+		return scan_find(&scan, "limit of", "Task in", OOM_PATH_MAX, &found);
+	while (end > scan.at && scan_is_blank(end[-1]))
+		end--;
+	return end > scan.at && end[-1] == ':';
+}
+
 bool oom_record_may_go_on(const struct oom_parser *parser)
 {
 	struct scan scan = { parser->record, parser->record + parser->record_size };
-	unsigned flags = 0;
-	struct oom_process process;
 	struct scan row = scan;
+	struct oom_process process;
+	unsigned flags = 0;
 
 	if (oom_table_row(parser, &row, &process))
 		return !*process.name;
@@ -205,10 +218,12 @@ bool oom_record_may_go_on(const struct oom_parser *parser)
 	while (scan.at < scan.end) {
 		const struct phrase *phrase = phrase_at(&scan);
 
-		if (phrase)
-			flags |= phrase->flags;
-		else
+		if (!phrase)
 			scan.at++;
+		else if (phrase->flags & ENDS_IN_PATH && !is_at_path(phrase, scan))
+			flags |= ROBUST;
+		else
+			flags |= phrase->flags;
 	}
 	return !(flags & ENDS_IN_PATH) && (parser->record_has_prefix || flags & ROBUST);
 }

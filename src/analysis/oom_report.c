@@ -41,7 +41,7 @@ static void report_deinit(struct oom_report *report)
 
 struct error *oom_report_open(struct oom_parser *parser, struct oom_report **ret)
 {
-	struct oom_report report = { .reached = OOM_COUNTERS };
+	struct oom_report report = { .reached = OOM_COUNTERS, .order = OOM_ORDER_UNKNOWN };
 	struct oom_current *now = &parser->now;
 	struct error *error;
 

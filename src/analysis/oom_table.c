@@ -112,19 +112,17 @@ static bool set_column(struct oom_process *process, enum oom_column column, uint
 /* Without @join, a line break within a row stands for a blank. */
 static bool next_number(struct scan *scan, bool join, uint64_t *ret)
 {
-	struct scan part;
-	const char *end;
+	struct scan digits;
 
 	if (join)
 		return scan_number(scan, ret);
 	scan_blanks(scan);
-	part = *scan;
-	for (end = part.at; end < part.end && *end != SCAN_WRAP; end++)
-		;
-	part.end = end;
-	if (!scan_number(&part, ret))
+	digits = (struct scan){ scan->at, scan->at };
+	while (digits.end < scan->end && *digits.end >= '0' && *digits.end <= '9')
+		digits.end++;
+	if (!scan_number(&digits, ret))
 		return false;
-	scan->at = part.at;
+	scan->at = digits.at;
 	return true;
 }
 
@@ -151,7 +149,9 @@ static void read_name(struct scan *scan, char name[OOM_NAME_MAX])
 	const char *start;
 
 	scan_blanks(scan);
-	for (start = scan->at; scan->at < scan->end && *scan->at != '\n'; scan->at++) {
+	for (start = scan->at;
+	     scan->at < scan->end && *scan->at != '\n' && scan->at - start < 2 * OOM_NAME_MAX;
+	     scan->at++) {
 		struct scan next = *scan;
 		const char *from, *to;
 		uint64_t pid;

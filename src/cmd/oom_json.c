@@ -12,7 +12,7 @@ static json_t *adj_json(const void *row)
 {
 	const struct oom_process *process = row;
 
-	return process->has_oom_score_adj ? json_integer(process->oom_score_adj) : NULL;
+	return process->has_oom_score_adj ? json_integer(process->oom_score_adj) : json_null();
 }
 
 static const struct record_column columns[] = {
@@ -86,6 +86,8 @@ static void set_report(json_t *object, const struct oom_report *report)
 	set_text(object, "task_cgroup", report->task_cgroup);
 	set_text(object, "constraint", oom_constraint_name(report->constraint));
 	set_text(object, "trigger", report->trigger);
+	if (report->order != OOM_ORDER_UNKNOWN)
+		json_object_set_new(object, "order", json_integer(report->order));
 	json_object_set_new(object, "group", json_boolean(report->group));
 	set_counter(object, "memory_swap", &report->counters[OOM_COUNTER_MEMORY_SWAP]);
 	set_counter(object, "kmem", &report->counters[OOM_COUNTER_KMEM]);

@@ -83,6 +83,10 @@ static void print_cause(FILE *out, struct table_style style, const struct oom_re
 {
 	char size[TABLE_SIZE_MAX];
 
+	if (report->order == OOM_ORDER_BY_HAND) {
+		fputs("somebody asked the kernel to (SysRq f)", out);
+		return;
+	}
 	switch (report->constraint) {
 	case OOM_CONSTRAINT_MEMCG:
 		fputs("its cgroup reached its limit", out);
@@ -210,7 +214,7 @@ static void print_memory(FILE *out, struct table_style style, const struct oom_r
 	const struct oom_memory *memory = &report->memory;
 	uint64_t whole = whole_of(report);
 	struct use use;
-	bool any = false;
+	bool any = false, known, half;
 
 	if (!largest_use(memory, &use))
 		return;
@@ -219,10 +223,12 @@ static void print_memory(FILE *out, struct table_style style, const struct oom_r
 	print_part(out, style, &any, "page cache", memory->file);
 	print_part(out, style, &any, "shared", memory->shmem);
 	print_part(out, style, &any, "kernel", memory->kernel);
-	fprintf(out, "\n         mostly %s", use.name);
-	if (whole != OOM_UNKNOWN && whole >= use.bytes)
+	known = whole != OOM_UNKNOWN && whole >= use.bytes;
+	half = !known || percent(use.bytes, whole) >= 50;
+	fprintf(out, "\n         %s %s", half ? "mostly" : "the largest part is", use.name);
+	if (known)
 		fprintf(out, ", %u%% of %s", percent(use.bytes, whole), whole_name(report));
-	fprintf(out, ": %s\n", use.meaning);
+	fprintf(out, "%s%s\n", half ? ": " : "", half ? use.meaning : "");
 }
 
 static void print_swap(FILE *out, struct table_style style, const struct oom_report *report)
@@ -426,19 +432,35 @@ static struct error *print_kills(FILE *out, const struct oom_output *output)
 	return table_print(table, out);
 }
 
+/* If it is another process, or more than a page was asked for: memory may be only in pieces. */
+static void print_trigger(FILE *out, struct table_style style, const struct oom_kill *kill,
+			  const struct oom_report *report)
+{
+	cleanup(free) char *trigger = text_printable(report->trigger);
+	char size[TABLE_SIZE_MAX];
+
+	if (!*report->trigger || report->order == OOM_ORDER_BY_HAND ||
+	    (!strcmp(report->trigger, kill->name) && report->order <= 0))
+		return;
+	fprintf(out, "trigger: an allocation of %s", trigger ? trigger : "?");
+	if (report->order > 0)
+		fprintf(out, ": %s in one piece (order %d)",
+			table_size(style, (uint64_t)OOM_PAGE_SIZE << report->order, size),
+			report->order);
+	fputc('\n', out);
+}
+
 static struct error *print_details(FILE *out, const struct oom_output *output,
 				   const struct oom_kill *kill)
 {
 	struct table_style style = command_style(output->context);
 	const struct oom_report *report = &output->log.reports.data[kill->report];
-	cleanup(free) char *trigger = text_printable(report->trigger);
 
 	print_limit(out, style, report);
 	print_kill(out, style, kill, report);
 	print_memory(out, style, report);
 	print_swap(out, style, report);
-	if (*report->trigger && strcmp(report->trigger, kill->name))
-		fprintf(out, "trigger: an allocation of %s\n", trigger ? trigger : "?");
+	print_trigger(out, style, kill, report);
 	if (report->group)
 		fputs("group:   memory.oom.group is set: all processes of the cgroup were killed\n",
 		      out);

@@ -57,6 +57,15 @@ teardown() {
 	json '.kills[0] | .rss == null and (has("limit") or has("cgroup") | not) and .processes == []'
 }
 
+@test "whatever the log, its JSON is whole" {
+	for log in "$LOGS"/*.log; do
+		run -0 memprobe oom "$log" --json -q
+		json '.kills | all(has("time") and has("victim_pid") and has("victim") and has("rss") and
+			(.processes | type) == "array" and
+			all(.processes[]; has("pid") and has("name") and has("rss") and has("total_vm")))'
+	done
+}
+
 @test "several kills are listed; the details are of the last, or of all" {
 	run -0 memprobe oom "$LOGS/6.x-rate-limited.log" -q
 	[[ ${lines[0]} == "oom: 3 kills; the last: c (PID 103, "*"the machine was out of memory" ]]

@@ -503,10 +503,63 @@ static void test_logs(void **state)
 	assert_true(right);
 }
 
+/* As a terminal of @width columns shows it, and as it comes out of its clipboard. */
+static char *wrap(const char *text, size_t size, size_t width, size_t *size_ret)
+{
+	char *wrapped = malloc(size * 2);
+	size_t to = 0, column = 0;
+
+	for (size_t i = 0; i < size; i++) {
+		if (column == width && text[i] != '\n') {
+			wrapped[to++] = '\n';
+			column = 0;
+		}
+		wrapped[to++] = text[i];
+		column = text[i] == '\n' ? 0 : column + 1;
+	}
+	*size_ret = to;
+	return wrapped;
+}
+
+static void test_wrapped(void **state)
+{
+	static const char *const logs[] = {
+		"2.6.32-global",      "2.6.32-rhel6",	"3.10-rhel7",
+		"3.10-global-syslog", "3.16-children",	"4.4-article",
+		"4.14-puds",	      "4.19-memcg",	"5.0-context-and-choice",
+		"5.15-caller",	      "6.1-short-unix", "6.8-global",
+		"6.18-raw",
+	};
+	bool right = true;
+
+	for (size_t i = 0; i < sizeof(logs) / sizeof(*logs); i++) {
+		const struct truth *truth = truths;
+		size_t size, wrapped_size;
+		char *text = oom_read_log(logs[i], &size);
+
+		while (strcmp(truth->log, logs[i]) != 0)
+			truth++;
+		for (size_t width = 60; width < 200; width += 3) {
+			char *wrapped = wrap(text, size, width, &wrapped_size);
+			struct oom_log log = oom_parse(wrapped, wrapped_size, wrapped_size);
+
+			if (!is_true(truth, &log)) {
+				print_error("... at width %zu\n", width);
+				right = false;
+			}
+			oom_log_deinit(&log);
+			free(wrapped);
+		}
+		free(text);
+	}
+	assert_true(right);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_logs),
+		cmocka_unit_test(test_wrapped),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -144,6 +144,96 @@ static void test_counter_reached(void **state)
 	oom_log_deinit(&log);
 }
 
+static void test_order(void **state)
+{
+	struct oom_log log = parse_file("3.16-mempolicy");
+
+	assert_int_equal(log.reports.data[0].order, 1);
+	oom_log_deinit(&log);
+	log = parse_text("kworker/0:2 invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=-1, "
+			 "oom_score_adj=0\nOut of memory: Killed process 651 (a)\n");
+	assert_int_equal(log.reports.data[0].order, OOM_ORDER_BY_HAND);
+	assert_string_equal(log.reports.data[0].trigger, "kworker/0:2");
+	oom_log_deinit(&log);
+	log = parse_file("6.1-short-unix");
+	assert_int_equal(log.reports.data[0].order, 0);
+	oom_log_deinit(&log);
+	log = parse_file("4.4-begin-cut");
+	assert_int_equal(log.reports.data[0].order, OOM_ORDER_UNKNOWN);
+	oom_log_deinit(&log);
+}
+
+/* With each line of a report behind it. */
+static void test_prefixes(void **state)
+{
+	static const struct {
+		const char *prefix, *time;
+	} rows[] = {
+		{ "", "" },
+		{ "[11686.888109] ", "11686.888109" },
+		{ "[    1.5] ", "1.5" },
+		{ "<4>[ 1.5] ", "1.5" },
+		{ "<4>", "" },
+		{ "[ 1.5][T12] ", "1.5" },
+		{ "[ 1.5] [    T12] ", "1.5" },
+		{ "4,1,1500000,-;", "1.500000" },
+		{ "4,1,1500000,-,caller=T12;", "1.500000" },
+		{ "kern  :warn  : [ 1.5] ", "1.5" },
+		{ "kern  :warn  : [Sun Jan  1 00:00:00 2023] ", "Sun Jan  1 00:00:00 2023" },
+		{ "[Sun Jan  1 00:00:00 2023] ", "Sun Jan  1 00:00:00 2023" },
+		{ "[Di Aug 12 03:54:03 2025] ", "Di Aug 12 03:54:03 2025" },
+		{ "Apr 01 14:13:32 mysrv: ", "Apr 01 14:13:32" },
+		{ "Apr 01 14:13:32 mysrv kernel: ", "Apr 01 14:13:32" },
+		{ "Apr 01 14:13:32 mysrv kernel:", "Apr 01 14:13:32" },
+		{ "Apr 01 14:13:32 mysrv kernel: [ 1.5] ", "Apr 01 14:13:32" },
+		{ "Apr 01 14:13:32 kernel: ", "Apr 01 14:13:32" },
+		{ "Apr 01 14:13:32 mysrv <kern.warning> kernel: ", "Apr 01 14:13:32" },
+		{ "Apr 01 14:13:32 mysrv <kern.warning> ", "Apr 01 14:13:32" },
+		{ "Apr  1 14:13:32 ", "Apr  1 14:13:32" },
+		{ "Jan  1 00:00:00 host kern.warn kernel: [  12.123456] ", "Jan  1 00:00:00" },
+		{ "Sun Jan  1 00:00:00 2023 host kernel: ", "Sun Jan  1 00:00:00" },
+		{ "2021-01-01T00:00:00.123456+01:00 host kernel: [11.5] ",
+		  "2021-01-01T00:00:00.123456+01:00" },
+		{ "2023-01-01 00:00:00 host kernel: ", "2023-01-01 00:00:00" },
+		{ "2023-01-01 00:00:00,123 ", "2023-01-01 00:00:00,123" },
+		{ "1787068905.416344 host kernel: ", "1787068905.416344" },
+		{ "kernel: ", "" },
+		{ "kernel:", "" },
+		{ "> > Apr 01 14:13:32 mysrv kernel: ", "Apr 01 14:13:32" },
+		{ " | [ 1.5] ", "1.5" },
+		{ "\t", "" },
+	};
+	static const char *const lines[] = {
+		"sed invoked oom-killer: gfp_mask=0xd0, order=0, oom_score_adj=0",
+		"memory: usage 700kB, limit 1000kB, failcnt 3",
+		"Memory cgroup stats for /a:",
+		"anon 4096",
+		"[ pid ]   uid  tgid total_vm      rss nr_ptes swapents oom_score_adj name",
+		"[    7]     0     7       90       80       3        0             0 cat",
+		"Out of memory: Killed process 7 (cat) total-vm:360kB, anon-rss:300kB, file-rss:20kB",
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+		char text[2048] = "";
+		struct oom_log log;
+
+		for (size_t j = 0; j < sizeof(lines) / sizeof(*lines); j++)
+			snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s%s\n",
+				 rows[i].prefix, lines[j]);
+		log = parse_text(text);
+		assert_int_equal(log.kills.size, 1);
+		assert_string_equal(log.kills.data[0].time, rows[i].time);
+		assert_int_equal(log.kills.data[0].rss, 320 * KIB);
+		assert_string_equal(log.reports.data[0].trigger, "sed");
+		assert_string_equal(log.reports.data[0].cgroup, "/a");
+		assert_int_equal(log.reports.data[0].constraint, OOM_CONSTRAINT_NONE);
+		assert_int_equal(log.reports.data[0].counters[OOM_COUNTER_MEMORY].failures, 3);
+		assert_int_equal(log.reports.data[0].processes.size, 1);
+		assert_string_equal(log.reports.data[0].processes.data[0].name, "cat");
+		oom_log_deinit(&log);
+	}
+}
+
 /* Numbers that no kernel prints. */
 static void test_absurd_numbers(void **state)
 {
@@ -253,7 +343,8 @@ static void test_many_kills(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_no_kill),		cmocka_unit_test(test_group),
+		cmocka_unit_test(test_no_kill),		cmocka_unit_test(test_order),
+		cmocka_unit_test(test_prefixes),	cmocka_unit_test(test_group),
 		cmocka_unit_test(test_rate_limited),	cmocka_unit_test(test_columns),
 		cmocka_unit_test(test_unreadable_rows), cmocka_unit_test(test_reaper),
 		cmocka_unit_test(test_counter_reached), cmocka_unit_test(test_absurd_numbers),
