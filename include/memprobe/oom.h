@@ -36,7 +36,7 @@
 #define OOM_KILLS_MAX	  100000
 #define OOM_PROCESSES_MAX (1U << 20)
 
-/* The tables of tasks are in pages, and do not say of what size. */
+/* The tables of tasks are in pages, and do not say of what size: see page_size. */
 #define OOM_PAGE_SIZE 4096U
 
 /* A row of the table of tasks. Foreign bytes in the name; an absent column is OOM_UNKNOWN. */
@@ -99,6 +99,10 @@ struct oom_report {
 	/* The counter whose limit was reached; OOM_COUNTERS: unknown. */
 	enum oom_counter_kind reached;
 	struct oom_memory memory;
+	/* As the victim's virtual size shows, which is printed in pages and in kB; else
+	 * OOM_PAGE_SIZE.
+	 */
+	unsigned page_size;
 	struct oom_process_vec processes; /* largest RSS first */
 	uint64_t processes_left_out;	  /* over OOM_PROCESSES_MAX */
 	uint64_t rows_unreadable;	  /* their columns run together */

@@ -2,7 +2,7 @@
  * oom_parser.h - the parts of the reader of kernel logs, in the order that bytes go through them:
  *
  * oom_lines.c	lines out of bytes, cleaned; records (messages) out of lines
- * oom_record.c	what is said in a record, found by its phrases
+ * oom_record.c	what is said in a record, found by its phrases (oom_messages.h)
  * oom_report.c	reports and kills made of that
  */
 #ifndef MEMPROBE_OOM_PARSER_H

@@ -41,7 +41,11 @@ static void report_deinit(struct oom_report *report)
 
 struct error *oom_report_open(struct oom_parser *parser, struct oom_report **ret)
 {
-	struct oom_report report = { .reached = OOM_COUNTERS, .order = OOM_ORDER_UNKNOWN };
+	struct oom_report report = {
+		.reached = OOM_COUNTERS,
+		.order = OOM_ORDER_UNKNOWN,
+		.page_size = OOM_PAGE_SIZE,
+	};
 	struct oom_current *now = &parser->now;
 	struct error *error;
 
@@ -98,6 +102,50 @@ static const struct oom_process *find_process(const struct oom_report *report, i
 	return NULL;
 }
 
+static void scale(uint64_t *bytes, unsigned factor)
+{
+	if (*bytes != OOM_UNKNOWN)
+		*bytes = *bytes > OOM_LARGEST / factor ? OOM_LARGEST : *bytes * factor;
+}
+
+/* Pages of 16 and 64 KiB make the table's figures too small by that factor. */
+static void scale_processes(struct oom_report *report, unsigned factor)
+{
+	vec_for_each (process, &report->processes) {
+		scale(&process->rss, factor);
+		scale(&process->anon, factor);
+		scale(&process->file, factor);
+		scale(&process->shmem, factor);
+		scale(&process->total_vm, factor);
+		scale(&process->swap, factor);
+	}
+}
+
+/* The virtual size may have changed by some pages between the two lines. */
+static void find_page_size(const struct oom_kill *kill, struct oom_report *report,
+			   uint64_t figures[OOM_FIGURES])
+{
+	const struct oom_process *process = find_process(report, kill->pid);
+	static const unsigned factors[] = { 4, 16 };
+
+	if (!process || report->page_size != OOM_PAGE_SIZE || kill->total_vm == OOM_UNKNOWN ||
+	    process->total_vm == OOM_UNKNOWN)
+		return;
+	for (size_t i = 0; i < sizeof(factors) / sizeof(*factors); i++) {
+		uint64_t bytes = process->total_vm;
+
+		scale(&bytes, factors[i]);
+		if (kill->total_vm < bytes - bytes / 4 || kill->total_vm > bytes + bytes / 4)
+			continue;
+		report->page_size = OOM_PAGE_SIZE * factors[i];
+		scale_processes(report, factors[i]);
+		for (size_t j = MACHINE_ACTIVE_ANON; j < OOM_FIGURES; j++)
+			if (j != MACHINE_FREE_SWAP && j != MACHINE_TOTAL_SWAP)
+				scale(&figures[j], factors[i]);
+		return;
+	}
+}
+
 /* What the line of the kill does not say, the table may. */
 static void complete(struct oom_kill *kill, const struct oom_report *report)
 {
@@ -150,6 +198,7 @@ static struct error *add_kill(struct oom_parser *parser, struct oom_kill *kill)
 		parser->log.kills_left_out++;
 		return NULL;
 	}
+	find_page_size(kill, current(parser), now->figures);
 	complete(kill, current(parser));
 	kill->report = parser->log.reports.size - 1;
 	now->kills++;

@@ -23,13 +23,44 @@ static const struct command_option options[] = {
 
 struct reading {
 	struct oom_parser *parser;
+	const char *path;
 	uint64_t bytes;
 };
+
+/* What logrotate makes; found by how they begin. */
+static const struct {
+	const char *magic, *reader;
+} compressed[] = {
+	{ "\x1f\x8b", "zcat" },
+	{ "\xfd"
+	  "7zXZ",
+	  "xzcat" },
+	{ "\x28\xb5\x2f\xfd", "zstdcat" },
+	{ "BZh", "bzcat" },
+};
+
+static struct error *check_beginning(const char *path, const char *bytes, size_t size)
+{
+	for (size_t i = 0; i < sizeof(compressed) / sizeof(*compressed); i++) {
+		size_t length = strlen(compressed[i].magic);
+
+		if (size < length || memcmp(bytes, compressed[i].magic, length) != 0)
+			continue;
+		return error_hint(error_create(ERROR_FAILED, "%s is compressed", path),
+				  "%s %s | memprobe oom -", compressed[i].reader, path);
+	}
+	return NULL;
+}
 
 static struct error *feed(void *data, const char *bytes, size_t size)
 {
 	struct reading *reading = data;
+	struct error *error = NULL;
 
+	if (!reading->bytes && reading->path)
+		error = check_beginning(reading->path, bytes, size);
+	if (error)
+		return error;
 	reading->bytes += size;
 	if (command_interrupted())
 		return error_create(ERROR_INTERRUPTED, "interrupted");
@@ -55,7 +86,7 @@ static struct error *parse(read_log *read, const char *path, struct oom_log *ret
 {
 	cleanup(oom_parser) struct oom_parser *parser = NULL;
 	struct error *error = oom_parser_create(&parser);
-	struct reading reading = { .parser = parser };
+	struct reading reading = { .parser = parser, .path = path };
 
 	if (!error)
 		error = read(path, feed, &reading);

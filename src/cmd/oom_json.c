@@ -92,6 +92,7 @@ static void set_report(json_t *object, const struct oom_report *report)
 	set_counter(object, "memory_swap", &report->counters[OOM_COUNTER_MEMORY_SWAP]);
 	set_counter(object, "kmem", &report->counters[OOM_COUNTER_KMEM]);
 	set_counter(object, "swap", &report->counters[OOM_COUNTER_SWAP]);
+	json_object_set_new(object, "page_size", json_integer(report->page_size));
 	json_object_set_new(object, "memory", memory_json(&report->memory));
 }
 
@@ -148,7 +149,6 @@ struct error *oom_output_json(struct oom_output *output)
 		json_array_append_new(kills,
 				      kill_json(kill, &log->reports.data[kill->report], &budget));
 	json_object_set_new(document, "source", json_text(output->source));
-	json_object_set_new(document, "page_size", json_integer(OOM_PAGE_SIZE));
 	json_object_set_new(document, "kills", kills);
 	json_object_set_new(document, "kills_left_out", json_number(log->kills_left_out));
 	json_object_set_new(document, "without_kill", json_number(log->without_kill));

@@ -445,7 +445,7 @@ static void print_trigger(FILE *out, struct table_style style, const struct oom_
 	fprintf(out, "trigger: an allocation of %s", trigger ? trigger : "?");
 	if (report->order > 0)
 		fprintf(out, ": %s in one piece (order %d)",
-			table_size(style, (uint64_t)OOM_PAGE_SIZE << report->order, size),
+			table_size(style, (uint64_t)report->page_size << report->order, size),
 			report->order);
 	fputc('\n', out);
 }

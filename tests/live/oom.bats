@@ -93,6 +93,10 @@ teardown() {
 	[ "$status" -eq 1 ]
 	probe oom a b
 	[ "$status" -eq 2 ]
+	gzip <"$LOGS/4.4-article.log" >"$BATS_TEST_TMPDIR/log.gz"
+	probe oom "$BATS_TEST_TMPDIR/log.gz"
+	[ "$status" -eq 1 ]
+	[[ $stderr == *"is compressed"*"hint: zcat $BATS_TEST_TMPDIR/log.gz | memprobe oom -"* ]]
 }
 
 @test "foreign bytes do not reach the terminal" {

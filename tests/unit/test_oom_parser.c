@@ -163,6 +163,33 @@ static void test_order(void **state)
 	oom_log_deinit(&log);
 }
 
+/* Of arm64 and ppc64: 64 KiB, as the victim's virtual size shows in both units. */
+static void test_page_size(void **state)
+{
+	struct oom_log log = parse_text(
+		"a invoked oom-killer: gfp_mask=0xd0, order=0, oom_score_adj=0\n"
+		"Mem-Info:\n"
+		"active_anon:100 inactive_anon:10 isolated_anon:0\n"
+		"Free swap  = 64kB\n"
+		"[ pid ]   uid  tgid total_vm      rss nr_ptes swapents oom_score_adj name\n"
+		"[    7]     0     7       90       80       3        2             0 cat\n"
+		"[    8]     0     8       70       60       3        1             0 dog\n"
+		"Out of memory: Killed process 7 (cat) total-vm:5824kB, anon-rss:5000kB, file-rss:64kB\n");
+	const struct oom_report *report = log.reports.data;
+
+	assert_int_equal(report->page_size, 65536);
+	assert_int_equal(report->processes.data[0].rss, 80 * 65536);
+	assert_int_equal(report->processes.data[1].total_vm, 70 * 65536);
+	assert_int_equal(report->processes.data[1].swap, 65536);
+	assert_int_equal(report->memory.anon, 110 * 65536);
+	assert_int_equal(report->memory.swap_free, 64 * KIB);
+	assert_int_equal(log.kills.data[0].rss, 5064 * KIB);
+	oom_log_deinit(&log);
+	log = parse_file("4.4-article");
+	assert_int_equal(log.reports.data[0].page_size, 4096);
+	oom_log_deinit(&log);
+}
+
 /* With each line of a report behind it. */
 static void test_prefixes(void **state)
 {
@@ -343,12 +370,19 @@ static void test_many_kills(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_no_kill),		cmocka_unit_test(test_order),
-		cmocka_unit_test(test_prefixes),	cmocka_unit_test(test_group),
-		cmocka_unit_test(test_rate_limited),	cmocka_unit_test(test_columns),
-		cmocka_unit_test(test_unreadable_rows), cmocka_unit_test(test_reaper),
-		cmocka_unit_test(test_counter_reached), cmocka_unit_test(test_absurd_numbers),
-		cmocka_unit_test(test_endless_lines),	cmocka_unit_test(test_kill_in_long_line),
+		cmocka_unit_test(test_no_kill),
+		cmocka_unit_test(test_order),
+		cmocka_unit_test(test_prefixes),
+		cmocka_unit_test(test_page_size),
+		cmocka_unit_test(test_group),
+		cmocka_unit_test(test_rate_limited),
+		cmocka_unit_test(test_columns),
+		cmocka_unit_test(test_unreadable_rows),
+		cmocka_unit_test(test_reaper),
+		cmocka_unit_test(test_counter_reached),
+		cmocka_unit_test(test_absurd_numbers),
+		cmocka_unit_test(test_endless_lines),
+		cmocka_unit_test(test_kill_in_long_line),
 		cmocka_unit_test(test_many_kills),
 	};
 
