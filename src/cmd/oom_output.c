@@ -122,6 +122,10 @@ static void print_limit(FILE *out, struct table_style style, const struct oom_re
 
 	if (report->constraint != OOM_CONSTRAINT_MEMCG)
 		return;
+	if (!report->cgroup && report->reached == OOM_COUNTERS) {
+		fputs("cgroup:  the log names neither the cgroup nor its limit\n", out);
+		return;
+	}
 	fprintf(out, "cgroup:  %s", path ? path : "?");
 	if (report->reached != OOM_COUNTERS) {
 		counter = &report->counters[report->reached];

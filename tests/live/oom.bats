@@ -139,9 +139,9 @@ private_kmsg() { # ARG...: of memprobe
 	touch "$dir/kmsg"
 	chmod 600 "$dir/kmsg"
 	run --separate-stderr timeout "$(patience 60)" unshare -m bash -c '
-		mount --make-rprivate / && mount --bind "$0/kmsg" /dev/kmsg && dir=$0 && shift 0 &&
-		exec env PATH="$dir" "$(command -v setpriv)" --reuid=65534 --regid=65534 --clear-groups \
-			-- "$dir/memprobe" oom "$@"' "$dir" "$@"
+		mount --make-rprivate / && mount --bind "$0/kmsg" /dev/kmsg &&
+		exec env PATH="$0" "$(command -v setpriv)" --reuid=65534 --regid=65534 --clear-groups \
+			-- "$0/memprobe" oom "$@"' "$dir" "$@"
 }
 
 prepare() {
