@@ -70,7 +70,8 @@ static size_t escape_sequence(const char *text, size_t size, char *ret)
 	return 4;
 }
 
-/* In place: without colours and control characters. Returns the new size. */
+/* In place: without colours and control characters; no-break spaces, which web pages have, are
+ * blanks. Returns the new size. */
 static size_t clean(char *text, size_t size)
 {
 	size_t to = 0;
@@ -84,6 +85,9 @@ static size_t clean(char *text, size_t size)
 		} else if (escape_sequence(text + i, size - i, &c)) {
 			text[to++] = c;
 			i += 3;
+		} else if (size - i >= 2 && !memcmp(text + i, "\xc2\xa0", 2)) {
+			text[to++] = ' ';
+			i++;
 		} else if (c == '\t' || ((unsigned char)c >= ' ' && c != 0x7f)) {
 			text[to++] = c;
 		}

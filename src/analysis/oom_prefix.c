@@ -39,22 +39,6 @@ static void set_wall_time(struct log_prefix *prefix, const char *start, const ch
 	prefix->has_wall_time = true;
 }
 
-/* `<4>`, of dmesg --raw and syslog. */
-static bool pass_level(struct scan *scan)
-{
-	struct scan try = *scan;
-	uint64_t level;
-
-	if (left(&try) < 3 || *try.at != '<' || !is_digit(try.at[1]))
-		return false;
-	try.at++;
-	if (!scan_number(&try, &level) || level > 191 || try.at == try.end || *try.at != '>')
-		return false;
-	try.at++;
-	*scan = try;
-	return true;
-}
-
 /* `4,1234,14808063890,-;`: priority, number, microseconds, flags. */
 static bool pass_kmsg(struct scan *scan, struct log_prefix *prefix)
 {
@@ -261,7 +245,7 @@ static bool pass_part(struct scan *scan, struct log_prefix *prefix)
 
 	switch (*scan->at) {
 	case '<':
-		return pass_level(scan);
+		return scan_level(scan);
 	case '[':
 		if (!scan_uptime(scan, &start, &end))
 			return pass_bracket(scan, prefix);

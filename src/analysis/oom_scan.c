@@ -127,11 +127,27 @@ bool scan_pid(struct scan *scan, int *ret)
 	return true;
 }
 
+bool scan_level(struct scan *scan)
+{
+	struct scan try = *scan;
+	uint64_t level;
+
+	if (try.end - try.at < 3 || *try.at != '<' || !is_digit(try.at[1]))
+		return false;
+	try.at++;
+	if (!scan_number(&try, &level) || level > 191 || try.at == try.end || *try.at != '>')
+		return false;
+	scan->at = try.at + 1;
+	return true;
+}
+
 bool scan_uptime(struct scan *scan, const char **start, const char **end)
 {
 	struct scan try = *scan;
 	uint64_t whole, part;
 
+	scan_blanks(&try);
+	scan_level(&try);
 	if (!scan_char(&try, '['))
 		return false;
 	scan_blanks(&try);

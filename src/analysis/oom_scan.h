@@ -40,7 +40,9 @@ bool scan_kib(struct scan *scan, uint64_t *ret);
 /* Positive and in the range of process IDs. */
 bool scan_pid(struct scan *scan, int *ret);
 
-/* `[  123.456789]`; *start and *end are those of the number. */
+/* `<6>`, the priority of a message. */
+bool scan_level(struct scan *scan);
+/* `[  123.456789]`, with or without its priority; *start and *end are those of the number. */
 bool scan_uptime(struct scan *scan, const char **start, const char **end);
 
 /* Copies [@start, @end) without wraps, and without blanks around it, cut to @size with its NUL. */

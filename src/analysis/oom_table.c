@@ -143,27 +143,38 @@ static bool read_column(struct scan *scan, enum oom_column column, bool join,
 	return set_column(process, column, value);
 }
 
-/* Up to the line's end, or what can only be the next message. */
+/* What can only be the next row or message, where line breaks are missing. */
+static bool ends_name(struct scan scan)
+{
+	static const char *const words[] = {
+		"Memory cgroup",  "Out of memory", "oom-kill:", "Kill process",
+		"Killed process", "kernel:",	   NULL
+	};
+	const char *from, *to;
+	struct scan row = scan;
+	uint64_t pid;
+
+	if (*scan.at == '<')
+		return scan_level(&scan);
+	if (*scan.at == '[')
+		return scan_uptime(&scan, &from, &to) ||
+		       (scan_char(&row, '[') && scan_number(&row, &pid) && scan_char(&row, ']'));
+	for (const char *const *word = words; *word; word++)
+		if (**word == *scan.at && scan_word(&scan, *word))
+			return true;
+	return false;
+}
+
+/* Up to the line's end. */
 static void read_name(struct scan *scan, char name[OOM_NAME_MAX])
 {
-	const char *start;
+	const char *start, *most;
 
 	scan_blanks(scan);
-	for (start = scan->at;
-	     scan->at < scan->end && *scan->at != '\n' && scan->at - start < 2 * OOM_NAME_MAX;
-	     scan->at++) {
-		struct scan next = *scan;
-		const char *from, *to;
-		uint64_t pid;
-
-		if (*next.at != '[')
-			continue;
-		if (scan_uptime(&next, &from, &to))
-			break;
-		next = *scan;
-		if (scan_char(&next, '[') && scan_number(&next, &pid) && scan_char(&next, ']'))
-			break;
-	}
+	start = scan->at;
+	most = scan->end - start > 2 * OOM_NAME_MAX ? start + 2 * OOM_NAME_MAX : scan->end;
+	while (scan->at < most && *scan->at != '\n' && !ends_name(*scan))
+		scan->at++;
 	scan_copy(start, scan->at, name, OOM_NAME_MAX);
 }
 

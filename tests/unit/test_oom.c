@@ -555,11 +555,47 @@ static void test_wrapped(void **state)
 	assert_true(right);
 }
 
+/* Every line break as @by: a blank, or nothing at all ('\0'). */
+static bool is_true_joined(const char *name, char by)
+{
+	const struct truth *truth = truths;
+	size_t size, to = 0;
+	char *text = oom_read_log(name, &size);
+	struct oom_log log;
+	bool right;
+
+	while (strcmp(truth->log, name) != 0)
+		truth++;
+	for (size_t i = 0; i < size; i++)
+		if (text[i] != '\n' || by)
+			text[to++] = text[i] == '\n' ? by : text[i];
+	log = oom_parse(text, to, to);
+	right = is_true(truth, &log);
+	oom_log_deinit(&log);
+	free(text);
+	return right;
+}
+
+static void test_joined(void **state)
+{
+	static const char *const logs[] = { "2.6.32-memcg",  "3.10-rhel7", "4.4-article",
+					    "4.4-no-prefix", "4.14-puds",  "6.8-global",
+					    "6.18-raw",	     "6.6-lines",  "6.6-no-prefix" };
+	bool right = true;
+
+	for (size_t i = 0; i < sizeof(logs) / sizeof(*logs); i++) {
+		right &= is_true_joined(logs[i], ' ');
+		right &= is_true_joined(logs[i], '\0');
+	}
+	assert_true(right);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_logs),
 		cmocka_unit_test(test_wrapped),
+		cmocka_unit_test(test_joined),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

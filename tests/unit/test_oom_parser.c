@@ -229,6 +229,7 @@ static void test_prefixes(void **state)
 		{ "> > Apr 01 14:13:32 mysrv kernel: ", "Apr 01 14:13:32" },
 		{ " | [ 1.5] ", "1.5" },
 		{ "\t", "" },
+		{ "[\xc2\xa0\xc2\xa0 1.5]\xc2\xa0", "1.5" },
 	};
 	static const char *const lines[] = {
 		"sed invoked oom-killer: gfp_mask=0xd0, order=0, oom_score_adj=0",
