@@ -24,6 +24,7 @@ extern const struct command cmd_strings;
 extern const struct command cmd_syscalls;
 extern const struct command cmd_threads;
 extern const struct command cmd_trim;
+extern const struct command cmd_watch;
 
 /* In the order of `memprobe -h`, a line each. */
 /* clang-format off */
@@ -40,6 +41,7 @@ const struct command *const commands[] = {
 	&cmd_allocs,
 	&cmd_faults,
 	&cmd_syscalls,
+	&cmd_watch,
 	&cmd_trim,
 	&cmd_call,
 	&cmd_dump,

@@ -1,0 +1,43 @@
+/*
+ * process_usage.h - what /proc tells about a process's use of memory and machine at one moment.
+ *
+ * Cheap: no mapping is walked and nothing is stopped. Source: Linux
+ * Documentation/filesystems/proc.rst.
+ */
+#ifndef MEMPROBE_PROCESS_USAGE_H
+#define MEMPROBE_PROCESS_USAGE_H
+
+#include <stdint.h>
+
+#include "memprobe/error.h"
+
+/* What is not told, or not permitted. */
+#define USAGE_UNKNOWN UINT64_MAX
+
+enum usage_part {
+	USAGE_STAT = 1,	  /* name, start, cpu_us, faults, threads; rss and size */
+	USAGE_STATUS = 2, /* anon, file, shmem, swap, peak_rss, page_tables */
+	USAGE_IO = 4,	  /* needs ptrace access, as do fds */
+	USAGE_FDS = 8,
+	USAGE_PSS = 16, /* walks the page tables: milliseconds per GiB */
+	USAGE_ALL_QUICK = USAGE_STAT | USAGE_STATUS | USAGE_IO | USAGE_FDS,
+};
+
+/* Sizes in bytes. */
+struct usage {
+	char name[64];
+	uint64_t start; /* clock ticks after boot: with the PID, the identity */
+	uint64_t size, rss, peak_rss;
+	uint64_t anon, file, shmem; /* of rss; before Linux 4.5 unknown */
+	uint64_t swap, page_tables, pss;
+	uint64_t threads, fds;
+	uint64_t minor_faults, major_faults; /* counts since the start, as what follows */
+	uint64_t cpu_us;
+	uint64_t read_chars, written_chars; /* by read(), write() and their like: sockets, too */
+};
+
+/* Of the process whose folder of /proc is @dirfd; @parts: bits of enum usage_part; the rest is
+ * unknown. ERROR_NO_TARGET: it has ended, or is a zombie, which has no memory. */
+struct error *usage_read(int dirfd, unsigned parts, struct usage *ret);
+
+#endif

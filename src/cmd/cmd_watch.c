@@ -1,0 +1,499 @@
+#include "memprobe/cmd.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "memprobe/clock.h"
+#include "memprobe/log.h"
+#include "memprobe/num.h"
+#include "watch_series.h"
+#include "watch_trigger.h"
+
+#define INTERVAL_DEFAULT_US 1000000u
+#define INTERVAL_LEAST_US   10000u
+/* PSS takes a walk along the page tables: one look in so many. */
+#define PSS_EVERY   30u
+#define WATCHED_MAX 256u
+
+static const struct command_option options[] = {
+	{ "interval", 'i', "TIME", "time between two looks (default 1s)" },
+	{ "duration", 'd', "TIME", "end after so long (default: at Ctrl-C, or the target's end)" },
+	{ "csv", 0, NULL, "comma-separated values" },
+	{ "when", 0, "CONDITION", "'rss>2G', 'growth>10M/s for 60s', 'limit>90%', ..." },
+	{ "run", 0, "COMMAND", "what --when runs, by sh: {pid}, {name}, {time} are replaced" },
+	{ "every", 0, "TIME", "run it again at most so often (default: once)" },
+	{ NULL, 0, NULL, NULL },
+};
+
+enum form { FORM_TEXT, FORM_JSON, FORM_CSV };
+
+/* One of those on the command line, or of the several that bear a name. */
+struct watched {
+	char *name;		 /* owned; by which its successor is found; NULL: a PID */
+	struct process *process; /* NULL: it has ended */
+	uint64_t oom_kills;	 /* of its control group, before */
+	struct watch_series series;
+	struct watch_trigger_state trigger;
+};
+
+struct watch_run {
+	struct command_context *context;
+	enum form form;
+	uint64_t interval_us, duration_us; /* 0: without end */
+	struct watch_trigger trigger;
+	struct watched *watched[WATCHED_MAX];
+	size_t count;
+	FILE *record; /* -o; NULL: none */
+	uint64_t begin_us;
+	unsigned looks;
+	bool has_heading;
+	struct table_style style;
+};
+
+/* ---- whom to watch ---- */
+
+static struct error *add(struct watch_run *run, pid_t pid, const char *name)
+{
+	struct watched *watched;
+	struct error *error;
+
+	if (run->count == WATCHED_MAX)
+		return error_create(ERROR_USAGE, "more than %u processes", WATCHED_MAX);
+	watched = calloc(1, sizeof(*watched));
+	if (!watched)
+		return &error_no_memory;
+	run->watched[run->count++] = watched;
+	watched->oom_kills = CGROUP_UNKNOWN;
+	watched->name = name ? strdup(name) : NULL;
+	error = process_open(pid, &watched->process);
+	if (!error && process_has_ended(watched->process))
+		error = error_create(ERROR_NO_TARGET, "process %d has ended", (int)pid);
+	return error;
+}
+
+static struct error *add_named(struct watch_run *run, const char *name)
+{
+	struct pid_vec pids = { 0 };
+	struct error *error = process_find_by_name(name, &pids);
+
+	if (!error && !pids.size)
+		error = error_hint(error_create(ERROR_NO_TARGET, "no process is called '%s'", name),
+				   "give a PID, the exact name that `ps -e` shows, or a recording");
+	vec_for_each (pid, &pids)
+		if (!error)
+			error = add(run, *pid, name);
+	pid_vec_deinit(&pids);
+	return error;
+}
+
+static struct error *add_target(struct watch_run *run, const char *text)
+{
+	uint64_t pid;
+	struct error *error = parse_u64(text, &pid);
+
+	if (error) {
+		error_destroy(error);
+		return add_named(run, text);
+	}
+	if (!pid || pid > INT32_MAX)
+		return error_create(ERROR_NO_TARGET, "no process %s", text);
+	return add(run, (pid_t)pid, NULL);
+}
+
+static bool is_watched(const struct watch_run *run, pid_t pid)
+{
+	for (size_t i = 0; i < run->count; i++)
+		if (run->watched[i]->process && run->watched[i]->process->pid == pid)
+			return true;
+	return false;
+}
+
+/* Whether another process of its name has come. */
+static void find_successor(struct watch_run *run, struct watched *watched)
+{
+	struct pid_vec pids = { 0 };
+
+	if (watched->name)
+		error_destroy(process_find_by_name(watched->name, &pids));
+	vec_for_each (pid, &pids) {
+		if (watched->process || is_watched(run, *pid))
+			continue;
+		error_destroy(process_open(*pid, &watched->process));
+		if (watched->process && process_has_ended(watched->process))
+			process_close(take_pointer(watched->process));
+	}
+	pid_vec_deinit(&pids);
+	if (watched->process)
+		log_warn("%s runs again, as %d", watched->name, (int)watched->process->pid);
+}
+
+/* ---- output ---- */
+
+static struct error *check_stream(FILE *out, const char *what)
+{
+	if (fflush(out) || ferror(out))
+		return error_errno(ERROR_FAILED, errno, "cannot write %s", what);
+	return NULL;
+}
+
+static struct error *write_json_line(FILE *out, json_t *object)
+{
+	if (!object)
+		return &error_no_memory;
+	json_dumpf(object, out, JSON_COMPACT | JSON_REAL_PRECISION(15));
+	fputc('\n', out);
+	json_decref(object);
+	return NULL;
+}
+
+static void write_heading(const struct watch_run *run)
+{
+	if (run->form == FORM_CSV)
+		watch_csv_heading(stdout);
+	else if (run->form == FORM_TEXT && !run->context->quiet)
+		watch_text_heading(stdout);
+}
+
+static struct error *write_sample(struct watch_run *run, const struct watch_sample *sample,
+				  const struct watch_sample *before)
+{
+	struct error *error = NULL;
+
+	if (!run->has_heading)
+		write_heading(run);
+	run->has_heading = true;
+	if (run->record)
+		error = write_json_line(run->record, watch_sample_json(sample));
+	if (!error && run->record)
+		error = check_stream(run->record, run->context->output_path);
+	if (error)
+		return error;
+	if (run->form == FORM_JSON)
+		error = write_json_line(stdout, watch_sample_json(sample));
+	else if (run->form == FORM_CSV)
+		watch_csv_row(stdout, sample);
+	else if (!run->context->quiet)
+		watch_text_row(stdout, run->style, sample, before);
+	return error ? error : check_stream(stdout, "standard output");
+}
+
+static struct error *write_summaries(struct watch_run *run)
+{
+	struct error *error = NULL;
+
+	for (size_t i = 0; !error && i < run->count; i++) {
+		const struct watch_series *series = &run->watched[i]->series;
+		FILE *streams[] = { run->form == FORM_JSON ? stdout : NULL, run->record };
+
+		for (unsigned j = 0; !error && j < 2; j++)
+			if (streams[j] && series->samples)
+				error = write_json_line(
+					streams[j],
+					json_pack("{s:o}", "summary", watch_series_json(series)));
+		if (run->form == FORM_TEXT)
+			watch_series_print(stdout, run->style, series);
+	}
+	if (!error && run->record)
+		error = check_stream(run->record, run->context->output_path);
+	return error ? error : check_stream(stdout, "standard output");
+}
+
+/* ---- a look ---- */
+
+static struct error *take_sample(struct watch_run *run, size_t i, struct watch_sample *ret)
+{
+	const struct process *process = run->watched[i]->process;
+	unsigned parts = USAGE_ALL_QUICK | (run->looks % PSS_EVERY ? 0 : USAGE_PSS);
+	struct error *error = usage_read(process->dirfd, parts, &ret->usage);
+	struct cgroup_memory *group;
+
+	if (error)
+		return error;
+	group = malloc(sizeof(*group));
+	if (!group)
+		return &error_no_memory;
+	ret->series = (unsigned)i;
+	ret->time = (double)clock_real_us() / 1e6;
+	ret->seconds = (double)(clock_us() - run->begin_us) / 1e6;
+	ret->pid = process->pid;
+	cgroup_read_memory(process, group);
+	ret->has_group = group->known;
+	if (group->known) {
+		snprintf(ret->group_path, sizeof(ret->group_path), "%.511s", group->path);
+		ret->group_usage =
+			group->limit == CGROUP_UNKNOWN ? group->usage : group->limit_usage;
+		ret->group_limit = group->limit;
+		ret->group_oom_kills = group->oom_kills;
+	}
+	free(group);
+	return NULL;
+}
+
+static uint64_t oom_kills_now(const struct process *process)
+{
+	struct cgroup_memory *group = malloc(sizeof(*group));
+	uint64_t kills = CGROUP_UNKNOWN;
+
+	if (group) {
+		cgroup_read_memory(process, group);
+		kills = group->known ? group->oom_kills : CGROUP_UNKNOWN;
+	}
+	free(group);
+	return kills;
+}
+
+static void say_end(struct watched *watched)
+{
+	const struct watch_sample *last = &watched->series.last;
+	uint64_t kills = oom_kills_now(watched->process);
+	char size[SIZE_TEXT_MAX];
+
+	log_warn("%s (%d) has ended%s; its RSS was %s", last->usage.name,
+		 (int)watched->process->pid,
+		 kills != CGROUP_UNKNOWN && watched->oom_kills != CGROUP_UNKNOWN &&
+				 kills > watched->oom_kills
+			 ? ", and its control group had a process killed for want of memory"
+			 : "",
+		 format_size(last->usage.rss == USAGE_UNKNOWN ? 0 : last->usage.rss, size));
+	process_close(take_pointer(watched->process));
+	watched->series.ended = true;
+}
+
+static struct error *look_at(struct watch_run *run, size_t i)
+{
+	struct watched *watched = run->watched[i];
+	struct watch_sample sample = { 0 }, before = watched->series.last;
+	bool is_first = !watched->series.samples;
+	struct error *error;
+
+	if (!watched->process)
+		find_successor(run, watched);
+	if (!watched->process)
+		return NULL;
+	error = take_sample(run, i, &sample);
+	if (error_is(error, ERROR_NO_TARGET)) {
+		error_destroy(error);
+		say_end(watched);
+		return NULL;
+	}
+	if (error)
+		return error;
+	watched->series.ended = false;
+	if (sample.has_group)
+		watched->oom_kills = sample.group_oom_kills;
+	watch_series_add(&watched->series, &sample);
+	watch_trigger_look(&run->trigger, &watched->series, &watched->trigger);
+	return write_sample(run, &sample, is_first ? NULL : &before);
+}
+
+/* Whether there is anything to wait for. */
+static bool has_more(const struct watch_run *run)
+{
+	for (size_t i = 0; i < run->count; i++)
+		if (run->watched[i]->process || run->watched[i]->name)
+			return true;
+	return false;
+}
+
+static void sleep_until(uint64_t us)
+{
+	const struct timespec time = { .tv_sec = (time_t)(us / 1000000),
+				       .tv_nsec = (long)(us % 1000000) * 1000 };
+
+	/* A signal ends it, and ends the recording. */
+	clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &time, NULL);
+}
+
+static struct error *watch(struct watch_run *run)
+{
+	uint64_t next = run->begin_us = clock_us();
+	struct error *error = NULL;
+
+	for (; !error && !command_interrupted(); run->looks++) {
+		for (size_t i = 0; !error && i < run->count; i++)
+			error = look_at(run, i);
+		if (!error && !run->looks)
+			log_debug("recording begins");
+		watch_trigger_reap(false);
+		if (error || !has_more(run))
+			break;
+		next += run->interval_us;
+		if (run->duration_us && next > run->begin_us + run->duration_us)
+			break;
+		/* Looks that were missed are not made up for. */
+		if (next < clock_us())
+			next = clock_us();
+		sleep_until(next);
+	}
+	if (!error)
+		error = write_summaries(run);
+	watch_trigger_reap(true);
+	return error;
+}
+
+/* ---- a recording ---- */
+
+static struct error *replay_line(struct watch_run *run, const char *line)
+{
+	struct watch_sample sample, before;
+	struct watched *watched;
+	bool is_first;
+
+	if (!watch_sample_parse(line, &sample) || sample.series >= WATCHED_MAX)
+		return NULL;
+	while (run->count <= sample.series) {
+		run->watched[run->count] = calloc(1, sizeof(struct watched));
+		if (!run->watched[run->count])
+			return &error_no_memory;
+		run->count++;
+	}
+	watched = run->watched[sample.series];
+	before = watched->series.last;
+	is_first = !watched->series.samples;
+	watch_series_add(&watched->series, &sample);
+	return write_sample(run, &sample, is_first ? NULL : &before);
+}
+
+static struct error *replay(struct watch_run *run, const char *path)
+{
+	FILE *file = fopen(path, "re");
+	struct error *error = NULL;
+	char *line = NULL;
+	size_t size = 0;
+	bool found = false;
+
+	if (!file)
+		return error_errno(ERROR_NO_TARGET, errno, "cannot open %s", path);
+	while (!error && getline(&line, &size, file) > 0 && !command_interrupted())
+		error = replay_line(run, line);
+	for (size_t i = 0; i < run->count; i++)
+		found = found || run->watched[i]->series.samples;
+	if (!error && !found)
+		error = error_create(ERROR_FAILED, "%s is no recording of `memprobe watch`", path);
+	if (!error)
+		error = write_summaries(run);
+	free(line);
+	fclose(file);
+	return error;
+}
+
+static bool is_recording(const char *path)
+{
+	struct stat status;
+
+	return stat(path, &status) == 0 && S_ISREG(status.st_mode);
+}
+
+/* ---- the command ---- */
+
+static struct error *time_option(const struct command_context *context, const char *name,
+				 uint64_t *ret)
+{
+	const char *text = command_option(context, name);
+
+	return text ? parse_time(text, ret) : NULL;
+}
+
+static struct error *parse_trigger(struct watch_run *run)
+{
+	const struct command_context *context = run->context;
+	const char *when = command_option(context, "when");
+
+	run->trigger.command = command_option(context, "run");
+	if (!when != !run->trigger.command)
+		return error_create(ERROR_USAGE, "--when and --run belong together");
+	return when ? watch_condition_parse(when, &run->trigger.condition) : NULL;
+}
+
+static struct error *parse(struct watch_run *run)
+{
+	struct command_context *context = run->context;
+	bool csv = command_option(context, "csv");
+	struct error *error = time_option(context, "interval", &run->interval_us);
+
+	if (!error)
+		error = time_option(context, "duration", &run->duration_us);
+	if (!error)
+		error = time_option(context, "every", &run->trigger.every_us);
+	if (!error)
+		error = parse_trigger(run);
+	if (error)
+		return error;
+	if (csv && context->json)
+		return error_create(ERROR_USAGE, "--csv and --json exclude each other");
+	if (run->interval_us < INTERVAL_LEAST_US)
+		return error_create(ERROR_USAGE, "--interval is 10ms at least");
+	if (command_option(context, "duration") && !run->duration_us)
+		return error_create(ERROR_USAGE, "--duration is more than 0");
+	run->form = csv ? FORM_CSV : context->json ? FORM_JSON : FORM_TEXT;
+	return NULL;
+}
+
+/* Not beside it, as other outputs: what has been recorded is to be there whatever happens. */
+static struct error *open_record(struct watch_run *run)
+{
+	const char *path = run->context->output_path;
+	int fd;
+
+	if (!path || !strcmp(path, "-"))
+		return NULL;
+	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	run->record = fd < 0 ? NULL : fdopen(fd, "w");
+	if (run->record)
+		return NULL;
+	return error_errno(ERROR_FAILED, errno, "cannot write %s", path);
+}
+
+static void destroy(struct watch_run *run)
+{
+	for (size_t i = 0; i < run->count; i++) {
+		process_close(run->watched[i]->process);
+		free(run->watched[i]->name);
+		free(run->watched[i]);
+	}
+	if (run->record)
+		fclose(run->record);
+}
+
+static struct error *run(struct command_context *context)
+{
+	struct watch_run run = {
+		.context = context,
+		.interval_us = INTERVAL_DEFAULT_US,
+		.style = command_style(context),
+	};
+	struct error *error = parse(&run);
+
+	if (!error && context->argument_count == 1 && is_recording(context->arguments[0])) {
+		error = replay(&run, context->arguments[0]);
+	} else {
+		for (int i = 0; !error && i < context->argument_count; i++)
+			error = add_target(&run, context->arguments[i]);
+		if (!error)
+			error = open_record(&run);
+		if (!error)
+			error = watch(&run);
+	}
+	destroy(&run);
+	return error;
+}
+
+const struct command cmd_watch = {
+	.name = "watch",
+	.arguments = "TARGET...",
+	.summary = "memory over time: how fast it grows, until when, and what it moves with",
+	.notes =
+		"TARGET: PIDs, names, which are followed when the process is started again, or one "
+		"recording\nthat -o has written. Nothing is stopped, and no mapping is walked.\n",
+	.target = TARGET_NONE,
+	.options = options,
+	.arguments_min = 1,
+	.arguments_max = WATCHED_MAX,
+	.records = RECORDS_ALWAYS,
+	.run = run,
+};
