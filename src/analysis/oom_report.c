@@ -174,17 +174,28 @@ static void complete(struct oom_kill *kill, const struct oom_report *report)
 	}
 }
 
+/* The same line once more: by another logger, at another time, say. */
+static bool is_same(const struct oom_kill *kill, const struct oom_kill *other)
+{
+	return kill->pid == other->pid && !strcmp(kill->name, other->name) &&
+	       ((*kill->time && !strcmp(kill->time, other->time)) ||
+		(kill->total_vm != OOM_UNKNOWN && kill->total_vm == other->total_vm &&
+		 kill->anon != OOM_UNKNOWN && kill->anon == other->anon &&
+		 kill->file == other->file));
+}
+
 static bool is_said_again(const struct oom_parser *parser, const struct oom_kill *kill)
 {
 	const struct oom_kill_vec *kills = &parser->log.kills;
-	const struct oom_current *now = &parser->now;
+	const struct oom_report_vec *reports = &parser->log.reports;
+	/* Of a group, the chosen one is killed once more with the others. */
+	bool in_group = parser->now.kills && reports->data[reports->size - 1].group;
 
 	for (size_t i = kills->size; i-- > 0 && kills->size - i <= NEAR_KILLS;) {
 		const struct oom_kill *other = &kills->data[i];
 
-		if (other->pid == kill->pid && !strcmp(other->name, kill->name) &&
-		    ((*kill->time && !strcmp(other->time, kill->time)) ||
-		     (now->kills && other->report + 1 == parser->log.reports.size)))
+		if (is_same(kill, other) ||
+		    (in_group && other->report + 1 == reports->size && kill->pid == other->pid))
 			return true;
 	}
 	return false;

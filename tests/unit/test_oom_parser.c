@@ -163,6 +163,23 @@ static void test_order(void **state)
 	oom_log_deinit(&log);
 }
 
+/* node-problem-detector repeats the kernel's line, kubelet that. */
+static void test_repeated_lines(void **state)
+{
+	struct oom_log log = parse_text(
+		"Aug  1 10:00:00 n kernel: Memory cgroup out of memory: Killed process 7 (cat) "
+		"total-vm:360kB, anon-rss:300kB, file-rss:20kB, shmem-rss:0kB\n"
+		"Aug  1 10:00:02 n npd[9]: Memory cgroup out of memory: Killed process 7 (cat) "
+		"total-vm:360kB, anon-rss:300kB, file-rss:20kB, shmem-rss:0kB\n"
+		"Aug  2 10:00:00 n kernel: Memory cgroup out of memory: Killed process 7 (cat) "
+		"total-vm:364kB, anon-rss:304kB, file-rss:20kB, shmem-rss:0kB\n");
+
+	assert_int_equal(log.kills.size, 2);
+	assert_string_equal(log.kills.data[0].time, "Aug  1 10:00:00");
+	assert_string_equal(log.kills.data[1].time, "Aug  2 10:00:00");
+	oom_log_deinit(&log);
+}
+
 /* Of arm64 and ppc64: 64 KiB, as the victim's virtual size shows in both units. */
 static void test_page_size(void **state)
 {
@@ -371,19 +388,13 @@ static void test_many_kills(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_no_kill),
-		cmocka_unit_test(test_order),
-		cmocka_unit_test(test_prefixes),
-		cmocka_unit_test(test_page_size),
-		cmocka_unit_test(test_group),
-		cmocka_unit_test(test_rate_limited),
-		cmocka_unit_test(test_columns),
-		cmocka_unit_test(test_unreadable_rows),
-		cmocka_unit_test(test_reaper),
-		cmocka_unit_test(test_counter_reached),
-		cmocka_unit_test(test_absurd_numbers),
-		cmocka_unit_test(test_endless_lines),
-		cmocka_unit_test(test_kill_in_long_line),
+		cmocka_unit_test(test_no_kill),		cmocka_unit_test(test_order),
+		cmocka_unit_test(test_prefixes),	cmocka_unit_test(test_page_size),
+		cmocka_unit_test(test_repeated_lines),	cmocka_unit_test(test_group),
+		cmocka_unit_test(test_rate_limited),	cmocka_unit_test(test_columns),
+		cmocka_unit_test(test_unreadable_rows), cmocka_unit_test(test_reaper),
+		cmocka_unit_test(test_counter_reached), cmocka_unit_test(test_absurd_numbers),
+		cmocka_unit_test(test_endless_lines),	cmocka_unit_test(test_kill_in_long_line),
 		cmocka_unit_test(test_many_kills),
 	};
 
