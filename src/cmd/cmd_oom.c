@@ -183,17 +183,10 @@ static void hint(const struct oom_output *output)
 
 	if (!*name || strchr(name, '\'') || !text)
 		return;
-	if (command_find("watch"))
-		command_hint(output->context,
-			     "before it is killed again: `memprobe watch %s%s%s` shows its growth, "
-			     "`memprobe heap %s%s%s` what fills the heap",
-			     quote, text, quote, quote, text, quote);
-	else
-		command_hint(
-			output->context,
-			"before it is killed again: `memprobe maps %s%s%s --every 10s` shows what "
-			"grows, `memprobe heap %s%s%s` what fills the heap",
-			quote, text, quote, quote, text, quote);
+	command_hint(output->context,
+		     "before it is killed again: `memprobe watch %s%s%s` shows its growth, "
+		     "`memprobe heap %s%s%s` what fills the heap",
+		     quote, text, quote, quote, text, quote);
 }
 
 static struct error *run(struct command_context *context)
