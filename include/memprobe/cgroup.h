@@ -10,6 +10,7 @@
 
 #include <limits.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "memprobe/process.h"
@@ -32,6 +33,9 @@ struct cgroup_memory {
 };
 
 void cgroup_read_memory(const struct process *process, struct cgroup_memory *ret);
+
+/* Only its path, of the process whose folder of /proc is @dirfd; false: there is none. */
+bool cgroup_memory_path(int dirfd, char *buffer, size_t size);
 
 /*
  * The container or service that a group's @path names: the first 12 digits of a container's id

@@ -40,4 +40,8 @@ struct usage {
  * unknown. ERROR_NO_TARGET: it has ended, or is a zombie, which has no memory. */
 struct error *usage_read(int dirfd, unsigned parts, struct usage *ret);
 
+/* The same of the one file `stat` in the folder @pid of @proc, which is /proc: what a look at all
+ * processes can afford. */
+struct error *usage_read_stat(int proc, const char *pid, struct usage *ret);
+
 #endif

@@ -23,6 +23,7 @@ extern const struct command cmd_stack;
 extern const struct command cmd_strings;
 extern const struct command cmd_syscalls;
 extern const struct command cmd_threads;
+extern const struct command cmd_top;
 extern const struct command cmd_trim;
 extern const struct command cmd_watch;
 
@@ -42,6 +43,7 @@ const struct command *const commands[] = {
 	&cmd_faults,
 	&cmd_syscalls,
 	&cmd_watch,
+	&cmd_top,
 	&cmd_trim,
 	&cmd_call,
 	&cmd_dump,

@@ -100,6 +100,27 @@ void cgroup_read_memory(const struct process *process, struct cgroup_memory *ret
 	cgroup_walk(process, cgroup_memory_versions, see, ret);
 }
 
+/* Of both at once, version 1 has the memory. */
+bool cgroup_memory_path(int dirfd, char *buffer, size_t size)
+{
+	cleanup(free) char *text = text_of_file(dirfd, "cgroup");
+	const char *found = NULL;
+	char *rest = text;
+
+	for (char *line; (line = strsep(&rest, "\n"));) {
+		const char *first = cgroup_line_path(&cgroup_memory_versions[1], line);
+		const char *second = cgroup_line_path(&cgroup_memory_versions[0], line);
+
+		if (first || (second && !found))
+			found = first ? first : second;
+		if (first)
+			break;
+	}
+	if (found)
+		snprintf(buffer, size, "%s", found);
+	return found != NULL;
+}
+
 /* ---- whose it is ---- */
 
 #define ID_DIGITS 64u

@@ -127,22 +127,26 @@ static bool lists(const char *list, size_t size, const char *name)
 	return !length;
 }
 
-/* @line: `4:memory:/path`, or `0::/path`. */
-static void walk_line(const struct walk *walk, const char *line,
-		      const struct cgroup_version versions[2])
+const char *cgroup_line_path(const struct cgroup_version *version, const char *line)
 {
 	const char *list = strchr(line, ':'), *path = list ? strchr(list + 1, ':') : NULL;
 
 	if (!path)
-		return;
+		return NULL;
 	list++;
-	for (size_t i = 0; i < 2; i++) {
-		const struct cgroup_version *version = &versions[i];
-		bool is_it = version->controller[0] ? lists(list, path - list, version->controller)
-						    : path == list;
+	if (version->controller[0] ? !lists(list, path - list, version->controller) : path != list)
+		return NULL;
+	return path + 1;
+}
 
-		for (size_t j = 0; is_it && version->mounts[j]; j++)
-			walk_up(walk, version, version->mounts[j], path + 1);
+static void walk_line(const struct walk *walk, const char *line,
+		      const struct cgroup_version versions[2])
+{
+	for (size_t i = 0; i < 2; i++) {
+		const char *path = cgroup_line_path(&versions[i], line);
+
+		for (size_t j = 0; path && versions[i].mounts[j]; j++)
+			walk_up(walk, &versions[i], versions[i].mounts[j], path);
 	}
 }
 

@@ -32,6 +32,10 @@ uint64_t number_behind(const char *text, const char *key);
 /* UINT64_MAX: none. `max`, or in version 1 a number that no machine has, is none. */
 uint64_t cgroup_limit(const struct cgroup_version *version, const char *folder);
 
+/* Whether @line of /proc/PID/cgroup is of @version, and the path in it: `4:memory:/path`,
+ * `0::/path`. NULL: it is not. */
+const char *cgroup_line_path(const struct cgroup_version *version, const char *line);
+
 /* Calls @see for the group of @process and each one above it, up to the mount, wherever one of
  * @versions may be mounted; a folder need not exist. @path: as /proc/PID/cgroup has it. */
 void cgroup_walk(const struct process *process, const struct cgroup_version versions[2],

@@ -168,3 +168,24 @@ struct error *usage_read(int dirfd, unsigned parts, struct usage *ret)
 		read_pss(dirfd, ret);
 	return NULL;
 }
+
+struct error *usage_read_stat(int proc, const char *pid, struct usage *ret)
+{
+	char path[32], text[TEXT_MAX];
+	ssize_t length = -1;
+	int fd;
+
+	memset(ret, 0xff, sizeof(*ret));
+	ret->name[0] = '\0';
+	snprintf(path, sizeof(path), "%.10s/stat", pid);
+	fd = openat(proc, path, O_RDONLY | O_CLOEXEC);
+	/* It is shorter than this, and comes at once. */
+	if (fd >= 0)
+		length = read(fd, text, sizeof(text) - 1);
+	if (fd >= 0)
+		close(fd);
+	if (length <= 0)
+		return ended();
+	text[length] = '\0';
+	return parse_stat(text, ret);
+}
