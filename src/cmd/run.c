@@ -573,6 +573,33 @@ static struct error *run(struct command_context *context, int argc, char **argv)
 	return error ? error : flush_stdout();
 }
 
+/* Whether it is among the words, parsed or not: an option before it may be wrong. */
+static bool wants_json(const struct command_context *context, int argc, char **argv)
+{
+	bool found = context->json;
+
+	for (int i = 1; i < argc && strcmp(argv[i], "--"); i++)
+		found = found || !strcmp(argv[i], "--json");
+	return found;
+}
+
+/* The error for scripts, unless a document has been written before it came. */
+static void write_json_error(const struct command_context *context, const struct error *error)
+{
+	json_t *document = json_object(), *object = json_object();
+
+	json_object_set_new(object, "code", json_integer(error_exit_status(error)));
+	json_object_set_new(object, "message", json_text(error->message));
+	json_object_set_new(object, "hint", json_text(error->hint));
+	json_object_set_new(document, "schema", json_string("memprobe/1"));
+	json_object_set_new(document, "command",
+			    context->command ? json_string(context->command->name) : json_null());
+	json_object_set_new(document, "error", object);
+	json_dumpf(document, stdout, JSON_INDENT(1));
+	putchar('\n');
+	json_decref(document);
+}
+
 int memprobe_main(int argc, char **argv)
 {
 	struct command_context context = { .timeout_us = DEFAULT_TIMEOUT_US,
@@ -590,8 +617,11 @@ int memprobe_main(int argc, char **argv)
 	if (error_is(error, ERROR_INTERRUPTED) && interrupted)
 		status = 128 + interrupted;
 	/* Who closed the pipe has seen enough. */
-	if (error && error->errnum != EPIPE && error->code != ERROR_INTERRUPTED)
+	if (error && error->errnum != EPIPE && error->code != ERROR_INTERRUPTED) {
 		show_error(error);
+		if (!is_done && wants_json(&context, argc, argv))
+			write_json_error(&context, error);
+	}
 	if (context.verbose && context.stopped_us)
 		fprintf(stderr, "memprobe: longest stop of a thread: %s\n",
 			format_time(context.stopped_us, time));

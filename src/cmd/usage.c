@@ -83,8 +83,9 @@ void command_usage(FILE *out, const struct command *command)
 void memprobe_usage(FILE *out)
 {
 	fputs("usage: memprobe COMMAND TARGET [ARGUMENT...] [OPTION...]\n"
+	      "       memprobe TARGET\n"
 	      "\nFinds out what holds the memory of a running process, and leaves it unharmed.\n"
-	      "TARGET is a PID, the name of a process, or a core file.\n"
+	      "TARGET is a PID, the name of a process, or a core file. Start with it alone.\n"
 	      "\ncommands:\n",
 	      out);
 	for (const struct command *const *command = commands; *command; command++)

@@ -72,6 +72,22 @@ refused() { # HINT ARG...: a usage error with one line of error and this hint
 	[[ $stderr = *"option --json=1 takes no value"* ]]
 }
 
+@test "with --json an error is a document, too" {
+	start_victim idle
+	for wrong in "3 maps 999999999" "2 maps $victim_pid --bogus" "2 maps $victim_pid extra extra" \
+		"2 bogus" "1 dump $victim_pid 0x1000 0x2000 -o $BATS_TEST_TMPDIR/none"; do
+		# shellcheck disable=SC2086
+		probe ${wrong#* } --json
+		status_is "${wrong%% *}"
+		json '.schema == "memprobe/1" and .error.code == $code and (.error.message | length) > 0 and
+			(.error | has("hint"))' --argjson code "${wrong%% *}"
+		[[ $stderr = "memprobe: $(json_get .error.message)"* ]] || fail "$stderr"
+	done
+	probe maps "$victim_pid" --json
+	json 'has("error") | not'
+	victim_check
+}
+
 @test "help is another word for -h" {
 	[ "$(memprobe help)" = "$(memprobe -h)" ]
 	[ "$(memprobe help maps)" = "$(memprobe maps -h)" ]

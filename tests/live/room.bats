@@ -175,7 +175,8 @@ samples_in_little_room() { # ARG...
 		status_is 6
 		[[ $stderr == *"ends: it has reached its limit of memory (4.0K, --max-memory)"* ]] ||
 			fail "$command: $stderr"
-		json '.sites | length > 0'
+		# On a slow machine that may be before the first event has been looked at.
+		json '.sites | type == "array"'
 	done
 	for command in faults syscalls 'allocs --engine=uprobe' 'allocs --sample 1'; do
 		# shellcheck disable=SC2086
