@@ -12,7 +12,7 @@
 static const struct command_option options[] = {
 	{ "title", 0, "TEXT", "above the graph" },
 	{ "subtitle", 0, "TEXT", "below the title" },
-	{ "color", 0, "mem|hot|blue|diff|reach", "the colours" },
+	{ "color", 0, "mem|hot|io|...", "the colours: a palette of flamegraph.pl, diff, or reach" },
 	{ "countname", 0, "NAME", "what the numbers count (default samples; bytes for mem, JSON)" },
 	{ "reverse", 0, NULL, "merge from the leaf: who calls this function, in all?" },
 	{ "inverted", 0, NULL, "the root on top" },
@@ -37,9 +37,26 @@ static struct error *parse_color(const char *text, enum flame_color *ret)
 		const char *name;
 		enum flame_color color;
 	} colors[] = {
-		{ "mem", FLAME_COLOR_MEM },	{ "hot", FLAME_COLOR_HOT },
-		{ "blue", FLAME_COLOR_BLUE },	{ "diff", FLAME_COLOR_DIFF },
-		{ "reach", FLAME_COLOR_REACH }, { "auto", FLAME_COLOR_AUTO },
+		/* As flamegraph.pl has them; those of languages tell by suffixes that perf's
+		 * scripts add, which memprobe's frames do not have. */
+		{ "mem", FLAME_COLOR_MEM },
+		{ "hot", FLAME_COLOR_HOT },
+		{ "io", FLAME_COLOR_IO },
+		{ "red", FLAME_COLOR_RED },
+		{ "green", FLAME_COLOR_GREEN },
+		{ "blue", FLAME_COLOR_BLUE },
+		{ "aqua", FLAME_COLOR_AQUA },
+		{ "yellow", FLAME_COLOR_YELLOW },
+		{ "purple", FLAME_COLOR_PURPLE },
+		{ "orange", FLAME_COLOR_ORANGE },
+		{ "wakeup", FLAME_COLOR_AQUA },
+		{ "java", FLAME_COLOR_HOT },
+		{ "js", FLAME_COLOR_HOT },
+		{ "perl", FLAME_COLOR_HOT },
+		/* Our own. */
+		{ "diff", FLAME_COLOR_DIFF },
+		{ "reach", FLAME_COLOR_REACH },
+		{ "auto", FLAME_COLOR_AUTO },
 	};
 
 	for (size_t i = 0; i < sizeof(colors) / sizeof(colors[0]); i++) {
@@ -48,8 +65,11 @@ static struct error *parse_color(const char *text, enum flame_color *ret)
 			return NULL;
 		}
 	}
-	return error_create(ERROR_USAGE, "--color takes mem, hot, blue, diff or reach, not '%s'",
-			    text);
+	return error_create(
+		ERROR_USAGE,
+		"--color takes mem, hot, io, red, green, blue, aqua, yellow, purple, orange, "
+		"wakeup, java, js, perl, diff or reach, not '%s'",
+		text);
 }
 
 static struct error *parse_widths(struct command_context *context, struct profile_options *ret)

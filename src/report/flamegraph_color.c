@@ -16,6 +16,13 @@ static const struct palette {
 	[FLAME_COLOR_MEM] = { { 128, 178 }, { 46, 40 }, { 70, 62 } },
 	[FLAME_COLOR_HOT] = { { 8, 50 }, { 88, 90 }, { 67, 62 } },
 	[FLAME_COLOR_BLUE] = { { 196, 232 }, { 62, 66 }, { 70, 72 } },
+	[FLAME_COLOR_IO] = { { 206, 248 }, { 48, 58 }, { 74, 68 } },
+	[FLAME_COLOR_RED] = { { 350, 372 }, { 76, 84 }, { 70, 64 } },
+	[FLAME_COLOR_GREEN] = { { 98, 142 }, { 48, 54 }, { 68, 60 } },
+	[FLAME_COLOR_AQUA] = { { 166, 196 }, { 48, 54 }, { 68, 60 } },
+	[FLAME_COLOR_YELLOW] = { { 46, 62 }, { 72, 80 }, { 66, 58 } },
+	[FLAME_COLOR_PURPLE] = { { 268, 304 }, { 50, 58 }, { 74, 68 } },
+	[FLAME_COLOR_ORANGE] = { { 22, 42 }, { 82, 90 }, { 66, 60 } },
 	[FLAME_COLOR_REACH] = { { 128, 178 }, { 46, 40 }, { 74, 66 } },
 };
 
