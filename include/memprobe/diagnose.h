@@ -33,7 +33,7 @@ struct diagnose_facts {
 	bool is_live;
 	uint64_t rss; /* the sum of the next; of a core: what it holds of them */
 	uint64_t types[MAPPING_TYPES];
-	uint64_t swap, page_tables;
+	uint64_t swap, page_tables; /* beside rss */
 
 	/* The heap, if it could be read: of an allocator with that title. Resident bytes. */
 	const char *allocator; /* lent; NULL: not read */

@@ -69,7 +69,7 @@ static const char *rest_name(const struct diagnose_facts *facts)
 {
 	if (facts->runtime_name)
 		return facts->runtime_name;
-	return facts->unread ? facts->unread : "anonymous memory of its own";
+	return facts->unread ? facts->unread : "other anonymous memory";
 }
 
 static struct error *fill_parts(const struct diagnose_facts *facts, struct diagnosis *ret)
@@ -224,6 +224,13 @@ static bool judge_leak(const struct diagnose_facts *facts, struct diagnose_verdi
 	return true;
 }
 
+/* Of glibc, whose trim can be foretold: it has a setting for them. */
+static bool has_many_arenas(const struct diagnose_facts *facts)
+{
+	return facts->allocator && facts->released != DIAGNOSE_UNKNOWN &&
+	       facts->arenas >= ARENAS_MANY;
+}
+
 static bool judge_free(const struct diagnose_facts *facts, struct diagnose_verdict *ret)
 {
 	char share[SHARE_TEXT_MAX], size[SIZE_TEXT_MAX];
@@ -239,7 +246,7 @@ static bool judge_free(const struct diagnose_facts *facts, struct diagnose_verdi
 		    : "%s is free memory that %s keeps; `memprobe trim %s` returns %s now%s",
 	    share_text(facts, free, share), facts->allocator, facts->target,
 	    format_size(known(facts->released), size),
-	    facts->arenas >= ARENAS_MANY && facts->arenas_free > free / 2
+	    has_many_arenas(facts) && facts->arenas_free > free / 2
 		    ? "; MALLOC_ARENA_MAX=2 avoids it"
 		    : "");
 	if (facts->is_live)
@@ -270,12 +277,12 @@ static bool judge_arenas(const struct diagnose_facts *facts, struct diagnose_ver
 {
 	char size[SIZE_TEXT_MAX];
 
-	if (!facts->allocator || facts->arenas < ARENAS_MANY || !is_much(facts, facts->arenas_free))
+	if (!has_many_arenas(facts) || !is_much(facts, facts->arenas_free))
 		return false;
 	say(ret, "arenas", facts->arenas_free, share_of(facts->arenas_free, facts->rss),
-	    "%zu arenas of %s hold %s of free memory beside the main one; MALLOC_ARENA_MAX=2 "
+	    "%s of free memory is in the %zu arenas of threads that %s has; MALLOC_ARENA_MAX=2 "
 	    "limits them",
-	    facts->arenas, facts->allocator, format_size(facts->arenas_free, size));
+	    format_size(facts->arenas_free, size), facts->arenas - 1, facts->allocator);
 	then(ret, "memprobe mallinfo %s", facts->target);
 	return true;
 }

@@ -7,6 +7,8 @@
 #include "memprobe/num.h"
 #include "memprobe/records.h"
 
+#define BESIDE_LEAST (1u << 20)
+
 static const struct command_option options[] = {
 	{ NULL, 0, NULL, NULL },
 };
@@ -122,6 +124,7 @@ static struct error *write_json(struct output *output)
 	json_object_set_new(document, "mapped", json_number(facts->space_used));
 	json_object_set_new(document, "swap",
 			    facts->is_live ? json_number(facts->swap) : json_null());
+	json_object_set_new(document, "page_tables", json_number(facts->page_tables));
 	json_object_set_new(document, "parts", records_array(&parts));
 	json_object_set_new(document, "unexplained", json_number(output->diagnosis.unexplained));
 	vec_for_each (verdict, &output->diagnosis.verdicts)
@@ -137,6 +140,20 @@ static void print_next(FILE *out, const struct diagnose_verdict *verdict)
 		fprintf(out, "    %s\n", verdict->next[i]);
 }
 
+/* What the process costs beside RSS, if it is worth a line. */
+static void print_beside(FILE *out, const struct output *output)
+{
+	const struct diagnose_facts *facts = &output->gathered.facts;
+	struct table_style style = command_style(output->context);
+	uint64_t tables = facts->page_tables == DIAGNOSE_UNKNOWN ? 0 : facts->page_tables;
+	char size[2][TABLE_SIZE_MAX];
+
+	if (facts->swap >= BESIDE_LEAST || tables >= BESIDE_LEAST)
+		fprintf(out, "not in RSS: %s swapped out, %s page tables\n",
+			table_size(style, facts->swap, size[0]),
+			table_size(style, tables, size[1]));
+}
+
 static struct error *print_result(FILE *out, void *data)
 {
 	const struct output *output = data;
@@ -147,6 +164,7 @@ static struct error *print_result(FILE *out, void *data)
 	error = print_parts(out, output);
 	if (error)
 		return error;
+	print_beside(out, output);
 	fputc('\n', out);
 	for (size_t i = 0; i < verdicts->size; i++) {
 		if (i)

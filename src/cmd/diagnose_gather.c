@@ -12,6 +12,7 @@
 #include "memprobe/io.h"
 #include "memprobe/log.h"
 #include "memprobe/num.h"
+#include "memprobe/process_usage.h"
 #include "memprobe/stack_use.h"
 #include "memprobe/trim_forecast.h"
 
@@ -320,6 +321,28 @@ static void gather_huge(struct target *target, const struct mapping_vec *maps,
 					       (double)(seen * (HUGE_PAGE / SMALL_PAGE)));
 }
 
+/* What cannot be read is said, and the rest is an answer all the same. */
+static struct error *go_on(struct command_context *context, struct error *error)
+{
+	if (!error || error == &error_no_memory || error_is(error, ERROR_INTERRUPTED) ||
+	    error_is(error, ERROR_NO_TARGET))
+		return error;
+	log_warn("%s", error->message);
+	error_destroy(error);
+	context->status = ERROR_PARTIAL;
+	return NULL;
+}
+
+static void gather_tables(const struct process *process, struct diagnose_facts *facts)
+{
+	struct usage usage;
+	struct error *error = usage_read(process->dirfd, USAGE_STATUS, &usage);
+
+	if (!error)
+		facts->page_tables = usage.page_tables;
+	error_destroy(error);
+}
+
 struct error *diagnose_gather(struct command_context *context, struct diagnose_gathered *ret)
 {
 	struct target *target = context->target;
@@ -329,6 +352,7 @@ struct error *diagnose_gather(struct command_context *context, struct diagnose_g
 	ret->facts = (struct diagnose_facts){
 		.target = context->target_text,
 		.is_live = target->process != NULL,
+		.page_tables = DIAGNOSE_UNKNOWN,
 		.heap = DIAGNOSE_UNKNOWN,
 		.heap_free = DIAGNOSE_UNKNOWN,
 		.released = DIAGNOSE_UNKNOWN,
@@ -342,12 +366,13 @@ struct error *diagnose_gather(struct command_context *context, struct diagnose_g
 	};
 	error = gather_mappings(context, &ret->facts, &maps);
 	if (!error)
-		error = gather_stacks(target, &ret->facts);
+		error = go_on(context, gather_stacks(target, &ret->facts));
 	if (!error)
-		error = gather_allocator(context, ret);
+		error = go_on(context, gather_allocator(context, ret));
 	if (!error) {
 		gather_runtime(target, &ret->facts);
 		if (target->process) {
+			gather_tables(target->process, &ret->facts);
 			gather_machine(&ret->facts);
 			gather_group(target->process, &ret->facts);
 			gather_huge(target, &maps, &ret->facts);
