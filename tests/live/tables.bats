@@ -66,7 +66,8 @@ fits() { # COLUMNS ARG...
 	for command in threads mallinfo "heap --by size" "trim --dry-run"; do
 		set -- $command
 		probe "$1" "$victim_pid" "${@:2}"
-		grep -qE ' [0-9.]+[KM]( |$)' <<<"$output" || fail "$command: $output"
+		# There may be nothing to trim: where the heap ends within a page is chance.
+		grep -qE ' [0-9.]+[KM]( |$)' <<<"$output" || [ "$1" = trim ] || fail "$command: $output"
 		probe "$1" "$victim_pid" "${@:2}" --bytes
 		! grep -qE ' [0-9.]+[KMG]( |$)' <<<"$output" || fail "$command: $output"
 	done
