@@ -43,6 +43,7 @@ int main(int argc, char **argv)
 	char *text = NULL;
 	size_t size;
 	FILE *out = open_memstream(&text, &size);
+	int failed;
 	z_stream stream = { .next_out = plain, .avail_out = sizeof(plain) };
 
 	if (argc != 2 || profile_create(&profile) || fill(profile) ||
@@ -52,7 +53,10 @@ int main(int argc, char **argv)
 	stream.avail_in = (uInt)size;
 	if (inflateInit2(&stream, 15 + 16) != Z_OK || inflate(&stream, Z_FINISH) != Z_STREAM_END)
 		return 1;
+	failed = write_file(argv[1], "gzip", text, size) ||
+		 write_file(argv[1], "plain", plain, sizeof(plain) - stream.avail_out);
+	inflateEnd(&stream);
 	profile_destroy(profile);
-	return write_file(argv[1], "gzip", text, size) ||
-	       write_file(argv[1], "plain", plain, sizeof(plain) - stream.avail_out);
+	free(text);
+	return failed;
 }
