@@ -34,6 +34,10 @@ struct cgroup_memory {
 
 void cgroup_read_memory(const struct process *process, struct cgroup_memory *ret);
 
+/* How many processes the kernel has killed in the group at @path, of a process that may have ended;
+ * CGROUP_UNKNOWN: it does not say. */
+uint64_t cgroup_oom_kills(const char *path);
+
 /* Only its path, of the process whose folder of /proc is @dirfd; false: there is none. */
 bool cgroup_memory_path(int dirfd, char *buffer, size_t size);
 

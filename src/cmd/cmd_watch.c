@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -234,23 +233,10 @@ static struct error *take_sample(struct watch_run *run, size_t i, struct watch_s
 	return NULL;
 }
 
-static uint64_t oom_kills_now(const struct process *process)
-{
-	struct cgroup_memory *group = malloc(sizeof(*group));
-	uint64_t kills = CGROUP_UNKNOWN;
-
-	if (group) {
-		cgroup_read_memory(process, group);
-		kills = group->known ? group->oom_kills : CGROUP_UNKNOWN;
-	}
-	free(group);
-	return kills;
-}
-
 static void say_end(struct watched *watched)
 {
 	const struct watch_sample *last = &watched->series.last;
-	uint64_t kills = oom_kills_now(watched->process);
+	uint64_t kills = last->has_group ? cgroup_oom_kills(last->group_path) : CGROUP_UNKNOWN;
 	char size[SIZE_TEXT_MAX];
 
 	log_warn("%s (%d) has ended%s; its RSS was %s", last->usage.name,
@@ -281,7 +267,8 @@ static struct error *look_at(struct watch_run *run, size_t i)
 		say_end(watched);
 		return NULL;
 	}
-	if (error)
+	/* On its way out it has no memory any more. */
+	if (error || sample.usage.rss == USAGE_UNKNOWN)
 		return error;
 	watched->series.ended = false;
 	if (sample.has_group)
@@ -382,11 +369,17 @@ static struct error *replay(struct watch_run *run, const char *path)
 	return error;
 }
 
+/* A process may bear the name of a file here. */
 static bool is_recording(const char *path)
 {
-	struct stat status;
+	static const char begin[] = "{\"time\":";
+	char text[sizeof(begin)] = "";
+	FILE *file = fopen(path, "re");
+	bool is_it = file && fgets(text, sizeof(text), file) && !strcmp(text, begin);
 
-	return stat(path, &status) == 0 && S_ISREG(status.st_mode);
+	if (file)
+		fclose(file);
+	return is_it;
 }
 
 /* ---- the command ---- */

@@ -44,21 +44,27 @@ void watch_series_add(struct watch_series *series, const struct watch_sample *sa
 {
 	if (series->samples && sample->pid != series->last.pid)
 		series->restarts++;
+	series->recent_time[series->samples % WATCH_RECENT] = sample->seconds;
+	series->recent_rss[series->samples % WATCH_RECENT] = value_of(sample->usage.rss);
 	series->samples++;
 	series->last = *sample;
 	trend_add(&series->memory, sample->seconds, value_of(sample->usage.rss));
 	add_others(series, sample);
 }
 
+/* Within the looks that are kept; of a longer time, the longest that there is. */
 double watch_series_growth(const struct watch_series *series, double seconds)
 {
-	const struct trend_series *memory = &series->memory;
-	size_t last = memory->count - 1;
+	unsigned kept = series->samples < WATCH_RECENT ? series->samples : WATCH_RECENT;
+	unsigned last = (series->samples - 1) % WATCH_RECENT;
 
-	for (size_t i = memory->count; i-- > 0;)
-		if (memory->time[last] - memory->time[i] >= seconds && i < last)
-			return (memory->value[last] - memory->value[i]) /
-			       (memory->time[last] - memory->time[i]);
+	for (unsigned i = 1; i < kept; i++) {
+		unsigned at = (series->samples - 1 - i) % WATCH_RECENT;
+		double span = series->recent_time[last] - series->recent_time[at];
+
+		if (span >= seconds || (i + 1 == WATCH_RECENT && span > 0))
+			return (series->recent_rss[last] - series->recent_rss[at]) / span;
+	}
 	return NAN;
 }
 

@@ -18,7 +18,11 @@ enum watch_other {
 	WATCH_OTHERS,
 };
 
+/* Looks that are kept one by one, for rates of a short time. */
+#define WATCH_RECENT 1024u
+
 struct watch_series {
+	double recent_time[WATCH_RECENT], recent_rss[WATCH_RECENT]; /* a ring, by samples */
 	struct trend_series memory;
 	struct trend_series others[WATCH_OTHERS];
 	struct watch_sample last;

@@ -113,20 +113,30 @@ void watch_trigger_look(const struct watch_trigger *trigger, const struct watch_
 	start(trigger, &series->last);
 }
 
+static void say_status(int status)
+{
+	if (WIFEXITED(status) && !WEXITSTATUS(status))
+		log_debug("the command has ended");
+	else if (WIFEXITED(status))
+		log_warn("the command ended with exit status %d", WEXITSTATUS(status));
+	else if (WIFSIGNALED(status))
+		log_warn("the command was ended by signal %d", WTERMSIG(status));
+}
+
 void watch_trigger_reap(bool wait)
 {
-	int status;
-	pid_t child;
+	const struct timespec pause = { .tv_nsec = 20000000 };
 
-	while ((child = waitpid(-1, &status, wait ? 0 : WNOHANG)) > 0 ||
-	       (child < 0 && errno == EINTR && !command_interrupted())) {
-		if (child < 0)
-			continue;
-		if (WIFEXITED(status) && !WEXITSTATUS(status))
-			log_debug("the command has ended");
-		else if (WIFEXITED(status))
-			log_warn("the command ended with exit status %d", WEXITSTATUS(status));
-		else if (WIFSIGNALED(status))
-			log_warn("the command was ended by signal %d", WTERMSIG(status));
+	/* Ctrl-C is not to wait for it. */
+	for (;;) {
+		int status;
+		pid_t child = waitpid(-1, &status, WNOHANG);
+
+		if (child > 0)
+			say_status(status);
+		else if (child < 0 || !wait || command_interrupted())
+			return;
+		else
+			nanosleep(&pause, NULL);
 	}
 }

@@ -23,7 +23,7 @@ struct watch_trigger_state {
 void watch_trigger_look(const struct watch_trigger *trigger, const struct watch_series *series,
 			struct watch_trigger_state *state);
 
-/* Says how commands that have ended did. @wait: of all, when they have. */
+/* Says how commands that have ended did. @wait: until all have, or Ctrl-C. */
 void watch_trigger_reap(bool wait);
 
 #endif

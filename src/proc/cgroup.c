@@ -50,11 +50,33 @@ static void read_stat(const struct cgroup_version *version, const char *folder,
 		ret->file -= min_u64(ret->file, ret->shmem);
 }
 
-static void read_own(const struct cgroup_version *version, const char *path, const char *folder,
-		     struct cgroup_memory *ret)
+static uint64_t oom_kills_in(const struct cgroup_version *version, const char *folder)
 {
 	cleanup(free) char *events = text_in_folder(
 		folder, version->controller[0] ? "memory.oom_control" : "memory.events");
+
+	return line_value(events, "oom_kill");
+}
+
+uint64_t cgroup_oom_kills(const char *path)
+{
+	uint64_t kills = CGROUP_UNKNOWN;
+	char folder[PATH_MAX];
+
+	for (unsigned i = 0; i < 2; i++) {
+		const struct cgroup_version *version = &cgroup_memory_versions[i];
+
+		for (unsigned j = 0; kills == CGROUP_UNKNOWN && version->mounts[j]; j++)
+			if (snprintf(folder, sizeof(folder), "%s%s", version->mounts[j], path) <
+			    (int)sizeof(folder))
+				kills = oom_kills_in(version, folder);
+	}
+	return kills;
+}
+
+static void read_own(const struct cgroup_version *version, const char *path, const char *folder,
+		     struct cgroup_memory *ret)
+{
 	uint64_t usage = read_number(folder, version->usage);
 
 	if (usage == CGROUP_UNKNOWN)
@@ -63,7 +85,7 @@ static void read_own(const struct cgroup_version *version, const char *path, con
 	ret->usage = usage;
 	snprintf(ret->path, sizeof(ret->path), "%s", path);
 	read_stat(version, folder, ret);
-	ret->oom_kills = line_value(events, "oom_kill");
+	ret->oom_kills = oom_kills_in(version, folder);
 }
 
 /* The first group that is seen is the process's own. */

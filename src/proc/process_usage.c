@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -66,12 +67,12 @@ static struct error *parse_stat(const char *text, struct usage *ret)
 	const uint64_t tick = 1000000u / (uint64_t)sysconf(_SC_CLK_TCK);
 	const char *name = strchr(text, '('), *at = strrchr(text, ')');
 	uint64_t fields[RSS + 1] = { 0 };
+	bool is_over;
 
 	if (!name || !at || at < name || at[1] != ' ')
 		return error_create(ERROR_FAILED, "/proc/PID/stat makes no sense");
 	snprintf(ret->name, sizeof(ret->name), "%.*s", (int)(at - name - 1), name + 1);
-	if (at[2] == 'Z' || at[2] == 'X')
-		return ended();
+	is_over = at[2] == 'Z' || at[2] == 'X';
 	at += 3;
 	for (unsigned i = 4; i <= RSS; i++) {
 		char *end;
@@ -81,6 +82,9 @@ static struct error *parse_stat(const char *text, struct usage *ret)
 			return error_create(ERROR_FAILED, "/proc/PID/stat makes no sense");
 		at = end;
 	}
+	/* The first thread may have ended before others. */
+	if (is_over && fields[THREADS] <= 1)
+		return ended();
 	ret->minor_faults = fields[MINOR];
 	ret->major_faults = fields[MAJOR];
 	ret->cpu_us = (fields[USER] + fields[SYSTEM]) * tick;

@@ -3,6 +3,11 @@
 
 load lib
 
+teardown() {
+	end_everything
+	remove_group
+}
+
 # Grows by 200 KB in each step, at its own pace; then it goes on without.
 growing() { # STEPS
 	start_command python3 -c 'import sys, time
@@ -64,7 +69,7 @@ summary() { # JQ-EXPRESSION...
 	status_is 0
 	[[ $output = "watch: python3"* ]]
 	probe watch /etc/passwd
-	status_is 1
+	status_is 3
 	victim_check
 }
 
@@ -93,6 +98,46 @@ summary() { # JQ-EXPRESSION...
 	[ ! -e "$BATS_TEST_TMPDIR/not" ]
 	probe watch "$victim_pid" -i 0.1 -d 0.5 --when 'threads<10' --run 'exit 3'
 	[[ $stderr = *"ended with exit status 3"* ]] || fail "$stderr"
+	victim_check
+}
+
+@test "a process that the kernel kills for want of memory is told from others" {
+	make_group || skip "no memory cgroup can be made here"
+	echo $((64 << 20)) >"$limit_file"
+	# shellcheck disable=SC2016
+	start_command bash -c 'echo $$ >"$1/cgroup.procs" && exec python3 -c "import sys
+print(\"ready\", flush=True)
+sys.stdin.readline()
+kept = []
+while True:
+    kept.append(bytearray(b\"x\" * 1000000))"' - "$group"
+	ends_with "$victim_pid" KILL
+	record_begin watch "$victim_pid" -i 0.05
+	victim_say go
+	record_wait
+	status_is 0
+	[[ $stderr = *"has ended, and its control group had a process killed for want of memory"* ]] ||
+		fail "$stderr"
+	[[ $output = *"limit"* || $output = *"watch: python3"* ]]
+}
+
+@test "Ctrl-C does not wait for a command" {
+	start_victim idle
+	record_begin watch "$victim_pid" -i 0.05 --when 'rss>1K' --run "echo \$\$ >$BATS_TEST_TMPDIR/child; exec sleep 1000"
+	wait_until 60 test -s "$BATS_TEST_TMPDIR/child"
+	record_end
+	status_is 0
+	kill "$(cat "$BATS_TEST_TMPDIR/child")"
+	victim_check
+}
+
+@test "a process is watched, not a file of its name" {
+	cp "$VICTIMS/idle" "$BATS_TEST_TMPDIR/file$$"
+	cd "$BATS_TEST_TMPDIR"
+	start_command "./file$$"
+	probe watch "file$$" -i 0.05 -d 0.2 -q
+	status_is 0
+	[[ $output = "watch: file$$ ($victim_pid) is steady"* ]] || fail "$output"
 	victim_check
 }
 
