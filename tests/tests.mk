@@ -48,7 +48,7 @@ VICTIMS := $(foreach source,$(VICTIM_SOURCES),$(VICTIM_DIR)/$(basename $(notdir 
 VICTIM_HEADERS := $(wildcard tests/victims/*.h)
 
 .PHONY: victims unit-tests
-victims: $(VICTIMS)
+victims: $(VICTIMS) $(BUILD)/demo/leaky
 unit-tests: $(UNIT_TESTS)
 
 define victim-rule

@@ -61,6 +61,9 @@ say "A server with a leak runs as process $server. It has answered:"
 client 20000 || problem 'the server gave a wrong answer'
 echo "Its RSS is $(rss). What holds it?"
 
+say 'The answer in short, and what to type next:'
+show "$server"
+
 say '1. By type: nearly all of it is the heap, not files, stacks or arenas. Reading this stops nothing.'
 show maps "$server" --by-type
 
@@ -102,7 +105,7 @@ show allocs "$server" -d 1 -o "$work/unfreed.svg"
 touch "$work/recorded"
 wait "$traffic" || problem 'the server gave a wrong answer while it was recorded'
 echo "(unfreed.svg is a flame graph for the browser: $(wc -c <"$work/unfreed.svg") bytes)"
-sed -n 4p "$work/allocs" | grep -q make_request ||
+awk '/^ *BYTES/ { getline; print; exit }' "$work/allocs" | grep -q make_request ||
 	problem 'the recording does not show make_request on top'
 grep -q make_request "$work/unfreed.svg" || problem 'the flame graph lacks make_request'
 
