@@ -117,6 +117,8 @@ void command_warn_of_heap(struct command_context *context, const struct heap *he
 
 /* SIGINT or SIGTERM came: finish what is written and undo what was done. */
 bool command_interrupted(void);
+/* Until clock_us() says @us; false: a signal came. */
+bool command_sleep_until(uint64_t us);
 /* All that is to be written has been: a signal changes nothing any more. */
 void command_written(void);
 /* What came so far was to end a recording: what follows is only ended by another one. */

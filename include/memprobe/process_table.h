@@ -5,7 +5,7 @@
  *	process_table_sort(&table, by, shown);
  *	process_table_deinit(&table);
  *
- * A look costs two small files for each process; what costs more is read of those that are shown.
+ * A look costs one small file for each process; what costs more is read of those that are shown.
  */
 #ifndef MEMPROBE_PROCESS_TABLE_H
 #define MEMPROBE_PROCESS_TABLE_H
@@ -29,14 +29,20 @@ struct process_row {
 
 VEC_DEFINE(process_row_vec, struct process_row)
 
+#define PROCESS_GONE_MAX 16u
+
+/* Zeroed at first. */
 struct process_table {
 	struct process_row_vec rows, before; /* of this look and the last */
 	uint64_t time_us, before_us;
+	/* Asked between processes: true ends a look or a sort with ERROR_INTERRUPTED. May be NULL.
+	 */
+	bool (*interrupted)(void);
 	uint64_t rss; /* of all; what they share counts several times */
 	/* Processes that the kernel has killed for want of memory since the first look; a count. */
 	uint64_t oom_kills, oom_kills_first;
-	bool has_looked;
-	struct process_row_vec gone; /* that were there in the last look, the largest first */
+	/* That have ended since the first look, the largest first, at most PROCESS_GONE_MAX. */
+	struct process_row_vec gone;
 };
 
 /* Kernel threads are left out. */

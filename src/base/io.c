@@ -53,7 +53,7 @@ struct error *write_all(int fd, const void *bytes, size_t size, const char *name
 	while (size) {
 		ssize_t written = write(fd, bytes, size);
 
-		/* Only by the signal that is to end it, see run.c. */
+		/* Only by the signal that is to end it, see cmd/interrupt.c. */
 		if (written < 0 && errno == EINTR)
 			return error_create(ERROR_INTERRUPTED, "interrupted");
 		if (written <= 0)

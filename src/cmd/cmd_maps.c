@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "memprobe/classify.h"
+#include "memprobe/clock.h"
 #include "memprobe/log.h"
 #include "memprobe/maps_view.h"
 #include "memprobe/num.h"
@@ -202,32 +203,9 @@ static struct error *show_once(struct maps_run *run)
 
 /* ---- again and again ---- */
 
-/* False: interrupted. */
-static bool sleep_until(const struct timespec *time)
-{
-	while (!command_interrupted()) {
-		int failed = clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, time, NULL);
-
-		if (failed != EINTR)
-			return !failed;
-	}
-	return false;
-}
-
-static void add_time(struct timespec *time, uint64_t us)
-{
-	uint64_t ns = time->tv_nsec + us % 1000000 * 1000;
-
-	time->tv_sec += us / 1000000 + ns / 1000000000;
-	time->tv_nsec = ns % 1000000000;
-}
-
 static double seconds_now(void)
 {
-	struct timespec now;
-
-	clock_gettime(CLOCK_REALTIME, &now);
-	return (double)now.tv_sec + (double)(now.tv_nsec / 1000000) / 1e3;
+	return (double)(clock_real_us() / 1000) / 1e3;
 }
 
 /* Local, to be held against a log. */
@@ -288,15 +266,14 @@ static bool has_ended(const struct maps_run *run)
 static struct error *print_every(FILE *out, void *data)
 {
 	struct maps_run *run = data;
-	struct timespec time;
+	uint64_t next_us = clock_us();
 	struct error *error = NULL;
 
-	clock_gettime(CLOCK_MONOTONIC, &time);
 	for (uint64_t i = 0; !error && (!run->count || i < run->count); i++) {
 		struct mapping_vec now = { 0 };
 
-		add_time(&time, run->every_us);
-		if (!sleep_until(&time))
+		next_us += run->every_us;
+		if (!command_sleep_until(next_us))
 			break;
 		error = read_mappings(run, &now);
 		if (!error)

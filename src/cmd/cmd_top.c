@@ -1,15 +1,17 @@
 #include "memprobe/cmd.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "memprobe/clock.h"
 #include "memprobe/num.h"
 #include "memprobe/process_table.h"
 #include "memprobe/records.h"
 #include "memprobe/text.h"
+#include "interrupt.h"
 
 #define INTERVAL_DEFAULT_US 1000000u
 #define ROWS_DEFAULT	    20u
@@ -19,7 +21,7 @@ static const struct command_option options[] = {
 	{ "interval", 'i', "TIME", "time between two looks (default 1s)" },
 	{ "top", 'n', "N", "the first N (default 20 in a table, else all; 0: all)" },
 	{ "by", 0, "FIGURE", "rss, pss, growth or swap (default rss)" },
-	{ "once", 0, NULL, "print one table; so it is, too, where the output is no terminal" },
+	{ "once", 0, NULL, "print one table (the default if the output is no terminal)" },
 	{ NULL, 0, NULL, NULL },
 };
 
@@ -135,24 +137,13 @@ static struct error *look(struct top_run *run)
 	return error ? error : process_table_sort(&run->table, run->order, run->top);
 }
 
-static void pause_us(uint64_t us)
-{
-	const struct timespec time = { .tv_sec = (time_t)(us / 1000000),
-				       .tv_nsec = (long)(us % 1000000) * 1000 };
-
-	/* A signal ends it. */
-	nanosleep(&time, NULL);
-}
-
 /* Growth takes two looks. */
 static struct error *run_once(struct top_run *run)
 {
 	struct error *error = process_table_look(&run->table);
 
-	if (!error)
-		pause_us(run->interval_us);
-	if (!error && command_interrupted())
-		return error_create(ERROR_INTERRUPTED, "interrupted");
+	if (!error && !command_sleep_until(clock_us() + run->interval_us))
+		error = interrupt_error();
 	if (!error)
 		error = look(run);
 	if (error)
@@ -172,37 +163,36 @@ static void fit_screen(struct top_run *run, uint64_t wanted)
 	run->top = min_u64(wanted, rows);
 }
 
-/* The cursor goes home and what was there is overwritten, so that nothing flickers. */
+/* Over what was there before; the last one stays, as with top(1). */
 static struct error *draw(struct top_run *run)
 {
 	struct error *error;
 
 	fputs("\033[H\033[J", stdout);
 	error = print_table(stdout, run);
-	fflush(stdout);
+	if (!error && fflush(stdout))
+		error = error_errno(ERROR_FAILED, errno, "cannot write standard output");
 	return error;
 }
 
+/* Ctrl-C is how it ends. */
 static struct error *run_screen(struct top_run *run)
 {
-	uint64_t wanted = run->top;
+	uint64_t wanted = run->top, next_us = clock_us();
 	struct error *error = process_table_look(&run->table);
 
-	/* A screen of its own; the one before comes back. */
-	fputs("\033[?1049h", stdout);
-	while (!error) {
+	do {
 		fit_screen(run, wanted);
-		error = look(run);
+		if (!error)
+			error = look(run);
 		if (!error)
 			error = draw(run);
-		if (error || command_interrupted())
-			break;
-		pause_us(run->interval_us);
-		if (command_interrupted())
-			break;
-	}
-	fputs("\033[?1049l", stdout);
-	return error ? error : command_print(run->context, print_table, run);
+		next_us = max_u64(next_us + run->interval_us, clock_us());
+	} while (!error && command_sleep_until(next_us));
+	if (!error_is(error, ERROR_INTERRUPTED))
+		return error;
+	error_destroy(error);
+	return NULL;
 }
 
 /* ---- the command ---- */
@@ -230,8 +220,8 @@ static struct error *parse(struct top_run *run)
 	struct error *error = parse_order(run);
 
 	run->interval_us = INTERVAL_DEFAULT_US;
-	run->once = command_option(context, "once") || context->json || context->output_path ||
-		    !isatty(STDOUT_FILENO);
+	run->once = command_option(context, "once") || context->json ||
+		    !command_prints_to_stdout(context) || !isatty(STDOUT_FILENO);
 	run->top = context->json ? UINT64_MAX : ROWS_DEFAULT;
 	if (!error && interval)
 		error = parse_time(interval, &run->interval_us);
@@ -246,7 +236,7 @@ static struct error *parse(struct top_run *run)
 
 static struct error *run(struct command_context *context)
 {
-	struct top_run run = { .context = context };
+	struct top_run run = { .context = context, .table.interrupted = command_interrupted };
 	struct error *error = parse(&run);
 
 	if (!error)

@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "memprobe/clock.h"
@@ -15,9 +14,10 @@
 
 #define INTERVAL_DEFAULT_US 1000000u
 #define INTERVAL_LEAST_US   10000u
-/* PSS takes a walk along the page tables: one look in so many. */
-#define PSS_EVERY   30u
-#define WATCHED_MAX 256u
+/* PSS takes a walk along the page tables, during which the target can map nothing. */
+#define PSS_EVERY_US 30000000u
+#define WATCHED_MAX  256u
+#define LINE_MOST    16384u /* of a recording */
 
 static const struct command_option options[] = {
 	{ "interval", 'i', "TIME", "time between two looks (default 1s)" },
@@ -49,7 +49,8 @@ struct watch_run {
 	size_t count;
 	FILE *record; /* -o; NULL: none */
 	uint64_t begin_us;
-	unsigned looks;
+	uint64_t pss_us; /* when it is read again */
+	bool has_begun;
 	bool has_heading;
 	struct table_style style;
 };
@@ -204,32 +205,28 @@ static struct error *write_summaries(struct watch_run *run)
 
 /* ---- a look ---- */
 
-static struct error *take_sample(struct watch_run *run, size_t i, struct watch_sample *ret)
+static struct error *take_sample(struct watch_run *run, size_t i, bool reads_pss,
+				 struct watch_sample *ret)
 {
 	const struct process *process = run->watched[i]->process;
-	unsigned parts = USAGE_ALL_QUICK | (run->looks % PSS_EVERY ? 0 : USAGE_PSS);
+	unsigned parts = USAGE_ALL_QUICK | (reads_pss ? USAGE_PSS : 0);
 	struct error *error = usage_read(process->dirfd, parts, &ret->usage);
-	struct cgroup_memory *group;
+	struct cgroup_memory group;
 
 	if (error)
 		return error;
-	group = malloc(sizeof(*group));
-	if (!group)
-		return &error_no_memory;
 	ret->series = (unsigned)i;
 	ret->time = (double)clock_real_us() / 1e6;
 	ret->seconds = (double)(clock_us() - run->begin_us) / 1e6;
 	ret->pid = process->pid;
-	cgroup_read_memory(process, group);
-	ret->has_group = group->known;
-	if (group->known) {
-		snprintf(ret->group_path, sizeof(ret->group_path), "%.511s", group->path);
-		ret->group_usage =
-			group->limit == CGROUP_UNKNOWN ? group->usage : group->limit_usage;
-		ret->group_limit = group->limit;
-		ret->group_oom_kills = group->oom_kills;
+	cgroup_read_memory(process, &group);
+	ret->has_group = group.known;
+	if (group.known) {
+		snprintf(ret->group_path, sizeof(ret->group_path), "%.511s", group.path);
+		ret->group_usage = group.limit == CGROUP_UNKNOWN ? group.usage : group.limit_usage;
+		ret->group_limit = group.limit;
+		ret->group_oom_kills = group.oom_kills;
 	}
-	free(group);
 	return NULL;
 }
 
@@ -250,7 +247,7 @@ static void say_end(struct watched *watched)
 	watched->series.ended = true;
 }
 
-static struct error *look_at(struct watch_run *run, size_t i)
+static struct error *look_at(struct watch_run *run, size_t i, bool reads_pss)
 {
 	struct watched *watched = run->watched[i];
 	struct watch_sample sample = { 0 }, before = watched->series.last;
@@ -261,7 +258,7 @@ static struct error *look_at(struct watch_run *run, size_t i)
 		find_successor(run, watched);
 	if (!watched->process)
 		return NULL;
-	error = take_sample(run, i, &sample);
+	error = take_sample(run, i, reads_pss, &sample);
 	if (error_is(error, ERROR_NO_TARGET)) {
 		error_destroy(error);
 		say_end(watched);
@@ -287,25 +284,21 @@ static bool has_more(const struct watch_run *run)
 	return false;
 }
 
-static void sleep_until(uint64_t us)
-{
-	const struct timespec time = { .tv_sec = (time_t)(us / 1000000),
-				       .tv_nsec = (long)(us % 1000000) * 1000 };
-
-	/* A signal ends it, and ends the recording. */
-	clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &time, NULL);
-}
-
 static struct error *watch(struct watch_run *run)
 {
 	uint64_t next = run->begin_us = clock_us();
 	struct error *error = NULL;
 
-	for (; !error && !command_interrupted(); run->looks++) {
+	while (!error && !command_interrupted()) {
+		bool reads_pss = next >= run->pss_us;
+
 		for (size_t i = 0; !error && i < run->count; i++)
-			error = look_at(run, i);
-		if (!error && !run->looks)
+			error = look_at(run, i, reads_pss);
+		if (reads_pss)
+			run->pss_us = next + PSS_EVERY_US;
+		if (!error && !run->has_begun)
 			log_debug("recording begins");
+		run->has_begun = true;
 		watch_trigger_reap(false);
 		if (error || !has_more(run))
 			break;
@@ -315,7 +308,7 @@ static struct error *watch(struct watch_run *run)
 		/* Looks that were missed are not made up for. */
 		if (next < clock_us())
 			next = clock_us();
-		sleep_until(next);
+		command_sleep_until(next);
 	}
 	if (!error)
 		error = write_summaries(run);
@@ -350,23 +343,20 @@ static struct error *replay(struct watch_run *run, const char *path)
 {
 	FILE *file = fopen(path, "re");
 	struct error *error = NULL;
-	char *line = NULL;
-	size_t size = 0;
+	char line[LINE_MOST];
 	bool found = false;
 
 	if (!file)
 		return error_errno(ERROR_NO_TARGET, errno, "cannot open %s", path);
-	while (!error && getline(&line, &size, file) > 0 && !command_interrupted())
+	/* What is longer is no line of ours, nor are its pieces. */
+	while (!error && fgets(line, sizeof(line), file) && !command_interrupted())
 		error = replay_line(run, line);
+	fclose(file);
 	for (size_t i = 0; i < run->count; i++)
 		found = found || run->watched[i]->series.samples;
 	if (!error && !found)
 		error = error_create(ERROR_FAILED, "%s is no recording of `memprobe watch`", path);
-	if (!error)
-		error = write_summaries(run);
-	free(line);
-	fclose(file);
-	return error;
+	return error ? error : write_summaries(run);
 }
 
 /* A process may bear the name of a file here. */
@@ -427,13 +417,13 @@ static struct error *parse(struct watch_run *run)
 	return NULL;
 }
 
-/* Not beside it, as other outputs: what has been recorded is to be there whatever happens. */
+/* Written in place: what has been recorded is there even if memprobe is killed. */
 static struct error *open_record(struct watch_run *run)
 {
 	const char *path = run->context->output_path;
 	int fd;
 
-	if (!path || !strcmp(path, "-"))
+	if (command_prints_to_stdout(run->context))
 		return NULL;
 	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	run->record = fd < 0 ? NULL : fdopen(fd, "w");
@@ -463,7 +453,9 @@ static struct error *run(struct command_context *context)
 	struct error *error = parse(&run);
 
 	if (!error && context->argument_count == 1 && is_recording(context->arguments[0])) {
-		error = replay(&run, context->arguments[0]);
+		error = command_prints_to_stdout(context)
+				? replay(&run, context->arguments[0])
+				: error_create(ERROR_USAGE, "a recording is not recorded again");
 	} else {
 		for (int i = 0; !error && i < context->argument_count; i++)
 			error = add_target(&run, context->arguments[i]);

@@ -8,7 +8,6 @@
 #include "heap_coverage.h"
 #include "memprobe/cgroup.h"
 #include "memprobe/classify.h"
-#include "memprobe/elf_file.h"
 #include "memprobe/io.h"
 #include "memprobe/log.h"
 #include "memprobe/num.h"
@@ -121,12 +120,11 @@ static struct error *gather_free_figures(const struct heap *heap, struct diagnos
 	return error;
 }
 
-static struct error *gather_heap(struct command_context *context, const struct heap *heap,
-				 struct diagnose_facts *facts)
+static void gather_heap(struct target *live, const struct heap *heap, struct diagnose_facts *facts)
 {
 	struct heap_coverage coverage = { 0 };
 
-	heap_coverage_read(context->target, heap, &coverage);
+	heap_coverage_read(live, heap, &coverage);
 	facts->allocator = heap->ops ? heap->ops->title : "the allocator";
 	facts->heap = coverage.walked;
 	/* A core does not tell what was resident: all that the allocator has is. */
@@ -134,8 +132,6 @@ static struct error *gather_heap(struct command_context *context, const struct h
 		vec_for_each (region, &heap->regions)
 			facts->heap += region->end - region->start;
 	facts->arenas = heap->arenas.size;
-	return is_foretold(heap) ? gather_free_pages(heap, facts)
-				 : gather_free_figures(heap, facts);
 }
 
 static struct error *gather_leaks(struct frozen_leaks *leaks, struct diagnose_facts *facts)
@@ -156,6 +152,7 @@ static struct error *gather_frozen(struct command_context *context, struct diagn
 {
 	uint64_t max_pause = context->max_pause_us;
 	struct frozen_leaks leaks = { 0 };
+	const struct heap *heap;
 	struct error *error;
 
 	if (facts->is_live && facts->rss > LEAKS_MAX)
@@ -165,8 +162,16 @@ static struct error *gather_frozen(struct command_context *context, struct diagn
 	context->max_pause_us = max_pause;
 	if (!error)
 		error = gather_leaks(&leaks, facts);
-	if (!error)
-		error = gather_heap(context, leaks.frozen.heap, facts);
+	heap = leaks.frozen.heap;
+	if (!error && is_foretold(heap))
+		error = gather_free_pages(heap, facts);
+	/* What follows needs no copy: the target is to be rid of it. */
+	if (!error) {
+		frozen_heap_release(context, &leaks.frozen);
+		gather_heap(context->target, heap, facts);
+	}
+	if (!error && !is_foretold(heap))
+		error = gather_free_figures(heap, facts);
 	frozen_leaks_close(context, &leaks);
 	return error;
 }
@@ -177,7 +182,11 @@ static struct error *gather_running(struct command_context *context, struct diag
 	cleanup(heap) struct heap *heap = NULL;
 	struct error *error = heap_open(context->target, NULL, &heap);
 
-	return error ? error : gather_heap(context, heap, facts);
+	if (error)
+		return error;
+	gather_heap(context->target, heap, facts);
+	return is_foretold(heap) ? gather_free_pages(heap, facts)
+				 : gather_free_figures(heap, facts);
 }
 
 /* What forbids to read the heap is no reason to say nothing of the rest. */
@@ -211,36 +220,6 @@ static struct error *gather_allocator(struct command_context *context,
 
 /* ---- the rest ---- */
 
-static bool is_go(struct target *target)
-{
-	const struct module_vec *modules;
-	struct error *error = target_modules(target, &modules);
-	bool found = false;
-	Elf64_Shdr section;
-
-	if (!error)
-		vec_for_each (module, modules)
-			found = found || (module->is_exe &&
-					  module_section(target, module, ".gopclntab", &section));
-	error_destroy(error);
-	return found;
-}
-
-static void gather_runtime(struct target *target, struct diagnose_facts *facts)
-{
-	const char *name = heap_coverage_runtime(target);
-
-	facts->runtime_name = name;
-	if (name)
-		facts->runtime = !strncmp(name, "java", 4)     ? RUNTIME_JAVA
-				 : !strncmp(name, "python", 6) ? RUNTIME_PYTHON
-							       : RUNTIME_OTHER;
-	else if (is_go(target)) {
-		facts->runtime = RUNTIME_GO;
-		facts->runtime_name = "go: its heap and stacks";
-	}
-}
-
 static void gather_machine(struct diagnose_facts *facts)
 {
 	char *text = NULL;
@@ -254,17 +233,14 @@ static void gather_machine(struct diagnose_facts *facts)
 
 static void gather_group(const struct process *process, struct diagnose_facts *facts)
 {
-	struct cgroup_memory *group = malloc(sizeof(*group));
+	struct cgroup_memory group;
 
-	if (!group)
+	cgroup_read_memory(process, &group);
+	if (!group.known)
 		return;
-	cgroup_read_memory(process, group);
-	if (group->known) {
-		facts->group_limit = group->limit;
-		facts->group_usage = group->limit_usage;
-		facts->group_shmem = group->shmem;
-	}
-	free(group);
+	facts->group_limit = group.limit;
+	facts->group_usage = group.limit_usage;
+	facts->group_shmem = group.shmem;
 }
 
 /* Of huge pages of anonymous memory. */
@@ -370,7 +346,7 @@ struct error *diagnose_gather(struct command_context *context, struct diagnose_g
 	if (!error)
 		error = go_on(context, gather_allocator(context, ret));
 	if (!error) {
-		gather_runtime(target, &ret->facts);
+		ret->facts.runtime_name = heap_coverage_runtime(target, &ret->facts.runtime);
 		if (target->process) {
 			gather_tables(target->process, &ret->facts);
 			gather_machine(&ret->facts);

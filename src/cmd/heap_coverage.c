@@ -2,35 +2,48 @@
 
 #include <string.h>
 
+#include "memprobe/elf_file.h"
 #include "memprobe/num.h"
 
 #define PAGES 4096u
 /* Less than this beside the heap is no news. */
 #define ANONYMOUS_MUCH (1u << 20)
 
-/* Runtimes with a heap of their own, by a part of a module's name. */
+/* Runtimes with a heap beside malloc's, by a part of a module's name. */
 static const struct {
-	const char *module, *runtime;
+	const char *module, *name;
+	enum diagnose_runtime kind;
 } runtimes[] = {
-	{ "libjvm.so", "java: its heap" },
-	{ "libpython", "python: pymalloc" },
-	{ "/python", "python: pymalloc" },
-	{ "libnode", "node: V8" },
-	{ "/node", "node: V8" },
-	{ "libruby", "ruby: its heap pages" },
-	{ "/ruby", "ruby: its heap pages" },
-	{ "libphp", "php: zend_mm" },
-	{ "/php", "php: zend_mm" },
-	{ "libmono", "mono: its heap" },
-	{ "libcoreclr", ".NET: its heap" },
-	{ "libluajit", "luajit: its heap" },
+	{ "libjvm.so", "java: its heap", RUNTIME_JAVA },
+	{ "libpython", "python: pymalloc", RUNTIME_PYTHON },
+	{ "/python", "python: pymalloc", RUNTIME_PYTHON },
+	{ "libnode", "node: V8", RUNTIME_OTHER },
+	{ "/node", "node: V8", RUNTIME_OTHER },
+	{ "libruby", "ruby: its heap pages", RUNTIME_OTHER },
+	{ "/ruby", "ruby: its heap pages", RUNTIME_OTHER },
+	{ "libphp", "php: zend_mm", RUNTIME_OTHER },
+	{ "/php", "php: zend_mm", RUNTIME_OTHER },
+	{ "libmono", "mono: its heap", RUNTIME_OTHER },
+	{ "libcoreclr", ".NET: its heap", RUNTIME_OTHER },
+	{ "libluajit", "luajit: its heap", RUNTIME_OTHER },
 };
 
-const char *heap_coverage_runtime(struct target *target)
+static bool is_go(struct target *target, const struct module_vec *modules)
+{
+	Elf64_Shdr section;
+
+	vec_for_each (module, modules)
+		if (module->is_exe && module_section(target, module, ".gopclntab", &section))
+			return true;
+	return false;
+}
+
+const char *heap_coverage_runtime(struct target *target, enum diagnose_runtime *kind_ret)
 {
 	const struct module_vec *modules;
 	struct error *error = target_modules(target, &modules);
 
+	*kind_ret = RUNTIME_NONE;
 	if (error) {
 		error_destroy(error);
 		return NULL;
@@ -38,12 +51,18 @@ const char *heap_coverage_runtime(struct target *target)
 	for (size_t i = 0; i < sizeof(runtimes) / sizeof(runtimes[0]); i++) {
 		bool of_program = runtimes[i].module[0] == '/';
 
-		vec_for_each (module, modules)
-			if (strstr(module->path, runtimes[i].module) &&
-			    (!of_program || module->is_exe))
-				return runtimes[i].runtime;
+		vec_for_each (module, modules) {
+			if (!strstr(module->path, runtimes[i].module) ||
+			    (of_program && !module->is_exe))
+				continue;
+			*kind_ret = runtimes[i].kind;
+			return runtimes[i].name;
+		}
 	}
-	return NULL;
+	if (!is_go(target, modules))
+		return NULL;
+	*kind_ret = RUNTIME_GO;
+	return "go: its heap and stacks";
 }
 
 /* Pages of [start, end) that hold something, in bytes. */
@@ -98,6 +117,7 @@ static bool is_anonymous(const struct mapping *mapping)
 void heap_coverage_read(struct target *live, const struct heap *heap, struct heap_coverage *ret)
 {
 	struct mapping_vec maps = { 0 };
+	enum diagnose_runtime kind;
 	struct error *error;
 
 	*ret = (struct heap_coverage){ 0 };
@@ -117,7 +137,7 @@ void heap_coverage_read(struct target *live, const struct heap *heap, struct hea
 	}
 	mappings_deinit(&maps);
 	if (ret->anonymous >= ANONYMOUS_MUCH)
-		ret->runtime = heap_coverage_runtime(live);
+		ret->runtime = heap_coverage_runtime(live, &kind);
 }
 
 json_t *heap_coverage_json(const struct heap_coverage *coverage)

@@ -4,6 +4,7 @@
 #ifndef HEAP_COVERAGE_H
 #define HEAP_COVERAGE_H
 
+#include "memprobe/diagnose.h"
 #include "memprobe/heap.h"
 #include "memprobe/records.h"
 
@@ -20,8 +21,9 @@ struct heap_coverage {
  * its snapshot. */
 void heap_coverage_read(struct target *live, const struct heap *heap, struct heap_coverage *ret);
 
-/* A runtime in @target that has memory beside malloc's, and its name for that: static; NULL. */
-const char *heap_coverage_runtime(struct target *target);
+/* A runtime in @target that has memory beside malloc's, and its name for that: static; NULL: none
+ * is known. */
+const char *heap_coverage_runtime(struct target *target, enum diagnose_runtime *kind_ret);
 
 /* {rss, walked, unexplained}, or null. */
 json_t *heap_coverage_json(const struct heap_coverage *coverage);

@@ -9,12 +9,15 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "memprobe/clock.h"
 #include "memprobe/cmd.h"
 #include "memprobe/log.h"
 #include "memprobe/num.h"
 
-/* Growth is told from so much time at least. */
+/* Growth is a change over this time, unless the condition names another. */
 #define GROWTH_SECONDS 10.0
+/* How often is looked whether a command has ended. */
+#define LOOK_US 20000u
 
 static double number(uint64_t figure)
 {
@@ -65,7 +68,7 @@ static char *fill(const struct watch_trigger *trigger, const struct watch_sample
 	return watch_command_fill(trigger->command, sample->pid, sample->usage.name, text);
 }
 
-/* In a session of its own: Ctrl-C is for us. What it prints goes to stderr. */
+/* In a new session, so that Ctrl-C does not end it. What it prints goes to stderr. */
 static void start(const struct watch_trigger *trigger, const struct watch_sample *sample)
 {
 	cleanup(free) char *command = fill(trigger, sample);
@@ -125,8 +128,6 @@ static void say_status(int status)
 
 void watch_trigger_reap(bool wait)
 {
-	const struct timespec pause = { .tv_nsec = 20000000 };
-
 	/* Ctrl-C is not to wait for it. */
 	for (;;) {
 		int status;
@@ -134,9 +135,7 @@ void watch_trigger_reap(bool wait)
 
 		if (child > 0)
 			say_status(status);
-		else if (child < 0 || !wait || command_interrupted())
+		else if (child < 0 || !wait || !command_sleep_until(clock_us() + LOOK_US))
 			return;
-		else
-			nanosleep(&pause, NULL);
 	}
 }

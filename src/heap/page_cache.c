@@ -9,7 +9,10 @@
 #define SLOTS 256u
 #define EMPTY 1u /* no address of a page */
 
-/* The addresses lie apart from the bytes: a new cache touches none of those. */
+/*
+ * Direct-mapped: neighbours in lists are mostly neighbours in memory. The addresses lie apart from
+ * the bytes: a new cache touches none of those.
+ */
 struct page_cache {
 	struct target *target;
 	uint64_t pages[SLOTS];
@@ -38,42 +41,63 @@ void page_cache_forget(struct page_cache *cache)
 		cache->pages[i] = EMPTY;
 }
 
-static const uint8_t *page_at(struct page_cache *cache, uint64_t page)
+static struct error *get_page(struct page_cache *cache, uint64_t page, const uint8_t **ret)
 {
 	size_t slot = page / PAGE % SLOTS;
 	struct error *error;
 
+	*ret = cache->bytes[slot];
 	if (cache->pages[slot] == page)
-		return cache->bytes[slot];
+		return NULL;
 	cache->pages[slot] = EMPTY;
 	error = target_read(cache->target, page, cache->bytes[slot], PAGE);
-	if (error) {
-		error_destroy(error);
-		return NULL;
-	}
-	cache->pages[slot] = page;
-	return cache->bytes[slot];
+	if (!error)
+		cache->pages[slot] = page;
+	return error;
 }
 
-bool page_cache_read(struct page_cache *cache, uint64_t address, void *buffer, size_t size)
+struct error *page_cache_get(struct page_cache *cache, uint64_t address, void *buffer, size_t size)
 {
 	uint8_t *to = buffer;
 
-	if (address + size < address)
-		return false;
 	while (size) {
 		uint64_t page = round_down(address, PAGE), offset = address - page;
 		size_t part = min_u64(size, PAGE - offset);
-		const uint8_t *bytes = page_at(cache, page);
+		const uint8_t *bytes;
+		struct error *error = get_page(cache, page, &bytes);
 
-		if (!bytes)
-			return false;
+		if (error)
+			return error;
 		memcpy(to, bytes + offset, part);
 		to += part;
 		address += part;
 		size -= part;
 	}
-	return true;
+	return NULL;
+}
+
+static const uint8_t *page_at(struct page_cache *cache, uint64_t page)
+{
+	const uint8_t *bytes;
+	struct error *error = get_page(cache, page, &bytes);
+
+	if (!error)
+		return bytes;
+	error_destroy(error);
+	return NULL;
+}
+
+bool page_cache_read(struct page_cache *cache, uint64_t address, void *buffer, size_t size)
+{
+	struct error *error;
+
+	if (address + size < address)
+		return false;
+	error = page_cache_get(cache, address, buffer, size);
+	if (!error)
+		return true;
+	error_destroy(error);
+	return false;
 }
 
 bool page_cache_read_string(struct page_cache *cache, uint64_t address, char *buffer, size_t size)

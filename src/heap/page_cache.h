@@ -20,6 +20,8 @@ CLEANUP_DEFINE(page_cache, struct page_cache *, page_cache_destroy)
 
 void page_cache_forget(struct page_cache *cache);
 
+/* All of @size bytes at @address, which are known not to wrap around. */
+struct error *page_cache_get(struct page_cache *cache, uint64_t address, void *buffer, size_t size);
 /* All of @size bytes; false: they cannot be read. */
 bool page_cache_read(struct page_cache *cache, uint64_t address, void *buffer, size_t size);
 

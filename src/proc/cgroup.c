@@ -7,33 +7,15 @@
 
 #include "memprobe/num.h"
 #include "cgroup_walk.h"
+#include "proc_text.h"
 
 /* ---- figures ---- */
-
-/* A line of memory.stat or memory.events, whichever comes first in the file. */
-static uint64_t line_value(const char *text, const char *key)
-{
-	size_t length = strlen(key);
-
-	for (const char *line = text; line && *line;) {
-		if (!strncmp(line, key, length) && line[length] == ' ')
-			return strtoull(line + length, NULL, 10);
-		line = strchr(line, '\n');
-		line = line ? line + 1 : NULL;
-	}
-	return CGROUP_UNKNOWN;
-}
 
 static uint64_t read_number(const char *folder, const char *name)
 {
 	cleanup(free) char *text = text_in_folder(folder, name);
 
 	return text && isdigit((unsigned char)text[0]) ? strtoull(text, NULL, 10) : CGROUP_UNKNOWN;
-}
-
-static uint64_t idle_of(const struct cgroup_version *version, const char *stat)
-{
-	return number_behind(stat, version->idle);
 }
 
 /* `file` of version 2 has shmem in it; so has `cache` of version 1. */
@@ -43,9 +25,9 @@ static void read_stat(const struct cgroup_version *version, const char *folder,
 	bool is_second = !version->controller[0];
 	cleanup(free) char *stat = text_in_folder(folder, "memory.stat");
 
-	ret->idle_file = stat ? idle_of(version, stat) : CGROUP_UNKNOWN;
-	ret->shmem = line_value(stat, is_second ? "shmem" : "total_shmem");
-	ret->file = line_value(stat, is_second ? "file" : "total_cache");
+	ret->idle_file = text_number(stat, version->idle, CGROUP_UNKNOWN);
+	ret->shmem = text_number(stat, is_second ? "shmem " : "total_shmem ", CGROUP_UNKNOWN);
+	ret->file = text_number(stat, is_second ? "file " : "total_cache ", CGROUP_UNKNOWN);
 	if (ret->file != CGROUP_UNKNOWN && ret->shmem != CGROUP_UNKNOWN)
 		ret->file -= min_u64(ret->file, ret->shmem);
 }
@@ -55,7 +37,7 @@ static uint64_t oom_kills_in(const struct cgroup_version *version, const char *f
 	cleanup(free) char *events = text_in_folder(
 		folder, version->controller[0] ? "memory.oom_control" : "memory.events");
 
-	return line_value(events, "oom_kill");
+	return text_number(events, "oom_kill ", CGROUP_UNKNOWN);
 }
 
 uint64_t cgroup_oom_kills(const char *path)
@@ -107,7 +89,7 @@ static void see(void *data, const struct cgroup_version *version, const char *pa
 	if (usage == CGROUP_UNKNOWN)
 		return;
 	stat = text_in_folder(folder, "memory.stat");
-	idle = idle_of(version, stat);
+	idle = text_number(stat, version->idle, 0);
 	ret->limit = limit;
 	ret->limit_usage = usage - min_u64(usage, idle);
 }

@@ -1,13 +1,12 @@
 #include "cgroup_walk.h"
 
-#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "memprobe/io.h"
 #include "memprobe/num.h"
+#include "proc_text.h"
 
 #define LEVELS_MAX 64u
 
@@ -17,14 +16,14 @@ const struct cgroup_version cgroup_memory_versions[2] = {
 		.controller = "",
 		.limit = { "memory.max", "memory.high" },
 		.usage = "memory.current",
-		.idle = "\ninactive_file ",
+		.idle = "inactive_file ",
 	},
 	{
 		.mounts = { "/sys/fs/cgroup/memory" },
 		.controller = "memory",
 		.limit = { "memory.limit_in_bytes" },
 		.usage = "memory.usage_in_bytes",
-		.idle = "\ntotal_inactive_file ",
+		.idle = "total_inactive_file ",
 	},
 };
 
@@ -42,33 +41,6 @@ const struct cgroup_version cgroup_task_versions[2] = {
 		.usage = "pids.current",
 	},
 };
-
-char *text_of_file(int dirfd, const char *path)
-{
-	char *text = NULL;
-	struct error *error = read_file_at(dirfd, path, &text, NULL);
-
-	if (!error)
-		return text;
-	error_destroy(error);
-	return NULL;
-}
-
-char *text_in_folder(const char *folder, const char *name)
-{
-	char path[PATH_MAX];
-
-	if (snprintf(path, sizeof(path), "%s/%s", folder, name) >= (int)sizeof(path))
-		return NULL;
-	return text_of_file(AT_FDCWD, path);
-}
-
-uint64_t number_behind(const char *text, const char *key)
-{
-	const char *at = text ? strstr(text, key) : NULL;
-
-	return at ? strtoull(at + strlen(key), NULL, 10) : 0;
-}
 
 uint64_t cgroup_limit(const struct cgroup_version *version, const char *folder)
 {

@@ -15,19 +15,12 @@ struct cgroup_version {
 	const char *mounts[3];	      /* where it is usually mounted; NULL ends them */
 	const char *controller;	      /* in /proc/PID/cgroup; "": version 2 */
 	const char *limit[2], *usage; /* the lower limit counts; NULL: there is none */
-	const char *idle;	      /* of memory.stat: what counts as free; NULL: nothing */
+	const char *idle;	      /* in memory.stat: what counts as free; NULL: nothing */
 };
 
 /* Above memory.high the kernel slows a process down. */
 extern const struct cgroup_version cgroup_memory_versions[2];
 extern const struct cgroup_version cgroup_task_versions[2];
-
-/* The text of a small file, or NULL. The caller frees it. */
-char *text_of_file(int dirfd, const char *path);
-/* Of that name in @folder. */
-char *text_in_folder(const char *folder, const char *name);
-/* The number that follows @key in @text; 0 without that, or of NULL. */
-uint64_t number_behind(const char *text, const char *key);
 
 /* UINT64_MAX: none. `max`, or in version 1 a number that no machine has, is none. */
 uint64_t cgroup_limit(const struct cgroup_version *version, const char *folder);

@@ -9,11 +9,12 @@
 
 #include "memprobe/num.h"
 #include "cgroup_walk.h"
+#include "proc_text.h"
 
 static uint64_t machine_room(void)
 {
 	cleanup(free) char *text = text_of_file(AT_FDCWD, "/proc/meminfo");
-	uint64_t kib = number_behind(text, "\nMemAvailable:");
+	uint64_t kib = text_number(text, "MemAvailable:", 0);
 
 	return kib ? kib * 1024 : UINT64_MAX;
 }
@@ -31,7 +32,7 @@ static uint64_t group_room(const struct cgroup_version *version, const char *fol
 	used = strtoull(usage_text, NULL, 10);
 	if (version->idle) {
 		stat = text_in_folder(folder, "memory.stat");
-		idle = number_behind(stat, version->idle);
+		idle = text_number(stat, version->idle, 0);
 	}
 	used -= min_u64(used, idle);
 	return limit - min_u64(limit, used);
@@ -103,8 +104,8 @@ static uint64_t count_tasks_of(uid_t uid)
 			continue;
 		snprintf(path, sizeof(path), "/proc/%s/status", entry->d_name);
 		text = text_of_file(AT_FDCWD, path);
-		if (text && number_behind(text, "\nUid:") == uid)
-			count += number_behind(text, "\nThreads:");
+		if (text && text_number(text, "Uid:", UINT64_MAX) == uid)
+			count += text_number(text, "Threads:", 0);
 	}
 	if (folder)
 		closedir(folder);
@@ -137,7 +138,7 @@ uint64_t commit_room(void)
 	if (!mode || mode[0] != '2')
 		return UINT64_MAX;
 	text = text_of_file(AT_FDCWD, "/proc/meminfo");
-	limit = number_behind(text, "\nCommitLimit:") * 1024;
-	used = number_behind(text, "\nCommitted_AS:") * 1024;
+	limit = text_number(text, "CommitLimit:", 0) * 1024;
+	used = text_number(text, "Committed_AS:", 0) * 1024;
 	return limit - min_u64(limit, used);
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "memprobe/io.h"
+#include "proc_text.h"
 
 /* Linux include/linux/sched.h */
 #define PF_KTHREAD 0x00200000
@@ -23,20 +24,6 @@ static struct error *no_process(pid_t pid)
 }
 
 /* ---- /proc/PID/stat ---- */
-
-/* Field @number (1 is the PID) of a stat line as text, or NULL. comm may hold any byte. */
-static const char *stat_field(const char *text, unsigned number)
-{
-	const char *at = strrchr(text, ')');
-
-	/* After the parenthesis: a blank and field 3. */
-	for (unsigned field = 2; at && field < number; field++) {
-		at = strchr(at, ' ');
-		if (at)
-			at++;
-	}
-	return at;
-}
 
 static bool read_stat_field(int dirfd, const char *path, unsigned number, uint64_t *ret)
 {

@@ -9,7 +9,7 @@
 
 #include "memprobe/clock.h"
 #include "memprobe/num.h"
-#include "cgroup_walk.h"
+#include "proc_text.h"
 
 #define SECOND_US 1000000
 
@@ -36,6 +36,12 @@ void process_table_deinit(struct process_table *table)
 }
 
 /* ---- a look ---- */
+
+static void sort(struct process_row_vec *rows, int (*compare)(const void *left, const void *right))
+{
+	if (rows->size)
+		qsort(rows->data, rows->size, sizeof(*rows->data), compare);
+}
 
 static int compare_pids(const void *left, const void *right)
 {
@@ -74,6 +80,13 @@ static struct error *add_row(struct process_table *table, int proc, const char *
 	return process_row_vec_append(&table->rows, &row);
 }
 
+static struct error *check_interrupted(const struct process_table *table)
+{
+	return table->interrupted && table->interrupted()
+		       ? error_create(ERROR_INTERRUPTED, "interrupted")
+		       : NULL;
+}
+
 static struct error *read_all(struct process_table *table)
 {
 	DIR *folder = opendir("/proc");
@@ -81,9 +94,11 @@ static struct error *read_all(struct process_table *table)
 
 	if (!folder)
 		return error_errno(ERROR_FAILED, errno, "cannot open /proc");
-	for (struct dirent *entry; !error && (entry = readdir(folder));)
-		if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9')
+	for (struct dirent *entry; !error && (entry = readdir(folder));) {
+		error = check_interrupted(table);
+		if (!error && entry->d_name[0] >= '1' && entry->d_name[0] <= '9')
 			error = add_row(table, dirfd(folder), entry->d_name);
+	}
 	closedir(folder);
 	return error;
 }
@@ -115,7 +130,6 @@ static struct error *find_gone(struct process_table *table)
 {
 	struct error *error = NULL;
 
-	rows_clear(&table->gone);
 	vec_for_each (row, &table->before) {
 		struct process_row copy = *row;
 
@@ -123,8 +137,8 @@ static struct error *find_gone(struct process_table *table)
 		if (!error && !find(&table->rows, row))
 			error = process_row_vec_append(&table->gone, &copy);
 	}
-	if (table->gone.size)
-		qsort(table->gone.data, table->gone.size, sizeof(*table->gone.data), compare_rss);
+	sort(&table->gone, compare_rss);
+	table->gone.size = min_u64(table->gone.size, PROCESS_GONE_MAX);
 	return error;
 }
 
@@ -132,11 +146,10 @@ static struct error *find_gone(struct process_table *table)
 static void count_oom_kills(struct process_table *table)
 {
 	cleanup(free) char *text = text_of_file(AT_FDCWD, "/proc/vmstat");
-	uint64_t kills = number_behind(text, "\noom_kill ");
+	uint64_t kills = text_number(text, "oom_kill ", 0);
 
-	if (!table->has_looked)
+	if (!table->before_us)
 		table->oom_kills_first = kills;
-	table->has_looked = true;
 	table->oom_kills = kills - min_u64(kills, table->oom_kills_first);
 }
 
@@ -155,11 +168,8 @@ struct error *process_table_look(struct process_table *table)
 	error = read_all(table);
 	if (error)
 		return error;
-	if (table->rows.size)
-		qsort(table->rows.data, table->rows.size, sizeof(*table->rows.data), compare_pids);
-	if (table->before.size)
-		qsort(table->before.data, table->before.size, sizeof(*table->before.data),
-		      compare_pids);
+	sort(&table->rows, compare_pids);
+	sort(&table->before, compare_pids);
 	compare_looks(table);
 	return find_gone(table);
 }
@@ -189,6 +199,19 @@ static void read_usage(struct process_row *row, unsigned parts)
 	error_destroy(error);
 	if (dirfd >= 0)
 		close(dirfd);
+}
+
+static struct error *read_usages(struct process_table *table, unsigned parts)
+{
+	struct error *error = NULL;
+
+	vec_for_each (row, &table->rows) {
+		if (!error)
+			error = check_interrupted(table);
+		if (!error)
+			read_usage(row, parts);
+	}
+	return error;
 }
 
 static struct error *read_group(struct process_row *row)
@@ -253,11 +276,11 @@ struct error *process_table_sort(struct process_table *table, enum process_order
 	struct error *error = NULL;
 
 	if (order == ORDER_PSS || order == ORDER_SWAP)
-		vec_for_each (row, rows)
-			read_usage(row,
-				   order == ORDER_PSS ? USAGE_PSS | USAGE_STATUS : USAGE_STATUS);
-	if (rows->size)
-		qsort(rows->data, rows->size, sizeof(*rows->data), comparers[order]);
+		error = read_usages(table,
+				    order == ORDER_PSS ? USAGE_PSS | USAGE_STATUS : USAGE_STATUS);
+	if (error)
+		return error;
+	sort(rows, comparers[order]);
 	for (size_t i = 0; !error && i < rows->size && i < shown; i++) {
 		if (order == ORDER_RSS || order == ORDER_GROWTH)
 			read_usage(&rows->data[i], USAGE_STATUS);

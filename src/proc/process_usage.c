@@ -1,56 +1,17 @@
 #include "memprobe/process_usage.h"
 
 #include <dirent.h>
-#include <errno.h>
 #include <fcntl.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "memprobe/io.h"
-#include "memprobe/num.h"
-
-#define TEXT_MAX 4096u
-
-/* A file of at most @size - 1 bytes, which is enough of all that is read here. -1: errno. */
-static ssize_t read_text(int dirfd, const char *name, char *text, size_t size)
-{
-	int fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC);
-	ssize_t length = fd < 0 ? -1 : 0, part = 1;
-	int errnum;
-
-	while (fd >= 0 && part > 0 && (size_t)length + 1 < size) {
-		part = read(fd, text + length, size - 1 - length);
-		length = part < 0 ? -1 : length + part;
-	}
-	errnum = errno;
-	if (fd >= 0)
-		close(fd);
-	errno = errnum;
-	if (length >= 0)
-		text[length] = '\0';
-	return length;
-}
-
-/* The number behind @key, which begins a line. */
-static uint64_t value_of(const char *text, const char *key)
-{
-	size_t length = strlen(key);
-
-	for (const char *line = text; line && *line;) {
-		if (!strncmp(line, key, length))
-			return strtoull(line + length, NULL, 10);
-		line = strchr(line, '\n');
-		line = line ? line + 1 : NULL;
-	}
-	return USAGE_UNKNOWN;
-}
+#include "proc_text.h"
 
 static uint64_t kib_of(const char *text, const char *key)
 {
-	uint64_t value = value_of(text, key);
+	uint64_t value = text_number(text, key, USAGE_UNKNOWN);
 
 	return value == USAGE_UNKNOWN || value > UINT64_MAX / 1024 ? USAGE_UNKNOWN : value * 1024;
 }
@@ -60,53 +21,46 @@ static struct error *ended(void)
 	return error_create(ERROR_NO_TARGET, "the process has ended");
 }
 
-/* proc_pid_stat(5): numbers from the third field on, behind the name's last parenthesis. */
-static struct error *parse_stat(const char *text, struct usage *ret)
+static uint64_t stat_number(const char *text, unsigned number)
 {
-	enum { MINOR = 10, MAJOR = 12, USER = 14, SYSTEM, THREADS = 20, START = 22, SIZE, RSS };
-	const uint64_t tick = 1000000u / (uint64_t)sysconf(_SC_CLK_TCK);
-	const char *name = strchr(text, '('), *at = strrchr(text, ')');
-	uint64_t fields[RSS + 1] = { 0 };
-	bool is_over;
+	const char *field = stat_field(text, number);
 
-	if (!name || !at || at < name || at[1] != ' ')
-		return error_create(ERROR_FAILED, "/proc/PID/stat makes no sense");
-	snprintf(ret->name, sizeof(ret->name), "%.*s", (int)(at - name - 1), name + 1);
-	is_over = at[2] == 'Z' || at[2] == 'X';
-	at += 3;
-	for (unsigned i = 4; i <= RSS; i++) {
-		char *end;
-
-		fields[i] = strtoull(at, &end, 10);
-		if (end == at)
-			return error_create(ERROR_FAILED, "/proc/PID/stat makes no sense");
-		at = end;
-	}
-	/* The first thread may have ended before others. */
-	if (is_over && fields[THREADS] <= 1)
-		return ended();
-	ret->minor_faults = fields[MINOR];
-	ret->major_faults = fields[MAJOR];
-	ret->cpu_us = (fields[USER] + fields[SYSTEM]) * tick;
-	ret->threads = fields[THREADS];
-	ret->start = fields[START];
-	ret->size = fields[SIZE];
-	ret->rss = fields[RSS] * (uint64_t)sysconf(_SC_PAGESIZE);
-	return NULL;
+	return field ? strtoull(field, NULL, 10) : USAGE_UNKNOWN;
 }
 
-static struct error *read_stat(int dirfd, struct usage *ret)
+/* proc_pid_stat(5). */
+static struct error *parse_stat(const char *text, struct usage *ret)
 {
-	char text[TEXT_MAX];
+	const uint64_t tick = 1000000u / (uint64_t)sysconf(_SC_CLK_TCK);
+	const char *name = strchr(text, '('), *end = strrchr(text, ')');
+	const char *state = stat_field(text, 3);
 
-	return read_text(dirfd, "stat", text, sizeof(text)) <= 0 ? ended() : parse_stat(text, ret);
+	if (!name || !end || end < name || !state || !stat_field(text, 24))
+		return error_create(ERROR_FAILED, "/proc/PID/stat makes no sense");
+	snprintf(ret->name, sizeof(ret->name), "%.*s", (int)(end - name - 1), name + 1);
+	ret->minor_faults = stat_number(text, 10);
+	ret->major_faults = stat_number(text, 12);
+	ret->cpu_us = (stat_number(text, 14) + stat_number(text, 15)) * tick;
+	ret->threads = stat_number(text, 20);
+	ret->start = stat_number(text, 22);
+	ret->size = stat_number(text, 23);
+	ret->rss = stat_number(text, 24) * (uint64_t)sysconf(_SC_PAGESIZE);
+	/* The first thread may have ended before others. */
+	return (*state == 'Z' || *state == 'X') && ret->threads <= 1 ? ended() : NULL;
+}
+
+static struct error *read_stat(int dirfd, const char *path, struct usage *ret)
+{
+	cleanup(free) char *text = text_of_file(dirfd, path);
+
+	return text ? parse_stat(text, ret) : ended();
 }
 
 static struct error *read_status(int dirfd, struct usage *ret)
 {
-	char text[TEXT_MAX];
+	cleanup(free) char *text = text_of_file(dirfd, "status");
 
-	if (read_text(dirfd, "status", text, sizeof(text)) <= 0)
+	if (!text)
 		return ended();
 	ret->rss = kib_of(text, "VmRSS:");
 	ret->peak_rss = kib_of(text, "VmHWM:");
@@ -120,12 +74,10 @@ static struct error *read_status(int dirfd, struct usage *ret)
 
 static void read_io(int dirfd, struct usage *ret)
 {
-	char text[TEXT_MAX];
+	cleanup(free) char *text = text_of_file(dirfd, "io");
 
-	if (read_text(dirfd, "io", text, sizeof(text)) <= 0)
-		return;
-	ret->read_chars = value_of(text, "rchar:");
-	ret->written_chars = value_of(text, "wchar:");
+	ret->read_chars = text_number(text, "rchar:", USAGE_UNKNOWN);
+	ret->written_chars = text_number(text, "wchar:", USAGE_UNKNOWN);
 }
 
 static void count_fds(int dirfd, struct usage *ret)
@@ -146,20 +98,24 @@ static void count_fds(int dirfd, struct usage *ret)
 
 static void read_pss(int dirfd, struct usage *ret)
 {
-	char text[TEXT_MAX];
+	cleanup(free) char *text = text_of_file(dirfd, "smaps_rollup");
 
-	if (read_text(dirfd, "smaps_rollup", text, sizeof(text)) > 0)
-		ret->pss = kib_of(text, "Pss:");
+	ret->pss = kib_of(text, "Pss:");
+}
+
+static void forget(struct usage *usage)
+{
+	memset(usage, 0xff, sizeof(*usage));
+	usage->name[0] = '\0';
 }
 
 struct error *usage_read(int dirfd, unsigned parts, struct usage *ret)
 {
 	struct error *error = NULL;
 
-	memset(ret, 0xff, sizeof(*ret));
-	ret->name[0] = '\0';
+	forget(ret);
 	if (parts & USAGE_STAT)
-		error = read_stat(dirfd, ret);
+		error = read_stat(dirfd, "stat", ret);
 	if (!error && parts & USAGE_STATUS)
 		error = read_status(dirfd, ret);
 	if (error)
@@ -175,21 +131,9 @@ struct error *usage_read(int dirfd, unsigned parts, struct usage *ret)
 
 struct error *usage_read_stat(int proc, const char *pid, struct usage *ret)
 {
-	char path[32], text[TEXT_MAX];
-	ssize_t length = -1;
-	int fd;
+	char path[32];
 
-	memset(ret, 0xff, sizeof(*ret));
-	ret->name[0] = '\0';
+	forget(ret);
 	snprintf(path, sizeof(path), "%.10s/stat", pid);
-	fd = openat(proc, path, O_RDONLY | O_CLOEXEC);
-	/* It is shorter than this, and comes at once. */
-	if (fd >= 0)
-		length = read(fd, text, sizeof(text) - 1);
-	if (fd >= 0)
-		close(fd);
-	if (length <= 0)
-		return ended();
-	text[length] = '\0';
-	return parse_stat(text, ret);
+	return read_stat(proc, path, ret);
 }

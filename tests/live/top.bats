@@ -46,13 +46,16 @@ while True:
 	victim_check
 }
 
-@test "top: a screen that is drawn again, and ended by Ctrl-C" {
+@test "top: a screen that is drawn again, and ended by Ctrl-C or SIGTERM" {
 	command -v script >/dev/null || skip "no script"
-	run -0 timeout "$(patience 60)" script -qec \
-		"stty rows 10 cols 20; timeout -s INT 1 $MEMPROBE top -i 0.1; echo status \$?" \
-		/dev/null
-	[[ $output = *$'\033[?1049h'*$'\033[H'*$'\033[?1049l'*"status 0"* ||
-		$output = *$'\033[?1049h'*$'\033[H'*$'\033[?1049l'*"status 124"* ]] || fail "$output"
+	for signal in INT TERM; do
+		run -0 timeout "$(patience 60)" script -qec "stty rows 10 cols 20
+			timeout --preserve-status -s $signal 2 $MEMPROBE top -i 0.1; echo status \$?" \
+			/dev/null
+		[[ $output = *$'\033[H\033[J'*$'\033[H\033[J'*"status 0"* ]] || fail "$signal: $output"
+		# What was there before is still there, and so is the last table.
+		[[ $output != *$'\033[?1049'* ]] || fail "$signal: a screen of its own"
+	done
 }
 
 @test "top: what makes no sense" {

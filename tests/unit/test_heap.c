@@ -183,7 +183,7 @@ static void break_sizes(const struct heap_shape *shape)
 	size_t noticed = 0, tried = 0;
 
 	heap_build(&built, shape, 3);
-	for (size_t i = 0; i < built.blocks.size; i += 1 + built_random(&built, 12)) {
+	for (size_t i = 0; i < built.blocks.size; i += 1 + built_random(&built, 40)) {
 		const struct expected_block *block = &built.blocks.data[i];
 		uint64_t at = block->address - word, good = built_load(&built, at);
 		uint64_t bad = i % 2 ? bad_words[built_random(&built, BAD_WORDS)]
@@ -216,7 +216,7 @@ static void break_links(const struct heap_shape *shape)
 	size_t noticed = 0, tried = 0;
 
 	heap_build(&built, shape, 5);
-	for (size_t i = 0; i < built.blocks.size; i += 1 + built_random(&built, 6)) {
+	for (size_t i = 0; i < built.blocks.size; i += 1 + built_random(&built, 12)) {
 		const struct expected_block *block = &built.blocks.data[i];
 		uint64_t at = block->address, good;
 

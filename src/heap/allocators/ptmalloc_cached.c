@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "memprobe/num.h"
+#include "heap/page_cache.h"
 #include "ptmalloc_walk.h"
 
 #define SMALL_BINS 64u
@@ -17,14 +18,6 @@
 #define COUNTS_OFF_MAX 2u
 /* Two times the longest fast list that 64 GiB can hold is beyond reason. */
 #define FAST_MAX (64u << 20)
-
-/* A direct-mapped cache of pages: neighbours in lists are mostly neighbours in memory. */
-#define PAGES 1024u
-
-struct page_cache {
-	uint64_t addresses[PAGES];
-	uint8_t bytes[PAGES][PAGE_SIZE];
-};
 
 struct cached {
 	struct ptmalloc_walk *walk;
@@ -52,21 +45,12 @@ static const struct cache_shape shapes[] = {
 static struct error *read_word(struct cached *cached, uint64_t address, uint64_t *ret)
 {
 	unsigned word = cached->walk->word;
-	uint64_t page = round_down(address, PAGE_SIZE);
-	size_t slot = page / PAGE_SIZE % PAGES;
-	uint8_t *bytes = cached->pages->bytes[slot];
+	uint8_t bytes[sizeof(*ret)];
+	struct error *error = page_cache_get(cached->pages, address, bytes, word);
 
-	if (cached->pages->addresses[slot] != page) {
-		struct error *error =
-			target_read(cached->walk->heap->target, page, bytes, PAGE_SIZE);
-
-		cached->pages->addresses[slot] = 0;
-		if (error)
-			return error;
-		cached->pages->addresses[slot] = page;
-	}
-	*ret = load_word(bytes + (address - page), word);
-	return NULL;
+	if (!error)
+		*ret = load_word(bytes, word);
+	return error;
 }
 
 /* A block of an arena that looks in use: its number, or HEAP_NONE. */
@@ -158,13 +142,13 @@ static struct error *mark_fast_of(struct cached *cached, const struct arena *are
 
 struct error *ptmalloc_mark_fast(struct ptmalloc_walk *walk)
 {
-	struct cached cached = { walk, calloc(1, sizeof(struct page_cache)) };
+	struct cached cached = { walk, page_cache_create(walk->heap->target) };
 	struct error *error = cached.pages ? NULL : &error_no_memory;
 
 	vec_for_each (arena, &walk->arenas)
 		if (!error && arena->layout->fastbins)
 			error = mark_fast_of(&cached, arena);
-	free(cached.pages);
+	page_cache_destroy(cached.pages);
 	return error;
 }
 
@@ -344,12 +328,12 @@ static struct error *mark_cache(struct cached *cached, heap_index owner)
 
 struct error *ptmalloc_mark_tcache(struct ptmalloc_walk *walk)
 {
-	struct cached cached = { walk, calloc(1, sizeof(struct page_cache)) };
+	struct cached cached = { walk, page_cache_create(walk->heap->target) };
 	struct error *error = cached.pages ? NULL : &error_no_memory;
 
 	vec_for_each (owner, &walk->caches)
 		if (!error && heap_bit(walk->heap->in_use, *owner))
 			error = mark_cache(&cached, *owner);
-	free(cached.pages);
+	page_cache_destroy(cached.pages);
 	return error;
 }

@@ -2,146 +2,24 @@
 
 #include <errno.h>
 #include <getopt.h>
-#include <signal.h>
-#include <stdarg.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/time.h>
 #include <unistd.h>
 
 #include "memprobe/core.h"
-#include "memprobe/io.h"
-#include "memprobe/log.h"
 #include "memprobe/num.h"
 #include "memprobe/pause.h"
 #include "memprobe/table.h"
 #include "memprobe/version.h"
 #include "guard_target.h"
-#include "poke.h"
+#include "interrupt.h"
+#include "output.h"
 #include "progress.h"
 
 #define DEFAULT_TIMEOUT_US 5000000
 
 /* getopt_long() values of long options: the common ones first, then the command's. */
 enum { OPTION_COMMON = 0x1000, OPTION_COMMAND = 0x2000 };
-
-static volatile sig_atomic_t interrupted;
-
-/* The one run's settings for the log sink, which has no argument of its own. */
-static int log_verbose;
-static bool log_quiet;
-static json_t *log_warnings;
-
-/* What a signal handler must know: whether the command is a recording, which writes what it has;
- * whether an output is being written; and the target, which must be as it was. */
-static bool interrupt_ends_recording;
-static volatile sig_atomic_t is_writing, is_done;
-static struct target *interrupt_target;
-
-/* A command that has been told to end and works on something that does not look for it. */
-#define LAST_US 200000
-#define NEXT_US 20000
-
-static void arm(suseconds_t us)
-{
-	const struct itimerval timer = { .it_value = { 0, us } };
-
-	setitimer(ITIMER_REAL, &timer, NULL);
-}
-
-/* Without SA_RESTART: it also ends a write that nobody reads, in whatever thread. */
-static void on_alarm(int signal, siginfo_t *info, void *context)
-{
-	int errnum = errno;
-
-	(void)context;
-	if (info->si_code == SI_TKILL || is_done)
-		return;
-	if (!is_writing && (!interrupt_target || !atomic_load(&interrupt_target->busy)))
-		_exit(128 + interrupted);
-	poke_threads(signal);
-	arm(NEXT_US);
-	errno = errnum;
-}
-
-static void on_interrupt(int signal)
-{
-	interrupted = signal;
-	if (!interrupt_ends_recording)
-		arm(LAST_US);
-}
-
-/* Whether it ends here: nothing is written any more. */
-static bool is_ending(void)
-{
-	return interrupted && !interrupt_ends_recording && !is_done;
-}
-
-void command_written(void)
-{
-	is_done = true;
-}
-
-static struct error *interrupted_error(void)
-{
-	return error_create(ERROR_INTERRUPTED, "interrupted");
-}
-
-bool command_interrupted(void)
-{
-	return interrupted != 0;
-}
-
-void command_interrupt_obeyed(void)
-{
-	interrupted = 0;
-}
-
-static void catch_signals(void)
-{
-	struct sigaction action = { .sa_handler = on_interrupt, .sa_flags = SA_RESTART }, before;
-	const struct sigaction last = { .sa_sigaction = on_alarm, .sa_flags = SA_SIGINFO };
-
-	sigaction(SIGINT, &action, NULL);
-	sigaction(SIGTERM, &action, NULL);
-	/* Unless by nohup. */
-	if (!sigaction(SIGHUP, NULL, &before) && before.sa_handler != SIG_IGN)
-		sigaction(SIGHUP, &action, NULL);
-	sigaction(SIGALRM, &last, NULL);
-	action.sa_flags = 0;
-	/* A closed pipe is a write error, not a death with a target in our hands. */
-	action.sa_handler = SIG_IGN;
-	sigaction(SIGPIPE, &action, NULL);
-	/* So is a file that is to become larger than ulimit -f allows, those in memory included. */
-	sigaction(SIGXFSZ, &action, NULL);
-}
-
-static void show_message(enum log_level level, const char *message)
-{
-	if (is_ending() && level != LOG_LEVEL_DEBUG)
-		return;
-	if (level == LOG_LEVEL_WARN)
-		json_array_append_new(log_warnings, json_text(message));
-	if (level == LOG_LEVEL_DEBUG ? log_verbose > 0 : !log_quiet) {
-		cleanup(free) char *text = text_printable(message);
-
-		progress_clear();
-		fprintf(stderr, "memprobe: %s%s\n", level == LOG_LEVEL_WARN ? "warning: " : "",
-			text ? text : "out of memory");
-	}
-}
-
-static void show_error(const struct error *error)
-{
-	cleanup(free) char *message = text_printable(error->message);
-
-	fprintf(stderr, "memprobe: %s\n", message ? message : "out of memory");
-	if (error->hint) {
-		cleanup(free) char *hint = text_printable(error->hint);
-
-		fprintf(stderr, "hint: %s\n", hint ? hint : "");
-	}
-}
 
 const char *command_option(const struct command_context *context, const char *name)
 {
@@ -154,38 +32,6 @@ const char *command_option(const struct command_context *context, const char *na
 void command_stopped(struct command_context *context, uint64_t us)
 {
 	context->stopped_us = max_u64(context->stopped_us, us);
-}
-
-__attribute__((format(printf, 3, 0))) static void say(const struct command_context *context,
-						      const char *prefix, const char *format,
-						      va_list args)
-{
-	if (context->quiet || context->json)
-		return;
-	progress_clear();
-	/* What is printed comes first, also where both go to one pipe. */
-	fflush(stdout);
-	fputs(prefix, stderr);
-	vfprintf(stderr, format, args);
-	fputc('\n', stderr);
-}
-
-void command_hint(const struct command_context *context, const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	say(context, "hint: ", format, args);
-	va_end(args);
-}
-
-void command_note(const struct command_context *context, const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	say(context, "", format, args);
-	va_end(args);
 }
 
 /* ---- the command line ---- */
@@ -470,6 +316,7 @@ static struct error *run_command(struct command_context *context, int argc, char
 {
 	const struct command *command = context->command;
 	struct error *error;
+	bool is_recording;
 
 	if (command->target != TARGET_NONE && argc > 0) {
 		context->target_text = argv[0];
@@ -484,23 +331,24 @@ static struct error *run_command(struct command_context *context, int argc, char
 		return usage_error(command, "too many arguments");
 	context->argument_count = argc;
 	context->arguments = argv;
-	interrupt_ends_recording = command_records(context);
+	is_recording = command_records(context);
+	interrupt_set_recording(is_recording);
 	if (context->target_text) {
 		error = open_target(context);
 		if (error)
 			return error;
 		if (context->target->process && command->stops)
 			guard_target(context->target->process);
-		if (!interrupt_ends_recording)
+		if (!is_recording)
 			context->target->interrupted = command_interrupted;
-		interrupt_target = context->target;
+		interrupt_set_target(context->target);
 	}
 	progress_begin(context);
 	error = command->run(context);
 	progress_end();
-	if (is_ending()) {
+	if (interrupt_ends_now()) {
 		error_destroy(error);
-		return interrupted_error();
+		return interrupt_error();
 	}
 	if (!context->target || !core_is_truncated(context->target))
 		return error;
@@ -558,8 +406,7 @@ static struct error *run(struct command_context *context, int argc, char **argv)
 		argc -= optind;
 		argv += optind;
 	}
-	log_verbose = context->verbose;
-	log_quiet = context->quiet;
+	messages_set_loudness(context->verbose, context->quiet);
 	if (error)
 		return error;
 	if (seen.version)
@@ -583,23 +430,6 @@ static bool wants_json(const struct command_context *context, int argc, char **a
 	return found;
 }
 
-/* The error for scripts, unless a document has been written before it came. */
-static void write_json_error(const struct command_context *context, const struct error *error)
-{
-	json_t *document = json_object(), *object = json_object();
-
-	json_object_set_new(object, "code", json_integer(error_exit_status(error)));
-	json_object_set_new(object, "message", json_text(error->message));
-	json_object_set_new(object, "hint", json_text(error->hint));
-	json_object_set_new(document, "schema", json_string("memprobe/1"));
-	json_object_set_new(document, "command",
-			    context->command ? json_string(context->command->name) : json_null());
-	json_object_set_new(document, "error", object);
-	json_dumpf(document, stdout, JSON_INDENT(1));
-	putchar('\n');
-	json_decref(document);
-}
-
 int memprobe_main(int argc, char **argv)
 {
 	struct command_context context = { .timeout_us = DEFAULT_TIMEOUT_US,
@@ -608,131 +438,24 @@ int memprobe_main(int argc, char **argv)
 	char time[TIME_TEXT_MAX];
 	int status;
 
-	catch_signals();
-	log_warnings = json_array();
-	log_set_sink(show_message);
+	interrupt_catch();
+	if (!messages_begin())
+		error = &error_no_memory;
 	if (!error)
-		error = log_warnings ? run(&context, argc, argv) : &error_no_memory;
+		error = run(&context, argc, argv);
 	status = error ? error_exit_status(error) : context.status;
-	if (error_is(error, ERROR_INTERRUPTED) && interrupted)
-		status = 128 + interrupted;
+	if (error_is(error, ERROR_INTERRUPTED) && interrupt_signal())
+		status = 128 + interrupt_signal();
 	/* Who closed the pipe has seen enough. */
-	if (error && error->errnum != EPIPE && error->code != ERROR_INTERRUPTED) {
-		show_error(error);
-		if (!is_done && wants_json(&context, argc, argv))
-			write_json_error(&context, error);
-	}
+	if (error && error->errnum != EPIPE && error->code != ERROR_INTERRUPTED)
+		messages_error(&context, error, wants_json(&context, argc, argv));
 	if (context.verbose && context.stopped_us)
 		fprintf(stderr, "memprobe: longest stop of a thread: %s\n",
 			format_time(context.stopped_us, time));
 	error_destroy(error);
-	interrupt_target = NULL;
+	interrupt_set_target(NULL);
 	target_destroy(context.target);
 	free(context.option_values);
-	log_set_sink(NULL);
-	json_decref(log_warnings);
+	messages_end();
 	return status;
-}
-
-/* ---- output ---- */
-
-static json_t *json_target(const struct command_context *context)
-{
-	struct target *target = context->target;
-	json_t *object = json_object();
-
-	json_object_set_new(object, "pid", target->pid ? json_integer(target->pid) : json_null());
-	json_object_set_new(object, "name", json_text(target->name));
-	json_object_set_new(object, "exe", json_text(target->exe));
-	json_object_set_new(object, "arch", json_string(target->arch->name));
-	json_object_set_new(object, "bits", json_integer(target->arch->bits));
-	json_object_set_new(object, "libc", command_libc_text(target));
-	json_object_set_new(object, "allocator", command_allocator_text(target));
-	if (target_is_core(target))
-		json_object_set_new(object, "core", json_text(context->target_text));
-	return object;
-}
-
-json_t *command_json(struct command_context *context)
-{
-	json_t *document = json_object();
-
-	json_object_set_new(document, "schema", json_string("memprobe/1"));
-	json_object_set_new(document, "command", json_string(context->command->name));
-	if (context->target)
-		json_object_set_new(document, "target", json_target(context));
-	json_object_set_new(document, "stopped_us", json_integer(0));
-	json_object_set_new(document, "warnings", json_array());
-	return document;
-}
-
-struct document {
-	struct command_context *context;
-	json_t *json;
-};
-
-static struct error *print_json(FILE *out, void *data)
-{
-	struct document *document = data;
-
-	json_object_set_new(document->json, "stopped_us",
-			    json_integer((json_int_t)document->context->stopped_us));
-	json_object_set(document->json, "warnings", log_warnings);
-	if (json_dumpf(document->json, out, JSON_INDENT(1)) < 0 || fputc('\n', out) == EOF)
-		return error_errno(ERROR_FAILED, errno ? errno : EIO, "cannot write JSON");
-	return NULL;
-}
-
-struct error *command_write_json(struct command_context *context, json_t *json)
-{
-	struct document document = { context, json };
-	struct error *error;
-
-	if (!json)
-		return &error_no_memory;
-	error = command_print(context, print_json, &document);
-	json_decref(json);
-	return error;
-}
-
-static struct error *print_to(struct command_context *context,
-			      struct error *(*print)(FILE *out, void *data), void *data)
-{
-	cleanup(output) struct output *output = NULL;
-	struct error *error;
-	bool failed;
-	FILE *out;
-
-	if (!context->output_path || !strcmp(context->output_path, "-"))
-		return print(stdout, data);
-	error = output_open(context->output_path, &output);
-	if (error)
-		return error;
-	out = fdopen(dup(output_fd(output)), "w");
-	if (!out)
-		return error_errno(ERROR_FAILED, errno, "cannot write %s", context->output_path);
-	error = print(out, data);
-	failed = ferror(out);
-	if ((fclose(out) || failed) && !error)
-		error = error_errno(ERROR_FAILED, errno, "cannot write %s", context->output_path);
-	if (!error && is_ending())
-		error = interrupted_error();
-	return error ? error : output_commit(take_pointer(output));
-}
-
-struct error *command_print(struct command_context *context,
-			    struct error *(*print)(FILE *out, void *data), void *data)
-{
-	struct error *error;
-
-	/* What is printed may go to the same terminal. */
-	progress_end();
-	if (is_ending())
-		return interrupted_error();
-	is_writing = context->output_path && strcmp(context->output_path, "-");
-	error = print_to(context, print, data);
-	is_writing = false;
-	if (!error)
-		command_written();
-	return error;
 }
