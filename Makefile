@@ -12,7 +12,7 @@ PACKAGES = libdw libelf libunwind-ptrace libunwind-generic jansson libzstd libpc
 WARNINGS = -Wall -Wextra -Wstrict-prototypes -Wmissing-prototypes -Wno-unused-parameter
 CPPFLAGS += -Iinclude -Isrc -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64
 override CFLAGS += -std=gnu11 $(WARNINGS) -fno-strict-aliasing
-LIBS = -ldw -lelf -lunwind-ptrace -lunwind-generic -ljansson -liberty -lzstd -lpcre2-8 -lz -lm -lpthread
+LIBS = -ldw -lelf -lunwind-ptrace -lunwind-generic -ljansson -liberty -lzstd -lpcre2-8 -lmicrohttpd -lz -lm -lpthread
 
 ifdef SANITIZE
 override CFLAGS += -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer

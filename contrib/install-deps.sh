@@ -24,6 +24,7 @@ build h:libiberty/demangle.h libiberty-dev binutils-devel binutils-devel binutil
 build h:zstd.h libzstd-dev libzstd-devel libzstd-devel zstd
 build h:pcre2.h libpcre2-dev pcre2-devel pcre2-devel pcre2
 build h:zlib.h zlib1g-dev zlib-devel zlib-devel zlib
+build h:microhttpd.h libmicrohttpd-dev libmicrohttpd-devel libmicrohttpd-devel libmicrohttpd
 build h:libunwind-ptrace.h libunwind-dev libunwind-devel libunwind-devel libunwind
 tests cmd:clang clang clang clang clang
 tests cmd:clang-format clang-format clang-tools-extra clang-tools clang
@@ -56,6 +57,7 @@ tests file:/usr/lib/x86_64-linux-gnu/libapr-1.so.0|file:/usr/lib64/libapr-1.so.0
 tests file:/usr/lib/x86_64-linux-gnu/libtalloc.so.2|file:/usr/lib64/libtalloc.so.2|file:/usr/lib/libtalloc.so.2 libtalloc2 libtalloc libtalloc2 talloc
 tests file:/usr/lib/x86_64-linux-gnu/libglib-2.0.so.0|file:/usr/lib64/libglib-2.0.so.0|file:/usr/lib/libglib-2.0.so.0 libglib2.0-0 glib2 glib2 glib2
 tests cmd:curl curl curl curl curl
+tests? cmd:promtool prometheus - - prometheus
 tests? cmd:chromium|chromium-browser|google-chrome chromium chromium chromium chromium
 tests? cmd:xmllint libxml2-utils libxml2 libxml2-tools libxml2
 tests? cmd:dot graphviz graphviz graphviz graphviz

@@ -9,6 +9,7 @@
 #include "memprobe/clock.h"
 #include "memprobe/log.h"
 #include "memprobe/num.h"
+#include "metrics.h"
 #include "watch_series.h"
 #include "watch_trigger.h"
 
@@ -26,6 +27,8 @@ static const struct command_option options[] = {
 	{ "when", 0, "CONDITION", "'rss>2G', 'growth>10M/s for 60s', 'limit>90%', ..." },
 	{ "run", 0, "COMMAND", "what --when runs, by sh: {pid}, {name}, {time} are replaced" },
 	{ "every", 0, "TIME", "run it again at most so often (default: once)" },
+	{ "listen", 0, "ADDR:PORT", "serve metrics for Prometheus, at http://ADDR:PORT/metrics" },
+	{ "textfile", 0, "DIR", "write metrics to DIR, for node_exporter" },
 	{ NULL, 0, NULL, NULL },
 };
 
@@ -47,7 +50,9 @@ struct watch_run {
 	struct watch_trigger trigger;
 	struct watched *watched[WATCHED_MAX];
 	size_t count;
-	FILE *record; /* -o; NULL: none */
+	FILE *record;		       /* -o; NULL: none */
+	struct metrics_server *server; /* NULL: none */
+	const char *metrics_folder;    /* NULL: no file */
 	uint64_t begin_us;
 	uint64_t pss_us; /* when it is read again */
 	bool has_begun;
@@ -275,6 +280,48 @@ static struct error *look_at(struct watch_run *run, size_t i, bool reads_pss)
 	return write_sample(run, &sample, is_first ? NULL : &before);
 }
 
+/* ---- metrics ---- */
+
+static struct error *publish(const struct watch_run *run)
+{
+	struct metrics_vec rows = { 0 };
+	struct error *error = NULL;
+
+	if (!run->server && !run->metrics_folder)
+		return NULL;
+	for (size_t i = 0; !error && i < run->count; i++) {
+		const struct watched *watched = run->watched[i];
+		struct metrics_row row = { &watched->series, watched->process != NULL };
+
+		if (watched->series.samples)
+			error = metrics_vec_append(&rows, &row);
+	}
+	if (!error && run->server)
+		error = metrics_server_set(run->server, &rows);
+	if (!error && run->metrics_folder)
+		error = metrics_write_file(run->metrics_folder, run->context->arguments[0], &rows);
+	metrics_vec_deinit(&rows);
+	return error;
+}
+
+static struct error *start_server(struct watch_run *run)
+{
+	const char *address = command_option(run->context, "listen");
+	struct error *error = address ? metrics_server_start(address, &run->server) : NULL;
+
+	if (run->server && !run->context->quiet)
+		fprintf(stderr, "memprobe: metrics at %s\n", metrics_server_url(run->server));
+	return error;
+}
+
+/* Figures of who is not watched any more are none. */
+static void stop_publishing(struct watch_run *run)
+{
+	metrics_server_stop(run->server);
+	if (run->metrics_folder)
+		metrics_remove_file(run->metrics_folder, run->context->arguments[0]);
+}
+
 /* Whether there is anything to wait for. */
 static bool has_more(const struct watch_run *run)
 {
@@ -296,6 +343,8 @@ static struct error *watch(struct watch_run *run)
 			error = look_at(run, i, reads_pss);
 		if (reads_pss)
 			run->pss_us = next + PSS_EVERY_US;
+		if (!error)
+			error = publish(run);
 		if (!error && !run->has_begun)
 			log_debug("recording begins");
 		run->has_begun = true;
@@ -413,6 +462,7 @@ static struct error *parse(struct watch_run *run)
 		return error_create(ERROR_USAGE, "--interval is 10ms at least");
 	if (command_option(context, "duration") && !run->duration_us)
 		return error_create(ERROR_USAGE, "--duration is more than 0");
+	run->metrics_folder = command_option(context, "textfile");
 	run->form = csv ? FORM_CSV : context->json ? FORM_JSON : FORM_TEXT;
 	return NULL;
 }
@@ -462,7 +512,10 @@ static struct error *run(struct command_context *context)
 		if (!error)
 			error = open_record(&run);
 		if (!error)
+			error = start_server(&run);
+		if (!error)
 			error = watch(&run);
+		stop_publishing(&run);
 	}
 	destroy(&run);
 	return error;
