@@ -78,7 +78,9 @@ void memory_learn_stack(uint64_t key)
 		return;
 	/* Nobody but glibc says how large what it notes is: what is on the page can be read. */
 	for (uint64_t offset = 8; key % PAGE + offset + sizeof(stack) <= PAGE; offset += 8) {
-		if (!stack_at(key, offset, &stack))
+		/* Other words may look so, too: a small number, and a pointer right above the
+		 * stack. One that begins with a page is a stack: who has another will do. */
+		if (!stack_at(key, offset, &stack) || stack.block % PAGE)
 			continue;
 		__atomic_store_n(&agent_ctl.stack_offset, (uint32_t)offset, __ATOMIC_RELAXED);
 		return;

@@ -641,7 +641,7 @@ static void test_memory_above_stack(void **state)
 	pthread_attr_destroy(&attributes);
 	assert_int_equal(world_count(world, AGENT_COUNT_ALLOCS), 200);
 	assert_int_equal(world_count(world, AGENT_COUNT_LOST), 0);
-	munmap(area, SMALL_STACK);
+	munmap(area, SMALL_STACK + 4096);
 	world_destroy(world);
 }
 
@@ -700,6 +700,42 @@ static void test_guard_above_coroutine(void **state)
 	world_destroy(world);
 }
 
+/* A value of the program's that lies right above a thread's stack, behind its key's small number:
+ * with the empty key after it, it looks like a stack that begins at that number. */
+static void *noted_stack(void *data)
+{
+	const uint64_t *noted;
+	pthread_key_t key;
+
+	assert_int_equal(pthread_key_create(&key, NULL), 0);
+	pthread_setspecific(key, (char *)data + SMALL_STACK + 64);
+	hook_free(hook_malloc(100));
+	noted = (const uint64_t *)(pthread_self() + world->ctl->stack_offset);
+	pthread_setspecific(key, NULL);
+	pthread_key_delete(key);
+	return world->ctl->stack_offset ? (void *)noted[0] : NULL;
+}
+
+static void test_values_that_look_like_stacks(void **state)
+{
+	char *area = mmap(NULL, SMALL_STACK + 4096, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	pthread_attr_t attributes;
+	pthread_t thread;
+	void *noted;
+
+	assert_true(area != MAP_FAILED);
+	start(AGENT_EXACT, 0, 256);
+	pthread_attr_init(&attributes);
+	assert_int_equal(pthread_attr_setstack(&attributes, area, SMALL_STACK), 0);
+	assert_int_equal(pthread_create(&thread, &attributes, noted_stack, area), 0);
+	pthread_join(thread, &noted);
+	pthread_attr_destroy(&attributes);
+	assert_ptr_equal(noted, area);
+	munmap(area, SMALL_STACK + 4096);
+	world_destroy(world);
+}
+
 static void test_unwind_table(void **state)
 {
 	cleanup(target) struct target *target = NULL;
@@ -753,6 +789,7 @@ int main(void)
 		cmocka_unit_test(test_sizes_too_large),
 		cmocka_unit_test(test_memory_above_stack),
 		cmocka_unit_test(test_guard_above_coroutine),
+		cmocka_unit_test(test_values_that_look_like_stacks),
 		cmocka_unit_test(test_unwind_table),
 	};
 
