@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -10,6 +11,7 @@
 #include "memprobe/log.h"
 #include "memprobe/num.h"
 #include "metrics.h"
+#include "watch_guard.h"
 #include "watch_series.h"
 #include "watch_trigger.h"
 
@@ -18,7 +20,9 @@
 /* PSS takes a walk along the page tables, during which the target can map nothing. */
 #define PSS_EVERY_US 30000000u
 #define WATCHED_MAX  256u
-#define LINE_MOST    16384u /* of a recording */
+/* A kill counts at once; the process ends when all its memory has been released. */
+#define KILL_TAKES_SECONDS 10.0
+#define LINE_MOST	   16384u /* of a recording */
 
 static const struct command_option options[] = {
 	{ "interval", 'i', "TIME", "time between two looks (default 1s)" },
@@ -27,6 +31,7 @@ static const struct command_option options[] = {
 	{ "when", 0, "CONDITION", "'rss>2G', 'growth>10M/s for 60s', 'limit>90%', ..." },
 	{ "run", 0, "COMMAND", "what --when runs, by sh: {pid}, {name}, {time} are replaced" },
 	{ "every", 0, "TIME", "run it again at most so often (default: once)" },
+	{ "guard", 0, "DIR", "keep a report in DIR of a process that runs out of memory" },
 	{ "listen", 0, "ADDR:PORT", "serve metrics for Prometheus, at http://ADDR:PORT/metrics" },
 	{ "textfile", 0, "DIR", "write metrics to DIR, for node_exporter" },
 	{ NULL, 0, NULL, NULL },
@@ -38,7 +43,8 @@ enum form { FORM_TEXT, FORM_JSON, FORM_CSV };
 struct watched {
 	char *name;		 /* owned; by which its successor is found; NULL: a PID */
 	struct process *process; /* NULL: it has ended */
-	uint64_t oom_kills;	 /* of its control group, before */
+	uint64_t oom_kills;	 /* of its control group, at the last look */
+	double killed_at;	 /* when there was the last one more, in seconds; NaN: never */
 	struct watch_series series;
 	struct watch_trigger_state trigger;
 };
@@ -51,6 +57,7 @@ struct watch_run {
 	struct watched *watched[WATCHED_MAX];
 	size_t count;
 	FILE *record;		       /* -o; NULL: none */
+	struct watch_guard *guard;     /* NULL: none */
 	struct metrics_server *server; /* NULL: none */
 	const char *metrics_folder;    /* NULL: no file */
 	uint64_t begin_us;
@@ -74,6 +81,7 @@ static struct error *add(struct watch_run *run, pid_t pid, const char *name)
 		return &error_no_memory;
 	run->watched[run->count++] = watched;
 	watched->oom_kills = CGROUP_UNKNOWN;
+	watched->killed_at = NAN;
 	watched->name = name ? strdup(name) : NULL;
 	error = process_open(pid, &watched->process);
 	if (!error && process_has_ended(watched->process))
@@ -235,21 +243,34 @@ static struct error *take_sample(struct watch_run *run, size_t i, bool reads_pss
 	return NULL;
 }
 
-static void say_end(struct watched *watched)
+static void count_kills(struct watched *watched, uint64_t kills, double seconds)
 {
+	if (kills == CGROUP_UNKNOWN)
+		return;
+	if (watched->oom_kills != CGROUP_UNKNOWN && kills > watched->oom_kills)
+		watched->killed_at = seconds;
+	watched->oom_kills = kills;
+}
+
+static void see_end(struct watch_run *run, size_t i)
+{
+	struct watched *watched = run->watched[i];
 	const struct watch_sample *last = &watched->series.last;
 	uint64_t kills = last->has_group ? cgroup_oom_kills(last->group_path) : CGROUP_UNKNOWN;
 	char size[SIZE_TEXT_MAX];
+	bool killed;
+
+	count_kills(watched, kills, last->seconds);
+	killed = last->seconds - watched->killed_at < KILL_TAKES_SECONDS;
 
 	log_warn("%s (%d) has ended%s; its RSS was %s", last->usage.name,
 		 (int)watched->process->pid,
-		 kills != CGROUP_UNKNOWN && watched->oom_kills != CGROUP_UNKNOWN &&
-				 kills > watched->oom_kills
-			 ? ", and its control group had a process killed for want of memory"
-			 : "",
+		 killed ? ", and its control group had a process killed for want of memory" : "",
 		 format_size(last->usage.rss == USAGE_UNKNOWN ? 0 : last->usage.rss, size));
 	process_close(take_pointer(watched->process));
 	watched->series.ended = true;
+	if (run->guard && watched->series.samples)
+		watch_guard_ended(run->guard, (unsigned)i, &watched->series, killed);
 }
 
 static struct error *look_at(struct watch_run *run, size_t i, bool reads_pss)
@@ -266,7 +287,7 @@ static struct error *look_at(struct watch_run *run, size_t i, bool reads_pss)
 	error = take_sample(run, i, reads_pss, &sample);
 	if (error_is(error, ERROR_NO_TARGET)) {
 		error_destroy(error);
-		say_end(watched);
+		see_end(run, i);
 		return NULL;
 	}
 	/* On its way out it has no memory any more. */
@@ -274,9 +295,11 @@ static struct error *look_at(struct watch_run *run, size_t i, bool reads_pss)
 		return error;
 	watched->series.ended = false;
 	if (sample.has_group)
-		watched->oom_kills = sample.group_oom_kills;
+		count_kills(watched, sample.group_oom_kills, sample.seconds);
 	watch_series_add(&watched->series, &sample);
 	watch_trigger_look(&run->trigger, &watched->series, &watched->trigger);
+	if (run->guard)
+		watch_guard_look(run->guard, (unsigned)i, &watched->series);
 	return write_sample(run, &sample, is_first ? NULL : &before);
 }
 
@@ -348,7 +371,8 @@ static struct error *watch(struct watch_run *run)
 		if (!error && !run->has_begun)
 			log_debug("recording begins");
 		run->has_begun = true;
-		watch_trigger_reap(false);
+		if (run->trigger.command)
+			watch_trigger_reap(false);
 		if (error || !has_more(run))
 			break;
 		next += run->interval_us;
@@ -361,7 +385,8 @@ static struct error *watch(struct watch_run *run)
 	}
 	if (!error)
 		error = write_summaries(run);
-	watch_trigger_reap(true);
+	if (run->trigger.command)
+		watch_trigger_reap(true);
 	return error;
 }
 
@@ -439,6 +464,9 @@ static struct error *parse_trigger(struct watch_run *run)
 	run->trigger.command = command_option(context, "run");
 	if (!when != !run->trigger.command)
 		return error_create(ERROR_USAGE, "--when and --run belong together");
+	/* Each waits for the children that it has started. */
+	if (when && command_option(context, "guard"))
+		return error_create(ERROR_USAGE, "--guard and --when exclude each other");
 	return when ? watch_condition_parse(when, &run->trigger.condition) : NULL;
 }
 
@@ -511,11 +539,14 @@ static struct error *run(struct command_context *context)
 			error = add_target(&run, context->arguments[i]);
 		if (!error)
 			error = open_record(&run);
+		if (!error && command_option(context, "guard"))
+			error = watch_guard_create(command_option(context, "guard"), &run.guard);
 		if (!error)
 			error = start_server(&run);
 		if (!error)
 			error = watch(&run);
 		stop_publishing(&run);
+		watch_guard_destroy(run.guard);
 	}
 	destroy(&run);
 	return error;
@@ -527,7 +558,7 @@ const struct command cmd_watch = {
 	.summary = "memory over time: how fast it grows, until when, and what it moves with",
 	.notes =
 		"TARGET: PIDs, names, which are followed when the process is started again, or one "
-		"recording\nthat -o has written. Nothing is stopped, and no mapping is walked.\n",
+		"recording\nthat -o has written. Nothing is stopped but by --guard, and no mapping is walked.\n",
 	.target = TARGET_NONE,
 	.options = options,
 	.arguments_min = 1,
