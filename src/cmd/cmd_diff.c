@@ -13,7 +13,8 @@
 #define TOP_DEFAULT 20
 
 static const struct command_option options[] = {
-	{ "value", 0, "KEY", "of maps and mallinfo, compare this key (default rss; in_use)" },
+	{ "value", 0, "KEY",
+	  "compare this key of the rows, such as size of maps (default: rss, in_use, bytes)" },
 	{ "exit-code", 0, NULL, "exit with 10 if anything has grown" },
 	PROFILE_OUTPUT_OPTIONS,
 	{ NULL, 0, NULL, NULL },
@@ -231,8 +232,9 @@ const struct command cmd_diff = {
 	.arguments = "OLD NEW",
 	.summary = "what grew between two --json outputs, or two recordings of stacks",
 	.notes =
-		"OLD and NEW are --json outputs of one command (maps, mallinfo, heap, leaks, allocs,\n"
-		"faults, syscalls), or files of stacks as flame reads them (pprof too); - is stdin.\n",
+		"OLD and NEW are --json outputs of one command (diagnose, top, maps, threads, mallinfo,\n"
+		"heap, leaks, strings, allocs, faults, syscalls), recordings of watch, or files of stacks\n"
+		"as flame reads them (pprof too); - is stdin.\n",
 	.target = TARGET_NONE,
 	.options = options,
 	.arguments_min = 2,

@@ -28,6 +28,12 @@ static const struct comparison {
 	{ "mallinfo", "arenas", { "address" }, "index", NULL, "arena ", "in_use" },
 	{ "heap", "groups", { "key", "size" }, NULL, NULL, "", "bytes" },
 	{ "leaks", "leaks", { "type", "size" }, NULL, "preview", "", "bytes" },
+	{ "threads", "threads", { "name", "tid" }, NULL, NULL, "", "stack_rss" },
+	{ "strings", "strings", { "text" }, NULL, NULL, "", "bytes" },
+	{ "diagnose", "parts", { "name" }, NULL, NULL, "", "bytes" },
+	{ "top", "processes", { "name", "pid" }, NULL, NULL, "", "rss" },
+	/* A process that was started again in between is the same one. */
+	{ "watch", "samples", { "name" }, NULL, NULL, "", "rss" },
 };
 
 /* ---- rows ---- */
@@ -139,6 +145,41 @@ struct input {
 	json_t *json; /* NULL: it is none */
 };
 
+/* ---- a recording of watch: lines of JSON ---- */
+
+/* The last sample of each process, as a document. */
+static json_t *last_samples(const char *text, size_t size)
+{
+	json_t *samples = json_object(), *list = json_array();
+	const json_t *sample;
+	const char *series;
+
+	for (const char *line = text, *end; line < text + size; line = end + 1) {
+		json_t *object;
+		char key[24];
+
+		end = memchr(line, '\n', (size_t)(text + size - line));
+		if (!end)
+			end = text + size;
+		object = json_loadb(line, (size_t)(end - line), 0, NULL);
+		snprintf(key, sizeof(key), "%lld",
+			 json_integer_value(json_object_get(object, "series")));
+		if (json_is_integer(json_object_get(object, "rss")))
+			json_object_set(samples, key, object);
+		json_decref(object);
+	}
+	json_object_foreach(samples, series, sample) json_array_append(list, (json_t *)sample);
+	json_decref(samples);
+	return json_pack("{s:s, s:o}", "command", "watch", "samples", list);
+}
+
+static bool is_recording(const char *text)
+{
+	static const char begin[] = "{\"time\":";
+
+	return !strncmp(text, begin, sizeof(begin) - 1);
+}
+
 static struct error *load(const char *path, struct input *ret)
 {
 	json_error_t problem;
@@ -147,6 +188,10 @@ static struct error *load(const char *path, struct input *ret)
 	ret->path = path;
 	if (error || !input_is_json(ret->text))
 		return error;
+	if (is_recording(ret->text)) {
+		ret->json = last_samples(ret->text, ret->size);
+		return ret->json ? NULL : &error_no_memory;
+	}
 	ret->json = json_loadb(ret->text, ret->size, 0, &problem);
 	return ret->json ? NULL
 			 : error_create(ERROR_FAILED, "cannot read %s: line %d: %s", path,
@@ -275,6 +320,18 @@ static bool is_grouped_alike(const json_t *old, const json_t *fresh)
 	return !by || !other || !strcmp(by, other);
 }
 
+/* Most of what can be compared is. */
+static bool is_bytes(const char *value)
+{
+	static const char *const others[] = { "count", "chunks", "threads",
+					      "fds",   "faults", "cpu_us" };
+
+	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
+		if (strstr(value, others[i]))
+			return false;
+	return true;
+}
+
 static struct error *compare_documents(struct building *building, struct command_context *context,
 				       const struct input *old, const struct input *fresh,
 				       const char *value)
@@ -296,8 +353,7 @@ static struct error *compare_documents(struct building *building, struct command
 	warn_if_cut(context, fresh);
 	snprintf(rows->what, sizeof(rows->what), "%s", comparison->command);
 	snprintf(rows->value, sizeof(rows->value), "%s", value ? value : comparison->value);
-	/* All that can be compared is bytes, except counts. */
-	rows->is_bytes = !strstr(rows->value, "count") && !strstr(rows->value, "chunks");
+	rows->is_bytes = is_bytes(rows->value);
 	error = add_document(building, comparison, old, false);
 	return error ? error : add_document(building, comparison, fresh, true);
 }

@@ -52,6 +52,48 @@ setup() {
 	[[ $stderr == *'different commands'* ]]
 }
 
+@test "diff of diagnose, top, threads and strings" {
+	start_victim leaks
+	memprobe diagnose "$victim_pid" --json -o diagnose.json -q
+	memprobe top --once -i 0.05 --json -o top.json
+	memprobe threads "$victim_pid" --json -o threads.json
+	memprobe strings "$victim_pid" --json -o strings.json -q
+	victim_check
+	for command in diagnose top threads strings; do
+		jq 'walk(if type == "object" and has("bytes") and (has("name") or has("text"))
+				then .bytes += 5 else . end) |
+			walk(if type == "object" and has("pid") and has("rss") then .rss += 5 else . end) |
+			walk(if type == "object" and has("tid") then .stack_rss += 5 else . end)' \
+			"$command.json" >"$command.new"
+		probe diff "$command.json" "$command.new" --json
+		status_is 0
+		json '.compares == $c and (.rows | length >= 1) and (.rows | all(.delta % 5 == 0))' \
+			--arg c "$command"
+	done
+	probe diff top.json top.new --json
+	json '.rows | any(.key == "leaks \($pid)")' --argjson pid "$victim_pid"
+}
+
+@test "diff of recordings of watch: the last look at each process" {
+	sample() { # NAME PID RSS SERIES
+		echo "{\"time\":1,\"seconds\":1,\"series\":$4,\"pid\":$2,\"name\":\"$1\",\"rss\":$3,\"fds\":$2}"
+	}
+	{ sample a 1 500 0 && sample b 2 70 1 && sample a 1 100 0; } >old.jsonl
+	{ sample a 7 400 0 && sample b 2 70 1 && echo '{"summary":{}}' && echo '{"time":'; } >new.jsonl
+	probe diff old.jsonl new.jsonl --json
+	status_is 0
+	json '.compares == "watch" and [.rows[] | [.key, .old, .new]] == [["a", 100, 400]]'
+	probe diff old.jsonl new.jsonl --value fds
+	status_is 0
+	[[ $output = *"+6"*a* ]] || fail "$output"
+	start_victim idle
+	memprobe watch "$victim_pid" -i 0.05 -d 0.2 -q -o real.jsonl
+	probe diff old.jsonl real.jsonl --json
+	status_is 0
+	json '.rows | any(.key == "idle" and .old == 0 and .new > 100000)'
+	victim_check
+}
+
 @test "diff of stacks: table, JSON, flame graph, standard input" {
 	printf 'main;f 10\nmain;g 5\nmain;old 3\n' >old.folded
 	printf 'main;f 30\nmain;g 5\nmain;new 7\n' >new.folded
