@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "memprobe/process_usage.h"
 #include "memprobe/maps.h"
 #include "memprobe/vec.h"
 
@@ -62,6 +63,7 @@ struct diagnose_facts {
 
 	/* Of its control group; see cgroup.h. */
 	uint64_t group_usage, group_limit, group_shmem;
+	struct usage_limits limits;
 };
 
 struct diagnose_part {

@@ -2,7 +2,7 @@
  * process_usage.h - what /proc tells about a process's use of memory and machine at one moment.
  *
  * Cheap: no mapping is walked and nothing is stopped. Source: Linux
- * Documentation/filesystems/proc.rst.
+ * Documentation/filesystems/proc.rst, getrlimit(2), Documentation/mm/overcommit-accounting.rst.
  */
 #ifndef MEMPROBE_PROCESS_USAGE_H
 #define MEMPROBE_PROCESS_USAGE_H
@@ -43,5 +43,14 @@ struct error *usage_read(int dirfd, unsigned parts, struct usage *ret);
 /* The same of the one file `stat` in the folder @pid of @proc, which is /proc: what a look at all
  * processes can afford. */
 struct error *usage_read_stat(int proc, const char *pid, struct usage *ret);
+
+/* What may make malloc() and mmap() fail. USAGE_UNKNOWN: there is no such limit. */
+struct usage_limits {
+	uint64_t space, space_limit;   /* mapped addresses; RLIMIT_AS, in bytes */
+	uint64_t data, data_limit;     /* private writable mappings; RLIMIT_DATA */
+	uint64_t commit, commit_limit; /* of the machine, where vm.overcommit_memory is 2 */
+};
+
+void usage_read_limits(int dirfd, struct usage_limits *ret);
 
 #endif

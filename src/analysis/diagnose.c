@@ -1,5 +1,6 @@
 #include "memprobe/diagnose.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -159,6 +160,49 @@ static bool judge_limit(const struct diagnose_facts *facts, struct diagnose_verd
 	ret->is_urgent = true;
 	then(ret, "memprobe heap %s --by type", facts->target);
 	then(ret, "memprobe allocs %s -d 60 -o unfreed.svg", facts->target);
+	return true;
+}
+
+static bool judge_ulimit(const struct diagnose_facts *facts, struct diagnose_verdict *ret)
+{
+	const struct usage_limits *limits = &facts->limits;
+	double space =
+		limits->space == USAGE_UNKNOWN ? 0 : share_of(limits->space, limits->space_limit);
+	double data =
+		limits->data == USAGE_UNKNOWN ? 0 : share_of(limits->data, limits->data_limit);
+	bool is_space = space >= data;
+	char size[SIZE_TEXT_MAX];
+
+	if (fmax(space, data) < NEAR_SHARE)
+		return false;
+	say(ret, "limit", is_space ? limits->space : limits->data, fmax(space, data),
+	    "%s use %.0f%% of the %s that `ulimit -%c` allows: mmap() and malloc() fail beyond",
+	    is_space ? "its mappings" : "its private writable mappings", 100 * fmax(space, data),
+	    format_size(is_space ? limits->space_limit : limits->data_limit, size),
+	    is_space ? 'v' : 'd');
+	ret->is_urgent = true;
+	then(ret, "memprobe maps %s --by-size", facts->target);
+	then(ret, "memprobe syscalls %s -d 60", facts->target);
+	return true;
+}
+
+static bool judge_commit(const struct diagnose_facts *facts, struct diagnose_verdict *ret)
+{
+	const struct usage_limits *limits = &facts->limits;
+	double share = limits->commit == USAGE_UNKNOWN
+			       ? 0
+			       : share_of(limits->commit, limits->commit_limit);
+	char size[SIZE_TEXT_MAX];
+
+	if (share < NEAR_SHARE)
+		return false;
+	say(ret, "limit", limits->commit, share,
+	    "the machine has promised %.0f%% of the %s that vm.overcommit_memory=2 allows: mmap(), "
+	    "malloc() and fork() fail beyond",
+	    100 * share, format_size(limits->commit_limit, size));
+	ret->is_urgent = true;
+	then(ret, "memprobe top --by rss");
+	then(ret, "memprobe maps %s --by-size", facts->target);
 	return true;
 }
 
@@ -434,9 +478,10 @@ static void judge_steady(const struct diagnose_facts *facts, const struct diagno
 /* ---- all of it ---- */
 
 static bool (*const rules[])(const struct diagnose_facts *facts, struct diagnose_verdict *ret) = {
-	judge_limit,	     judge_address_space, judge_map_count, judge_leak,	      judge_free,
-	judge_fragmentation, judge_arenas,	  judge_runtime,   judge_java_native, judge_stacks,
-	judge_files,	     judge_shmem,	  judge_huge,	   judge_swap,
+	judge_limit,	 judge_ulimit,	judge_commit,	   judge_address_space,
+	judge_map_count, judge_leak,	judge_free,	   judge_fragmentation,
+	judge_arenas,	 judge_runtime, judge_java_native, judge_stacks,
+	judge_files,	 judge_shmem,	judge_huge,	   judge_swap,
 };
 
 static int compare(const void *left, const void *right)

@@ -340,6 +340,7 @@ struct error *diagnose_gather(struct command_context *context, struct diagnose_g
 		.group_limit = DIAGNOSE_UNKNOWN,
 		.group_shmem = DIAGNOSE_UNKNOWN,
 	};
+	memset(&ret->facts.limits, 0xff, sizeof(ret->facts.limits));
 	error = gather_mappings(context, &ret->facts, &maps);
 	if (!error)
 		error = go_on(context, gather_stacks(target, &ret->facts));
@@ -351,6 +352,7 @@ struct error *diagnose_gather(struct command_context *context, struct diagnose_g
 			gather_tables(target->process, &ret->facts);
 			gather_machine(&ret->facts);
 			gather_group(target->process, &ret->facts);
+			usage_read_limits(target->process->dirfd, &ret->facts.limits);
 			gather_huge(target, &maps, &ret->facts);
 		}
 	}

@@ -137,3 +137,31 @@ struct error *usage_read_stat(int proc, const char *pid, struct usage *ret)
 	snprintf(path, sizeof(path), "%.10s/stat", pid);
 	return read_stat(proc, path, ret);
 }
+
+/* ---- limits ---- */
+
+static void read_commit(struct usage_limits *ret)
+{
+	cleanup(free) char *mode = text_of_file(AT_FDCWD, "/proc/sys/vm/overcommit_memory");
+	cleanup(free) char *machine = NULL;
+
+	if (!mode || mode[0] != '2')
+		return;
+	machine = text_of_file(AT_FDCWD, "/proc/meminfo");
+	ret->commit = kib_of(machine, "Committed_AS:");
+	ret->commit_limit = kib_of(machine, "CommitLimit:");
+}
+
+void usage_read_limits(int dirfd, struct usage_limits *ret)
+{
+	cleanup(free) char *limits = text_of_file(dirfd, "limits");
+	cleanup(free) char *status = text_of_file(dirfd, "status");
+
+	memset(ret, 0xff, sizeof(*ret));
+	ret->space = kib_of(status, "VmSize:");
+	ret->data = kib_of(status, "VmData:");
+	/* `unlimited` is no number. */
+	ret->space_limit = text_number(limits, "Max address space", USAGE_UNKNOWN);
+	ret->data_limit = text_number(limits, "Max data size", USAGE_UNKNOWN);
+	read_commit(ret);
+}

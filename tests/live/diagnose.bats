@@ -105,6 +105,20 @@ is_found() { # DISEASE ID...
 	victim_check
 }
 
+@test "a ulimit that is nearly reached" {
+	local size
+	start_victim diseases idle
+	probe diagnose "$victim_pid" --json
+	json '[.verdicts[].id] == ["steady"]'
+	size=$(sed -nE 's/^VmSize:\s*([0-9]+) kB/\1/p' "/proc/$victim_pid/status")
+	prlimit --pid "$victim_pid" --as=$((size * 1024 / 90 * 100)):
+	probe diagnose "$victim_pid" --json
+	status_is 0
+	json '.verdicts[0] | .id == "limit" and .share > 0.88 and .share < 0.92 and
+		(.text | contains("ulimit -v"))'
+	victim_check
+}
+
 @test "a program whose heap cannot be read says so" {
 	start_victim idle-musl
 	probe diagnose "$victim_pid"

@@ -168,6 +168,27 @@ static void what_may_end_it_comes_first(void **state)
 	assert_false(has(&facts, "address-space"));
 }
 
+static void limits_are_told(void **state)
+{
+	struct diagnose_facts facts = healthy();
+
+	memset(&facts.limits, 0xff, sizeof(facts.limits));
+	facts.limits.space = 3 * GIB;
+	facts.limits.data = GIB;
+	assert_false(has(&facts, "limit"));
+	facts.limits.space_limit = 10 * GIB;
+	facts.limits.data_limit = 2 * GIB;
+	assert_false(has(&facts, "limit"));
+	facts.limits.space = 9 * GIB;
+	assert_first(&facts, "limit", "its mappings use 90% of the 10.0G that `ulimit -v` allows");
+	facts.limits.data = 2 * GIB / 100 * 95;
+	assert_first(&facts, "limit", "writable mappings use 95% of the 2.0G that `ulimit -d`");
+	memset(&facts.limits, 0xff, sizeof(facts.limits));
+	facts.limits.commit = 85 * GIB;
+	facts.limits.commit_limit = 100 * GIB;
+	assert_first(&facts, "limit", "85% of the 100G that vm.overcommit_memory=2 allows");
+}
+
 static void other_memory_is_told(void **state)
 {
 	static const struct {
@@ -267,6 +288,7 @@ int main(void)
 		cmocka_unit_test(leaks_are_told),
 		cmocka_unit_test(free_memory_is_told),
 		cmocka_unit_test(what_may_end_it_comes_first),
+		cmocka_unit_test(limits_are_told),
 		cmocka_unit_test(other_memory_is_told),
 		cmocka_unit_test(swap_and_huge_pages_are_told),
 		cmocka_unit_test(the_groups_shared_memory_is_told),

@@ -97,6 +97,27 @@ static void figures_of_status(void **state)
 	assert_true(usage.anon == USAGE_UNKNOWN && usage.file == USAGE_UNKNOWN);
 }
 
+static void limits(void **state)
+{
+	int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct usage_limits limits;
+
+	put("limits",
+	    "Limit                     Soft Limit           Hard Limit           Units\n"
+	    "Max data size             unlimited            unlimited            bytes\n"
+	    "Max address space         4294967296           unlimited            bytes\n");
+	put("status", "VmSize:\t   40 kB\nVmData:\t   30 kB\n");
+	usage_read_limits(fd, &limits);
+	assert_int_equal(limits.space, 40 * 1024);
+	assert_int_equal(limits.space_limit, 4294967296);
+	assert_int_equal(limits.data, 30 * 1024);
+	assert_true(limits.data_limit == USAGE_UNKNOWN);
+	put("limits", "Max address space");
+	usage_read_limits(fd, &limits);
+	assert_true(limits.space_limit == USAGE_UNKNOWN);
+	close(fd);
+}
+
 static void the_rest(void **state)
 {
 	char path[128];
@@ -150,9 +171,8 @@ static int begin(void **state)
 
 static int end(void **state)
 {
-	static const char *const names[] = {
-		"stat", "status", "io", "smaps_rollup", "fd/0", "fd/17"
-	};
+	static const char *const names[] = { "stat",   "status", "io",	 "smaps_rollup",
+					     "limits", "fd/0",	 "fd/17" };
 	char path[128];
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
@@ -167,8 +187,11 @@ static int end(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(figures_of_stat),   cmocka_unit_test(who_has_ended),
-		cmocka_unit_test(figures_of_status), cmocka_unit_test(the_rest),
+		cmocka_unit_test(figures_of_stat),
+		cmocka_unit_test(who_has_ended),
+		cmocka_unit_test(figures_of_status),
+		cmocka_unit_test(the_rest),
+		cmocka_unit_test(limits),
 		cmocka_unit_test(garbage),
 	};
 
