@@ -129,6 +129,13 @@ static void then(struct diagnose_verdict *verdict, const char *format, ...)
 	va_end(arguments);
 }
 
+/* A heap that cannot be read has figures all the same. */
+static void then_what_fills_it(const struct diagnose_facts *facts, struct diagnose_verdict *ret)
+{
+	then(ret, facts->unread ? "memprobe mallinfo %s" : "memprobe heap %s --by type",
+	     facts->target);
+}
+
 /* What most verdicts say: `94% of 40.1G is`. */
 #define SHARE_TEXT_MAX (SIZE_TEXT_MAX + 16)
 static const char *share_text(const struct diagnose_facts *facts, uint64_t bytes,
@@ -158,7 +165,7 @@ static bool judge_limit(const struct diagnose_facts *facts, struct diagnose_verd
 	    format_size(facts->group_limit - min_u64(facts->group_limit, facts->group_usage),
 			size[1]));
 	ret->is_urgent = true;
-	then(ret, "memprobe heap %s --by type", facts->target);
+	then_what_fills_it(facts, ret);
 	then(ret, "memprobe allocs %s -d 60 -o unfreed.svg", facts->target);
 	return true;
 }
@@ -470,7 +477,7 @@ static void judge_steady(const struct diagnose_facts *facts, const struct diagno
 		    100 * share_of(largest->bytes, facts->rss));
 	else
 		say(ret, "steady", 0, 0, "it holds no memory of which anything is known");
-	then(ret, "memprobe heap %s --by type", facts->target);
+	then_what_fills_it(facts, ret);
 	if (facts->is_live)
 		then(ret, "memprobe allocs %s -d 60 -o unfreed.svg", facts->target);
 }

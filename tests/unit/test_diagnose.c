@@ -168,6 +168,22 @@ static void what_may_end_it_comes_first(void **state)
 	assert_false(has(&facts, "address-space"));
 }
 
+static void commands_are_those_that_work(void **state)
+{
+	struct diagnose_facts facts = healthy();
+	struct diagnosis diagnosis = { 0 };
+
+	assert_null(diagnose(&facts, &diagnosis));
+	assert_string_equal(diagnosis.verdicts.data[0].next[0], "memprobe heap 42 --by type");
+	diagnosis_deinit(&diagnosis);
+	facts.heap = DIAGNOSE_UNKNOWN;
+	facts.unread = "jemalloc";
+	diagnosis = (struct diagnosis){ 0 };
+	assert_null(diagnose(&facts, &diagnosis));
+	assert_string_equal(diagnosis.verdicts.data[0].next[0], "memprobe mallinfo 42");
+	diagnosis_deinit(&diagnosis);
+}
+
 static void limits_are_told(void **state)
 {
 	struct diagnose_facts facts = healthy();
@@ -289,6 +305,7 @@ int main(void)
 		cmocka_unit_test(free_memory_is_told),
 		cmocka_unit_test(what_may_end_it_comes_first),
 		cmocka_unit_test(limits_are_told),
+		cmocka_unit_test(commands_are_those_that_work),
 		cmocka_unit_test(other_memory_is_told),
 		cmocka_unit_test(swap_and_huge_pages_are_told),
 		cmocka_unit_test(the_groups_shared_memory_is_told),
