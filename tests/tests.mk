@@ -5,7 +5,7 @@
 CXX ?= g++
 CLANG_FORMAT ?= clang-format
 CHECK_JOBS ?= 2
-CHECK_TIMEOUT ?= 420
+CHECK_TIMEOUT ?= 900
 
 # ---- unit tests: tests/unit/test_*.c, each a cmocka program; other files there are helpers ----
 
