@@ -24,6 +24,8 @@
 #define GUARDED_MAX 256u
 /* A report is begun here, of the limit. */
 #define FULL_PERCENT 90u
+/* Or where the machine has less available, of its memory. */
+#define LEFT_PERCENT 5u
 /* No recording begins above it. */
 #define RECORD_PERCENT 80u
 /* Or where the limit will be reached in so many seconds, which a report may take. */
@@ -68,13 +70,20 @@ static const char *const capture_commands[][7] = {
 #define CAPTURE_COMMANDS (sizeof(capture_commands) / sizeof(capture_commands[0]))
 #define ARGUMENTS_MAX	 12u
 
+/* Without @parent nobody would end it, were it killed even before this. */
+static void end_with(pid_t parent, int signal)
+{
+	prctl(PR_SET_PDEATHSIG, signal);
+	if (getppid() != parent)
+		_exit(0);
+}
+
 /* The child's part; only what may be called between fork() and exec(). */
-static void become(const char *const arguments[], int errors)
+static void become(const char *const arguments[], int errors, pid_t parent)
 {
 	const struct sigaction usual = { .sa_handler = SIG_DFL };
 
-	/* Without us nobody would end it. */
-	prctl(PR_SET_PDEATHSIG, SIGINT);
+	end_with(parent, SIGINT);
 	sigaction(SIGPIPE, &usual, NULL);
 	sigaction(SIGXFSZ, &usual, NULL);
 	dup2(errors, STDERR_FILENO);
@@ -88,12 +97,12 @@ static int run_bounded(const char *const arguments[], int errors)
 {
 	const struct timespec pause = { .tv_nsec = LOOK_US * 1000 };
 	uint64_t end = clock_us() + COMMAND_US;
-	pid_t child = fork();
+	pid_t parent = getpid(), child = fork();
 	bool asked = false;
 	int status;
 
 	if (child == 0)
-		become(arguments, errors);
+		become(arguments, errors, parent);
 	if (child < 0)
 		return 126;
 	while (waitpid(child, &status, WNOHANG) == 0) {
@@ -110,12 +119,12 @@ static int run_bounded(const char *const arguments[], int errors)
 
 /* `memprobe COMMAND PID ARGUMENT...` for each of @commands, in @report. */
 static _Noreturn void write_report(const char *report, const char *const (*commands)[7],
-				   size_t count, const char *pid)
+				   size_t count, const char *pid, pid_t parent)
 {
 	int errors = -1;
 
 	setsid();
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	end_with(parent, SIGKILL);
 	if (!chdir(report))
 		errors = open("messages.txt", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	for (size_t i = 0; errors >= 0 && i < count; i++) {
@@ -251,6 +260,7 @@ static void begin_recording(struct watch_guard *guard, struct guarded *guarded, 
 				    guarded->recording,
 				    NULL };
 	int errors = open("/dev/null", O_WRONLY | O_CLOEXEC);
+	pid_t parent = getpid();
 
 	guarded->pid = pid;
 	guarded->report[0] = '\0';
@@ -260,7 +270,7 @@ static void begin_recording(struct watch_guard *guard, struct guarded *guarded, 
 	guarded->recorder = errors < 0 ? -1 : fork();
 	if (guarded->recorder == 0) {
 		setsid();
-		become(arguments, errors);
+		become(arguments, errors, parent);
 	}
 	if (guarded->recorder < 0)
 		guarded->recorder = 0;
@@ -319,8 +329,7 @@ static bool machine_is_full(void)
 	const char *available = text ? strstr(text, "MemAvailable:") : NULL;
 	bool is_full = total && available &&
 		       strtoull(available + strlen("MemAvailable:"), NULL, 10) <
-			       strtoull(total + strlen("MemTotal:"), NULL, 10) / 100 *
-				       (100 - FULL_PERCENT) / 2;
+			       strtoull(total + strlen("MemTotal:"), NULL, 10) / 100 * LEFT_PERCENT;
 
 	error_destroy(error);
 	free(text);
@@ -357,6 +366,7 @@ static void begin_report(struct watch_guard *guard, struct guarded *guarded,
 			 const struct watch_series *series, const char *reason)
 {
 	char report[PATH_MAX], pid[16];
+	pid_t parent = getpid();
 
 	guarded->has_report = true;
 	guarded->last = series->last.seconds;
@@ -368,7 +378,7 @@ static void begin_report(struct watch_guard *guard, struct guarded *guarded,
 	snprintf(pid, sizeof(pid), "%d", series->last.pid);
 	guarded->writer = fork();
 	if (guarded->writer == 0)
-		write_report(report, capture_commands, CAPTURE_COMMANDS, pid);
+		write_report(report, capture_commands, CAPTURE_COMMANDS, pid, parent);
 	if (guarded->writer < 0)
 		guarded->writer = 0;
 	/* It writes what it has, and another one begins. */
@@ -402,6 +412,7 @@ void watch_guard_ended(struct watch_guard *guard, unsigned index, const struct w
 	static const char *const commands[][7] = { { "oom", "-o", "oom.txt" } };
 	struct guarded *guarded = &guard->guarded[index];
 	char report[PATH_MAX];
+	pid_t parent = getpid();
 
 	/* An end like any other leaves nothing. */
 	if (killed && make_report(guard, &series->last, report)) {
@@ -413,7 +424,7 @@ void watch_guard_ended(struct watch_guard *guard, unsigned index, const struct w
 		wait_for(guarded, END_US);
 		guarded->writer = fork();
 		if (guarded->writer == 0)
-			write_report(report, commands, 1, NULL);
+			write_report(report, commands, 1, NULL, parent);
 		if (guarded->writer < 0)
 			guarded->writer = 0;
 	}
